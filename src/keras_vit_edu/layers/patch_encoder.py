@@ -1,0 +1,196 @@
+"""A patch becomes a token: projected to the model's width, and told where it stands."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vit_edu import _checks, initializers
+
+
+@keras.saving.register_keras_serializable(package="keras_vit_edu")
+class PatchEncoder(keras.layers.Layer):
+    """Project patches to tokens and add learned positions: `(B, N, P)` to `(B, num_prefix_tokens + N, D)`.
+
+    `tokens = concatenate(prefix_tokens, patches W + b) + position_embedding`
+
+    Attention has no sense of order, so each place in the sequence gets a vector of its own, which training shapes.
+    Prefix tokens stand for no patch; they are learned too and come first: a class token, DeiT's distillation token,
+    registers.
+
+    Args:
+        num_patches: N, the number of patches.
+        projection_dim: D, the width of a token.
+        num_prefix_tokens: how many learned tokens to put before the patches.
+        grid_size: `(rows, columns)` of the patches; needed by `resized` only.
+        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+
+    Call arguments:
+        patches: `(B, N, P)`; any real dtype, cast to the layer's compute dtype.
+
+    Returns:
+        Tokens `(B, num_prefix_tokens + N, D)`.
+
+    Variables:
+        `projection/kernel` `(P, D)`, `projection/bias` `(D,)`, `position_embedding` `(num_prefix_tokens + N, D)`,
+        uniform in +-0.05 at first as Keras's Embedding is, and, if asked for, `prefix_tokens`
+        `(num_prefix_tokens, D)`, likewise.
+
+    Raises:
+        ValueError: for another number of patches than `num_patches`, or a grid that does not have `num_patches`.
+
+    References:
+        Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equation 1.
+        Darcet et al., "Vision transformers need registers" (ICLR 2024).
+
+    >>> encoder = PatchEncoder(num_patches=16, projection_dim=64, num_prefix_tokens=1)
+    >>> tuple(encoder(np.zeros((2, 16, 49), "float32")).shape)
+    (2, 17, 64)
+    """
+
+    def __init__(
+        self,
+        num_patches: int,
+        projection_dim: int,
+        num_prefix_tokens: int = 0,
+        grid_size: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_patches = _checks.positive_int("num_patches", num_patches)
+        self.projection_dim = _checks.positive_int("projection_dim", projection_dim)
+        self.num_prefix_tokens = _checks.positive_int("num_prefix_tokens", num_prefix_tokens, minimum=0)
+        self.grid_size = None if grid_size is None else _checks.pair_of_ints("grid_size", grid_size)
+        if self.grid_size is not None and self.grid_size[0] * self.grid_size[1] != self.num_patches:
+            raise ValueError(
+                "`grid_size` must be (rows, columns) with rows * columns = num_patches. "
+                f"Received: grid_size={grid_size}, num_patches={num_patches}"
+            )
+        self.projection = keras.layers.Dense(
+            self.projection_dim,
+            kernel_initializer=initializers.get("glorot_uniform"),
+            name="projection",
+            dtype=self.dtype_policy,
+        )
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        self._check_input_shape(input_shape)
+        self.projection.build(tuple(input_shape))
+        if self.num_prefix_tokens:
+            self.prefix_tokens = self.add_weight(
+                name="prefix_tokens",
+                shape=(self.num_prefix_tokens, self.projection_dim),
+                initializer=initializers.RandomUniform(),
+            )
+        self.position_embedding = self.add_weight(
+            name="position_embedding",
+            shape=(self.num_prefix_tokens + self.num_patches, self.projection_dim),
+            initializer=initializers.RandomUniform(),
+        )
+
+    def call(self, patches: Any) -> Any:
+        self._check_input_shape(patches.shape)
+        tokens = self.projection(ops.cast(patches, self.compute_dtype))  # (B, N, D)
+        if self.num_prefix_tokens:
+            prefix = ops.broadcast_to(
+                self.prefix_tokens, (ops.shape(tokens)[0], self.num_prefix_tokens, self.projection_dim)
+            )
+            tokens = ops.concatenate([ops.cast(prefix, tokens.dtype), tokens], axis=1)
+        return tokens + self.position_embedding  # (B, num_prefix_tokens + N, D)
+
+    def resized(self, new_grid: Sequence[int]) -> "PatchEncoder":
+        """An encoder for images of another size, with this one's weights.
+
+        The positions of the patches are interpolated bicubically between the old grid and the new one (as an image of
+        D channels would be, antialiased when it gets smaller); those of the prefix tokens stay.
+
+        Args:
+            new_grid: `(rows, columns)` of patches.
+
+        Returns:
+            A new, built `PatchEncoder`; this one stays as it is.
+
+        Raises:
+            ValueError: if this encoder has no `grid_size`, or is not built.
+        """
+        if self.grid_size is None:
+            raise ValueError(
+                "Positions can be resized only if `grid_size=(rows, columns)` is known: "
+                f"{self.num_patches} patches may stand in several grids. Received: grid_size=None"
+            )
+        if not self.built:
+            raise ValueError("Only an encoder with weights can be resized: build or call it first.")
+        rows, columns = _checks.pair_of_ints("new_grid", new_grid)
+        config = {**self.get_config(), "num_patches": rows * columns, "grid_size": (rows, columns)}
+        encoder = PatchEncoder.from_config(config)
+        encoder.build((None, rows * columns, self.projection.kernel.shape[0]))
+        encoder.projection.set_weights(self.projection.get_weights())
+        positions = ops.convert_to_numpy(self.position_embedding).astype("float64")
+        prefix, patches = positions[: self.num_prefix_tokens], positions[self.num_prefix_tokens :]
+        if self.num_prefix_tokens:
+            encoder.prefix_tokens.assign(self.prefix_tokens)
+        encoder.position_embedding.assign(
+            np.concatenate([prefix, resize_positions(patches, self.grid_size, (rows, columns))])
+        )
+        return encoder
+
+    def _check_input_shape(self, shape: Sequence[int | None]) -> None:
+        if len(shape) != 3:
+            raise ValueError(f"Patches must have 3 dimensions, (B, N, P). Received: patches of shape {tuple(shape)}")
+        if shape[1] not in (None, self.num_patches):
+            raise ValueError(
+                f"This encoder has positions for num_patches={self.num_patches} patches, not for {shape[1]}; "
+                f"`resized` makes one for another grid. Received: patches of shape {tuple(shape)}"
+            )
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        self._check_input_shape(input_shape)
+        return input_shape[0], self.num_prefix_tokens + self.num_patches, self.projection_dim
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_patches": self.num_patches,
+            "projection_dim": self.projection_dim,
+            "num_prefix_tokens": self.num_prefix_tokens,
+            "grid_size": self.grid_size,
+        }
+
+
+def resize_positions(positions: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, int]) -> np.ndarray:
+    """Interpolate position vectors bicubically from one grid to another.
+
+    Args:
+        positions: `(rows * columns, D)`, in reading order.
+        grid: its `(rows, columns)`.
+        new_grid: the `(rows, columns)` wanted.
+
+    Returns:
+        float64 `(new_rows * new_columns, D)`.
+    """
+    table = positions.astype("float64").reshape(*grid, -1)  # (rows, columns, D)
+    table = np.tensordot(bicubic_matrix(grid[0], new_grid[0]), table, axes=(1, 0))  # (new_rows, columns, D)
+    table = np.tensordot(bicubic_matrix(grid[1], new_grid[1]), table, axes=(1, 1))  # (new_columns, new_rows, D)
+    return table.swapaxes(0, 1).reshape(new_grid[0] * new_grid[1], -1)
+
+
+def bicubic_matrix(old: int, new: int) -> np.ndarray:
+    """The weights `(new, old)` that resample `old` points to `new` with Keys' cubic kernel, a = -1/2.
+
+    The kernel is widened by `old / new` when there are fewer points than before (antialiasing), and each row is scaled
+    to sum to 1, which takes care of the edges: the convention of Pillow, `jax.image` and timm.
+
+    Reference:
+        Keys, "Cubic convolution interpolation for digital image processing" (1981).
+    """
+    if old == new:
+        return np.eye(old)
+    stretch = max(old / new, 1.0)
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    x = np.abs(centres[:, None] - np.arange(old)[None, :]) / stretch  # (new, old)
+    near = (1.5 * x - 2.5) * x**2 + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    return weights / weights.sum(axis=1, keepdims=True)

@@ -1,0 +1,79 @@
+"""Dropout whose masks are the same on every backend."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vit_edu import _checks, random
+
+
+@keras.saving.register_keras_serializable(package="keras_vit_edu")
+class PortableDropout(keras.layers.Dropout):
+    """`keras.layers.Dropout` with masks that are equal, bit for bit, on TensorFlow, PyTorch and JAX.
+
+    In training an element is set to 0 with probability `rate` and otherwise divided by `1 - rate`, which keeps the
+    mean. The mask is a hash of (seed, counter, flat position); the counter goes up by one at every training call. It
+    is saved with the model, so training goes on with the mask that would have been next (Keras's own Dropout forgets
+    it).
+
+    Args:
+        rate: probability of dropping an element, in [0, 1).
+        noise_shape: shape of the mask, to be broadcast against the inputs; None entries are the inputs' own. None: the
+            shape of the inputs.
+        seed: int in [0, 2**31), or None to draw one as Keras does (`keras.utils.set_random_seed` fixes it).
+        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+
+    Call arguments:
+        inputs: float tensor of any shape.
+        training: whether to drop.
+
+    Returns:
+        Tensor of the inputs' shape.
+
+    Raises:
+        ValueError: for a rate outside [0, 1) or a seed outside [0, 2**31).
+
+    Reference:
+        Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting" (JMLR 2014).
+
+    >>> dropout = PortableDropout(0.5, seed=0)
+    >>> kept = dropout(np.ones((2, 8), "float32"), training=True)
+    >>> sorted(set(keras.ops.convert_to_numpy(kept).flatten().tolist()))
+    [0.0, 2.0]
+    """
+
+    def __init__(self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(
+            _checks.dropout_rate("rate", rate), noise_shape=noise_shape, seed=random.check_seed(seed), **kwargs
+        )
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training or self.rate == 0:
+            return inputs
+        state = self.seed_generator.next()  # (2,): seed, counter
+        keep = random.dropout_mask_in_graph(state, self._mask_shape(inputs), self.rate)
+        return ops.where(keep, inputs * (1 / (1 - self.rate)), ops.zeros_like(inputs))
+
+    def _mask_shape(self, inputs: Any) -> Sequence[Any]:
+        shape = ops.shape(inputs)
+        if self.noise_shape is None:
+            return shape
+        if len(self.noise_shape) != len(shape):
+            raise ValueError(
+                "`noise_shape` must have as many dimensions as the inputs. "
+                f"Received: noise_shape={self.noise_shape}, inputs of shape {tuple(inputs.shape)}"
+            )
+        return [own if given is None else given for given, own in zip(self.noise_shape, shape, strict=True)]
+
+    # Keras saves variables, not the state of seed generators, so a loaded layer would start again at mask 0.
+
+    def save_own_variables(self, store: Any) -> None:
+        if self.rate > 0:
+            store["seed_and_counter"] = ops.convert_to_numpy(self.seed_generator.state).astype("int64")
+
+    def load_own_variables(self, store: Any) -> None:
+        if self.rate > 0 and "seed_and_counter" in store:
+            self.seed_generator.state.assign(np.array(store["seed_and_counter"]))

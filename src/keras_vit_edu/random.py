@@ -1,0 +1,258 @@
+"""Portable random numbers: the same seed gives the same bits on every backend.
+
+Keras draws its *seeds* from Python's `random` (so `keras.utils.set_random_seed` already fixes them), but each backend
+draws its own *numbers* from a seed. Two generators here replace those draws:
+
+- Numbers drawn once, on the host (initial weights, the order of batches): NumPy's Philox, a counter-based generator
+  (Salmon et al. 2011). Only its raw 64-bit words are used, which NumPy keeps stable between versions.
+- Numbers drawn inside a training step (dropout masks): a keyed integer hash of the element's position, written twice:
+  in NumPy, and in `keras.ops` on int32 (JAX has no 64-bit integers by default, torch no full uint32). Both give the
+  same bits eagerly, under `tf.function`, XLA, `jax.jit` and `torch.compile`.
+
+A stream is named by `(seed, counter)`: the seed belongs to a layer, the counter to a step.
+
+References:
+    Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+    The mixing constants are `triple32` of C. Wellons' hash-prospector (public domain).
+"""
+
+import math
+import operator
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+SEED_LIMIT = 2**31  # torch holds no larger seed
+
+# (shift, multiplier) of the three rounds, and the last shift.
+ROUNDS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))
+LAST_SHIFT = 14
+# Set the two words of a key apart. Digits of sqrt(2) and sqrt(3), so nothing is hidden in them.
+KEY_SALT = (0x6A09E667, 0xBB67AE85)
+
+
+def check_seed(seed: Any, name: str = "seed") -> int | None:
+    """`seed` as an int in [0, 2**31), or None.
+
+    Raises:
+        ValueError: if it is anything else. torch cannot hold 2**31 or more, so no backend may.
+    """
+    if seed is None:
+        return None
+    try:
+        if isinstance(seed, bool):
+            raise TypeError
+        value = operator.index(seed)
+    except TypeError:
+        raise ValueError(f"`{name}` must be an int or None. Received: {name}={seed!r}") from None
+    if not 0 <= value < SEED_LIMIT:
+        raise ValueError(f"`{name}` must be at least 0 and below 2**31 = {SEED_LIMIT}. Received: {name}={seed!r}")
+    return value
+
+
+def derive_seed(seed: int | None, child: str) -> int | None:
+    """A seed of its own for the child called `child`; None stays None.
+
+    >>> derive_seed(0, "query") == derive_seed(0, "query")
+    True
+    >>> derive_seed(0, "query") == derive_seed(0, "key")
+    False
+    """
+    if seed is None:
+        return None
+    return int(bits(seed, zlib.crc32(child.encode()), (1,))[0] >> 1)
+
+
+# The keyed hash, in NumPy. --------------------------------------------------------------------------------------------
+
+
+def bits(seed: int, counter: int, shape: Sequence[int]) -> np.ndarray:
+    """32 random bits per element: a hash of its position under the key `(seed, counter)`.
+
+    Args:
+        seed: which stream, 0 to 2**31 - 1.
+        counter: which step of that stream, taken modulo 2**32.
+        shape: of the result. Position is the element's flat index, so a reshape changes no bit.
+
+    Returns:
+        uint32 array of `shape`.
+
+    >>> bits(seed=0, counter=0, shape=(3,)).tolist()
+    [1, 2, 3]
+    """
+    key = stream_key(seed, counter)
+    position = np.arange(math.prod(shape), dtype=np.uint32)
+    return _hash(position, key[0], key[1]).reshape(shape)
+
+
+def stream_key(seed: int, counter: int) -> np.ndarray:
+    """The two 32-bit words that `bits` hashes positions with: both depend on all of seed and counter."""
+    words = np.array([seed, counter % 2**32], dtype=np.uint32)
+    salt = np.array(KEY_SALT, dtype=np.uint32)
+    none = np.uint32(0)
+    words = _hash(words + salt, none, none)
+    words = words + words[::-1] * salt  # each word now depends on both
+    return _hash(words, none, none)
+
+
+def _hash(x: np.ndarray, key_0: np.uint32, key_1: np.uint32) -> np.ndarray:
+    """Three rounds of xor-shift and multiply, one key word before the first and one before the second."""
+    (shift_0, multiplier_0), (shift_1, multiplier_1), (shift_2, multiplier_2) = ROUNDS
+    x = x + key_0
+    x = (x ^ (x >> np.uint32(shift_0))) * np.uint32(multiplier_0)
+    x = (x ^ (x >> np.uint32(shift_1))) + key_1
+    x = x * np.uint32(multiplier_1)
+    x = (x ^ (x >> np.uint32(shift_2))) * np.uint32(multiplier_2)
+    return x ^ (x >> np.uint32(LAST_SHIFT))
+
+
+# The same in keras.ops, on int32. -------------------------------------------------------------------------------------
+
+
+def bits_in_graph(state: Any, shape: Sequence[Any]) -> Any:
+    """The twin of `bits` in `keras.ops`, for use inside a training step.
+
+    Args:
+        state: integer tensor `(2,)`: seed and counter, as a `keras.random.SeedGenerator` gives it.
+        shape: of the result; entries may be scalar tensors (an unknown batch under `tf.function`).
+
+    Returns:
+        int32 tensor of `shape` with the bits that `bits` gives as uint32.
+    """
+    key = _stream_key_in_graph(ops.cast(state, "int32"))
+    position = ops.arange(math.prod(shape), dtype="int32")
+    return ops.reshape(_hash_in_graph(position, key[0], key[1]), shape)
+
+
+def _stream_key_in_graph(words: Any) -> Any:
+    salt = ops.convert_to_tensor([_as_int32(word) for word in KEY_SALT], dtype="int32")
+    words = _hash_in_graph(ops.add(words, salt), 0, 0)
+    words = ops.add(words, ops.multiply(ops.flip(words), salt))
+    return _hash_in_graph(words, 0, 0)
+
+
+def _hash_in_graph(x: Any, key_0: Any, key_1: Any) -> Any:
+    (shift_0, multiplier_0), (shift_1, multiplier_1), (shift_2, multiplier_2) = ROUNDS
+    x = ops.add(x, key_0)
+    x = ops.multiply(_xor_shift(x, shift_0), _as_int32(multiplier_0))
+    x = ops.add(_xor_shift(x, shift_1), key_1)
+    x = ops.multiply(x, _as_int32(multiplier_1))
+    x = ops.multiply(_xor_shift(x, shift_2), _as_int32(multiplier_2))
+    return _xor_shift(x, LAST_SHIFT)
+
+
+def _xor_shift(x: Any, shift: int) -> Any:
+    # An int32 shifts its sign bit in from the left; the mask takes those copies off again.
+    shifted = ops.bitwise_and(ops.right_shift(x, shift), (1 << (32 - shift)) - 1)
+    return ops.bitwise_xor(x, shifted)
+
+
+def _as_int32(word: int) -> int:
+    """The int32 with the bits of the uint32 `word`."""
+    return word - 2**32 if word >= 2**31 else word
+
+
+# Dropout masks. -------------------------------------------------------------------------------------------------------
+
+
+def dropout_mask(seed: int, counter: int, shape: Sequence[int], rate: float) -> np.ndarray:
+    """Which elements dropout keeps, in NumPy.
+
+    Args:
+        seed: the layer's seed.
+        counter: how often the layer has drawn before.
+        shape: of the mask.
+        rate: the probability of False, in [0, 1), rounded to a multiple of 2**-32.
+
+    Returns:
+        bool array of `shape`, True where the element is kept.
+    """
+    return bits(seed, counter, shape).view(np.int32) >= _keep_threshold(rate)
+
+
+def dropout_mask_in_graph(state: Any, shape: Sequence[Any], rate: float) -> Any:
+    """The twin of `dropout_mask` in `keras.ops`; `state` and `shape` as in `bits_in_graph`."""
+    return ops.greater_equal(bits_in_graph(state, shape), _keep_threshold(rate))
+
+
+def _keep_threshold(rate: float) -> int:
+    """The int32 below which a share `rate` of all int32 lies."""
+    return min(round(rate * 2**32), 2**32 - 1) - 2**31
+
+
+# Draws on the host. ---------------------------------------------------------------------------------------------------
+
+
+def words(seed: int, counter: Sequence[int], count: int) -> np.ndarray:
+    """`count` random 64-bit words from Philox.
+
+    Args:
+        seed: the key, 0 to 2**31 - 1.
+        counter: up to three ints, which stream under that key: streams never overlap.
+        count: how many.
+
+    Returns:
+        uint64 array `(count,)`.
+    """
+    # Philox counts up in the lowest word, so that one stays 0 and the streams lie 2**64 draws apart.
+    padded = [0] * (4 - len(counter)) + list(counter)
+    return np.random.Philox(key=seed, counter=padded).random_raw(count)
+
+
+def uniform(seed: int, counter: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """float64 array of `shape`, uniform in [0, 1) in steps of 2**-53."""
+    raw = words(seed, counter, math.prod(shape))
+    return ((raw >> np.uint64(11)) * 2.0**-53).reshape(shape)
+
+
+def normal(seed: int, counter: Sequence[int], shape: Sequence[int], limit: float = math.inf) -> np.ndarray:
+    """float64 array of `shape`, standard normal, cut off at +-`limit` standard deviations.
+
+    One uniform number gives one normal number, by the inverse of the normal distribution function. With a limit the
+    uniform numbers are taken from the part of [0, 1) that lies inside, which is what redrawing the others would give.
+    """
+    u = uniform(seed, counter, shape) + 2.0**-54  # the middle of each step, so never 0 or 1
+    inside = math.erf(limit / math.sqrt(2))
+    return _inverse_normal_cdf(0.5 + (u - 0.5) * inside)
+
+
+def permutation(seed: int, counter: Sequence[int], count: int) -> np.ndarray:
+    """The numbers 0 to `count` - 1 in random order, int64 `(count,)`: one random word each, sorted by it."""
+    return np.argsort(words(seed, counter, count), kind="stable")
+
+
+# Wichura's algorithm AS 241 (Applied Statistics 37, 1988), PPND16: the inverse normal distribution function to about
+# 1 part in 10**16. Coefficients of the numerator and the denominator, constant term first.
+_CENTRE = (
+    (3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3, 1.3731693765509461125e4,
+     4.5921953931549871457e4, 6.7265770927008700853e4, 3.3430575583588128105e4, 2.5090809287301226727e3),
+    (1.0, 4.2313330701600911252e1, 6.8718700749205790830e2, 5.3941960214247511077e3,
+     2.1213794301586595867e4, 3.9307895800092710610e4, 2.8729085735721942674e4, 5.2264952788528545610e3),
+)  # fmt: skip
+_MIDDLE = (
+    (1.42343711074968357734e0, 4.63033784615654529590e0, 5.76949722146069140550e0, 3.64784832476320460504e0,
+     1.27045825245236838258e0, 2.41780725177450611770e-1, 2.27238449892691845833e-2, 7.74545014278341407640e-4),
+    (1.0, 2.05319162663775882187e0, 1.67638483018380384940e0, 6.89767334985100004550e-1,
+     1.48103976427480074590e-1, 1.51986665636164571966e-2, 5.47593808499534494600e-4, 1.05075007164441684324e-9),
+)  # fmt: skip
+_TAIL = (
+    (6.65790464350110377720e0, 5.46378491116411436990e0, 1.78482653991729133580e0, 2.96560571828504891230e-1,
+     2.65321895265761230930e-2, 1.24266094738807843860e-3, 2.71155556874348757815e-5, 2.01033439929228813265e-7),
+    (1.0, 5.99832206555887937690e-1, 1.36929880922735805310e-1, 1.48753612908506148525e-2,
+     7.86869131145613259100e-4, 1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15),
+)  # fmt: skip
+
+
+def _inverse_normal_cdf(p: np.ndarray) -> np.ndarray:
+    def ratio(coefficients: tuple, x: np.ndarray) -> np.ndarray:
+        numerator, denominator = coefficients
+        return np.polyval(numerator[::-1], x) / np.polyval(denominator[::-1], x)
+
+    q = p - 0.5
+    centre = q * ratio(_CENTRE, 0.180625 - q * q)
+    r = np.sqrt(-np.log(np.minimum(p, 1 - p)))
+    outside = np.where(r <= 5, ratio(_MIDDLE, r - 1.6), ratio(_TAIL, r - 5))
+    return np.where(np.abs(q) <= 0.425, centre, np.copysign(outside, q))
