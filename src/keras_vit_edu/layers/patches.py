@@ -68,6 +68,11 @@ class Patches(keras.layers.Layer):
         # x: (B, rows, columns, ph, pw, C)
         return ops.reshape(x, (batch, rows * columns, patch_height * patch_width * channels))
 
+    def grid_size(self, image_shape: Sequence[int | None]) -> tuple[int | None, int | None]:
+        """`(rows, columns)` of patches in images of the shape `(B, H, W, C)`, or `(B, C, H, W)` if channels_first."""
+        self.compute_output_shape(image_shape)  # complains about a shape that cannot be cut
+        return self._grid(image_shape)[1:3]
+
     def restore(self, patches: Any, image_size: int | Sequence[int]) -> Any:
         """Put patches together again: the exact inverse of calling the layer.
 

@@ -1,0 +1,11 @@
+"""keras_vit_edu: Vision Transformer layers, models and presets for Keras 3, the same on every backend."""
+
+from keras_vit_edu import _backend
+
+_backend.choose_backend()
+
+from keras_vit_edu import datasets, initializers, layers, models, random  # noqa: E402  (the backend comes first)
+
+__version__ = "0.1.0.dev0"
+
+__all__ = ["datasets", "initializers", "layers", "models", "random"]

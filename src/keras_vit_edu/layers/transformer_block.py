@@ -1,0 +1,197 @@
+"""One block of the transformer's encoder: attention, then an MLP, each around a skip connection."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_vit_edu import _checks, initializers, random
+from keras_vit_edu.layers.my_multi_head_attention import MyMultiHeadAttention
+from keras_vit_edu.layers.portable_dropout import PortableDropout
+
+
+@keras.saving.register_keras_serializable(package="keras_vit_edu")
+class TransformerBlock(keras.layers.Layer):
+    """A pre-norm transformer block: `(B, N, D)` to `(B, N, D)`.
+
+    `x = x + attention(norm(x))`, then `x = x + mlp(norm(x))`
+
+    Attention lets tokens look at each other; the MLP works on each token alone. The skip connections let the signal
+    and the gradient pass through many blocks; normalising inside the branch (pre-norm) leaves that path untouched.
+
+    Args:
+        num_heads: number of attention heads.
+        key_dim: size of one head.
+        mlp_dim: width of the MLP's hidden layer.
+        dropout: probability of dropping an element after each Dense of the MLP, in training.
+        attention_dropout: probability of dropping an attention score, in training.
+        activation: after the first Dense of the MLP. `"gelu"` is the exact one.
+        output_activation: after the second Dense of the MLP. None is the published ViT; the course's program has
+            `"gelu"` there too.
+        use_bias: whether the attention's projections have a bias (the MLP's always do).
+        layer_norm_epsilon: added to the variance in both normalisations.
+        kernel_initializer: of every kernel; one with a seed gives each kernel a seed of its own, derived from it.
+        seed: of the dropouts; each gets a seed of its own, derived from it.
+        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+
+    Call arguments:
+        tokens: `(B, N, D)`.
+        attention_mask: as in `MyMultiHeadAttention`; True where a token may attend.
+        return_attention_scores: return `(tokens, scores)`.
+        training: whether dropout acts.
+
+    Returns:
+        Tokens `(B, N, D)`; with `return_attention_scores` also the scores `(B, num_heads, N, N)`.
+
+    Raises:
+        ValueError: for sizes that are no positive ints, or a rate outside [0, 1).
+
+    References:
+        Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 2 and 3.
+        Xiong et al., "On layer normalization in the transformer architecture" (ICML 2020), on pre-norm.
+
+    >>> import numpy as np
+    >>> block = TransformerBlock(num_heads=4, key_dim=16, mlp_dim=128)
+    >>> tokens, scores = block(np.zeros((2, 17, 64), "float32"), return_attention_scores=True)
+    >>> tuple(tokens.shape), tuple(scores.shape)
+    ((2, 17, 64), (2, 4, 17, 17))
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        key_dim: int,
+        mlp_dim: int,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        activation: Any = "gelu",
+        output_activation: Any = None,
+        use_bias: bool = True,
+        layer_norm_epsilon: float = 1e-6,
+        kernel_initializer: Any = "glorot_uniform",
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = _checks.positive_int("num_heads", num_heads)
+        self.key_dim = _checks.positive_int("key_dim", key_dim)
+        self.mlp_dim = _checks.positive_int("mlp_dim", mlp_dim)
+        self.dropout = _checks.dropout_rate("dropout", dropout)
+        self.attention_dropout = _checks.dropout_rate("attention_dropout", attention_dropout)
+        self.activation = keras.activations.get(activation)
+        self.output_activation = keras.activations.get(output_activation)
+        self.use_bias = bool(use_bias)
+        self.layer_norm_epsilon = float(layer_norm_epsilon)
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.seed = random.check_seed(seed)
+        self.supports_masking = True
+
+        policy = self.dtype_policy
+        self.attention_norm = keras.layers.LayerNormalization(
+            epsilon=self.layer_norm_epsilon, dtype=policy, name="attention_norm"
+        )
+        self.attention = MyMultiHeadAttention(
+            self.num_heads,
+            self.key_dim,
+            dropout=self.attention_dropout,
+            use_bias=self.use_bias,
+            kernel_initializer=initializers.for_child(self.kernel_initializer, "attention"),
+            seed=random.derive_seed(self.seed, "attention"),
+            dtype=policy,
+            name="attention",
+        )
+        self.mlp_norm = keras.layers.LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=policy, name="mlp_norm")
+        self.mlp_hidden = keras.layers.Dense(
+            self.mlp_dim,
+            activation=self.activation,
+            kernel_initializer=initializers.for_child(self.kernel_initializer, "mlp_hidden"),
+            dtype=policy,
+            name="mlp_hidden",
+        )
+        self.mlp_hidden_dropout = PortableDropout(
+            self.dropout, seed=random.derive_seed(self.seed, "mlp_hidden"), dtype=policy, name="mlp_hidden_dropout"
+        )
+        self.mlp_output: Any = None  # its width is known in `build`
+        self.mlp_output_dropout = PortableDropout(
+            self.dropout, seed=random.derive_seed(self.seed, "mlp_output"), dtype=policy, name="mlp_output_dropout"
+        )
+
+    def build(self, tokens_shape: Sequence[Any]) -> None:
+        shape = tuple(self.compute_output_shape(tokens_shape))
+        hidden_shape = (*shape[:-1], self.mlp_dim)
+        self.attention_norm.build(shape)
+        self.attention.build(shape, shape)
+        self.mlp_norm.build(shape)
+        self.mlp_hidden.build(shape)
+        self.mlp_hidden_dropout.build(hidden_shape)
+        self.mlp_output = keras.layers.Dense(
+            shape[-1],
+            activation=self.output_activation,
+            kernel_initializer=initializers.for_child(self.kernel_initializer, "mlp_output"),
+            dtype=self.dtype_policy,
+            name="mlp_output",
+        )
+        self.mlp_output.build(hidden_shape)
+        self.mlp_output_dropout.build(shape)
+
+    def call(
+        self,
+        tokens: Any,
+        attention_mask: Any = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+    ) -> Any:
+        normalised = self.attention_norm(tokens)  # (B, N, D)
+        attended = self.attention(
+            normalised,
+            normalised,
+            attention_mask=attention_mask,
+            return_attention_scores=return_attention_scores,
+            training=training,
+        )
+        scores = None
+        if return_attention_scores:
+            attended, scores = attended  # (B, N, D), (B, h, N, N)
+        tokens = tokens + attended
+
+        hidden = self.mlp_hidden(self.mlp_norm(tokens))  # (B, N, mlp_dim)
+        hidden = self.mlp_hidden_dropout(hidden, training=training)
+        output = self.mlp_output(hidden)  # (B, N, D)
+        tokens = tokens + self.mlp_output_dropout(output, training=training)
+        return (tokens, scores) if return_attention_scores else tokens
+
+    def compute_output_shape(self, tokens_shape: Sequence[Any]) -> tuple[Any, ...]:
+        if len(tokens_shape) != 3:
+            raise ValueError(
+                f"Tokens must have 3 dimensions, (B, N, D). Received: tokens of shape {tuple(tokens_shape)}"
+            )
+        return tuple(tokens_shape)
+
+    def compute_output_spec(
+        self,
+        tokens: Any,
+        attention_mask: Any = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+    ) -> Any:
+        output = keras.KerasTensor(self.compute_output_shape(tokens.shape), dtype=self.compute_dtype)
+        if not return_attention_scores:
+            return output
+        batch, length, _ = tokens.shape
+        return output, keras.KerasTensor((batch, self.num_heads, length, length), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "mlp_dim": self.mlp_dim,
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "activation": keras.activations.serialize(self.activation),
+            "output_activation": keras.activations.serialize(self.output_activation),
+            "use_bias": self.use_bias,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "seed": self.seed,
+        }

@@ -1,0 +1,162 @@
+"""The Vision Transformer with a head: an image becomes one score per class."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_vit_edu import _checks, initializers
+from keras_vit_edu.layers import PortableDropout
+from keras_vit_edu.models.preset import Preset
+from keras_vit_edu.models.vit_backbone import ViTBackbone
+
+HEADS = ("flatten", "token", "mean")
+
+
+@keras.saving.register_keras_serializable(package="keras_vit_edu")
+class ViTClassifier(Preset, keras.Model):
+    """Vision Transformer from image to logits: `(B, H, W, C)` to `(B, num_classes)`.
+
+    A `ViTBackbone`, then a head: the tokens become one vector, dropout, a Dense layer with dropout for each of
+    `head_units`, and a Dense layer to the logits. The head says how tokens become one vector:
+
+    - `"flatten"`: all tokens, one after the other (the course's program);
+    - `"token"`: the first token, which must be a prefix token (the class token of the published ViT);
+    - `"mean"`: the mean of the patches' tokens, prefix tokens left out.
+
+    The defaults are those of the course's program for MNIST.
+
+    Args:
+        num_classes: number of logits.
+        image_shape, patch_size, projection_dim, num_layers, num_heads, key_dim, mlp_dim, num_prefix_tokens, dropout,
+            attention_dropout, activation, output_activation, use_bias, layer_norm_epsilon, data_format: of the
+            `ViTBackbone`.
+        head: `"flatten"`, `"token"` or `"mean"`.
+        head_units: widths of the Dense layers before the logits; may be empty.
+        head_dropout: probability of dropping an element before each Dense layer of the head, in training.
+        head_activation: of the Dense layers before the logits.
+        kernel_initializer: of every kernel but the patch projection's, here and in the backbone; with a seed, each
+            kernel gets one of its own.
+        **kwargs: of `keras.Model`: `name`, `dtype`.
+
+    Call arguments:
+        images: float `(B, H, W, C)`, values in [0, 1].
+
+    Returns:
+        Logits `(B, num_classes)`, no softmax; float32 under mixed precision.
+
+    Raises:
+        ValueError: as `ViTBackbone`; for an unknown head; for the head `"token"` without a prefix token.
+
+    Reference:
+        Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021); appendix D.3 compares the heads.
+
+    >>> classifier = ViTClassifier(num_classes=10, head="mean", head_units=())
+    >>> classifier.output_shape
+    (None, 10)
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        image_shape: Sequence[int] = (28, 28, 1),
+        patch_size: int | Sequence[int] = 7,
+        projection_dim: int = 64,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        key_dim: int = 64,
+        mlp_dim: int = 128,
+        num_prefix_tokens: int = 0,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        activation: Any = "gelu",
+        output_activation: Any = "gelu",
+        use_bias: bool = True,
+        layer_norm_epsilon: float = 1e-6,
+        kernel_initializer: Any = "glorot_uniform",
+        data_format: str | None = None,
+        head: str = "flatten",
+        head_units: Sequence[int] = (2048, 1024),
+        head_dropout: float = 0.5,
+        head_activation: Any = "gelu",
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        num_classes = _checks.positive_int("num_classes", num_classes)
+        head_units = tuple(_checks.positive_int("head_units", units) for units in head_units)
+        head_dropout = _checks.dropout_rate("head_dropout", head_dropout)
+        kernel_initializer = initializers.get(kernel_initializer)
+        if head not in HEADS:
+            raise ValueError(f"`head` must be one of {HEADS}. Received: head={head!r}")
+        if head == "token" and num_prefix_tokens == 0:
+            raise ValueError('`head="token"` reads the first prefix token. Received: num_prefix_tokens=0')
+
+        backbone = ViTBackbone(
+            image_shape,
+            patch_size,
+            projection_dim,
+            num_layers,
+            num_heads,
+            key_dim,
+            mlp_dim,
+            num_prefix_tokens=num_prefix_tokens,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            activation=activation,
+            output_activation=output_activation,
+            use_bias=use_bias,
+            layer_norm_epsilon=layer_norm_epsilon,
+            kernel_initializer=initializers.for_child(kernel_initializer, "backbone"),
+            data_format=data_format,
+            dtype=policy,
+            name="backbone",
+        )
+        images = keras.Input(backbone.image_shape, name="images")
+        x = backbone(images)  # (B, num_prefix_tokens + N, D)
+        if head == "flatten":
+            x = keras.layers.Flatten(data_format="channels_last", dtype=policy, name="flatten_tokens")(x)
+        elif head == "token":
+            x = x[:, 0]  # (B, D)
+        else:
+            x = ops.mean(x[:, num_prefix_tokens:], axis=1)  # (B, D)
+        x = PortableDropout(head_dropout, dtype=policy, name="head_dropout")(x)
+        for i, units in enumerate(head_units):
+            x = keras.layers.Dense(
+                units,
+                activation=head_activation,
+                kernel_initializer=initializers.for_child(kernel_initializer, f"head_dense_{i}"),
+                dtype=policy,
+                name=f"head_dense_{i}",
+            )(x)
+            x = PortableDropout(head_dropout, dtype=policy, name=f"head_dropout_{i}")(x)
+        logits = keras.layers.Dense(
+            num_classes,
+            kernel_initializer=initializers.for_child(kernel_initializer, "logits"),
+            dtype=policy.variable_dtype,  # float16 and bfloat16 are too coarse for a loss
+            name="logits",
+        )(x)
+        super().__init__(inputs=images, outputs=logits, **kwargs)
+
+        self.dtype_policy = policy
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.head = head
+        self.head_units = head_units
+        self.head_dropout = head_dropout
+        self.head_activation = keras.activations.get(head_activation)
+        self.kernel_initializer = kernel_initializer
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **self.backbone.get_config(),
+            "name": self.name,
+            "trainable": self.trainable,
+            "num_classes": self.num_classes,
+            "head": self.head,
+            "head_units": self.head_units,
+            "head_dropout": self.head_dropout,
+            "head_activation": keras.activations.serialize(self.head_activation),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
