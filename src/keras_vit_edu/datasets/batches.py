@@ -1,0 +1,89 @@
+"""Batches whose order is the same on every backend."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_vit_edu import _checks, random
+
+
+class Batches(keras.utils.PyDataset):
+    """Images and labels in batches, in an order that depends on nothing but the seed and the epoch.
+
+    The order is a permutation drawn from NumPy's Philox under `(seed, epoch)`. Give it to `fit` with `shuffle=False`
+    (`fit` would shuffle the batches once more, differently on each backend), and set `epoch` as each epoch begins, with
+    the callback `Batches.follow_epochs()`: `fit` asks for batches ahead of time and repeatedly, so the epoch cannot be
+    counted from here.
+
+    Args:
+        images: uint8 `(n, H, W, C)`.
+        labels: int `(n,)`.
+        batch_size: images per batch; the last batch may hold fewer.
+        shuffle: False to keep the given order in every epoch.
+        seed: int in [0, 2**31), of the order.
+        **kwargs: of `keras.utils.PyDataset`: `workers`, `max_queue_size`.
+
+    Returns:
+        Indexing gives `(images, labels)`: float32 in [0, 1] `(b, H, W, C)`, and int32 `(b,)`.
+
+    Raises:
+        ValueError: if there are no images, or not as many labels, or a size or seed is out of range.
+
+    >>> batches = Batches(np.zeros((5, 28, 28, 1), "uint8"), np.arange(5), batch_size=2, seed=0)
+    >>> [len(labels) for _, labels in batches]
+    [2, 2, 1]
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int = 256,
+        shuffle: bool = True,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if len(images) != len(labels) or len(images) == 0:
+            raise ValueError(
+                f"There must be images, and one label each. Received: {len(images)} images and {len(labels)} labels"
+            )
+        checked_seed = random.check_seed(seed)
+        if checked_seed is None:
+            raise ValueError("`seed` must be an int. Received: seed=None")
+        self.images = images
+        self.labels = np.asarray(labels, "int32")
+        self.batch_size = _checks.positive_int("batch_size", batch_size)
+        self.shuffle = shuffle
+        self.seed = checked_seed
+        self.epoch = 0
+
+    @property
+    def epoch(self) -> int:
+        """Which epoch's order the batches come in, from 0."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        count = len(self.images)
+        self._order = random.permutation(self.seed, (epoch,), count) if self.shuffle else np.arange(count)
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.images) / self.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"There are {len(self)} batches. Received: index={index}")
+        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.images[chosen].astype("float32") / np.float32(255), self.labels[chosen]
+
+    def follow_epochs(self) -> keras.callbacks.Callback:
+        """A callback for `fit` that sets `epoch` as each epoch begins."""
+
+        def set_epoch(epoch: int, logs: Any = None) -> None:
+            self.epoch = epoch
+
+        return keras.callbacks.LambdaCallback(on_epoch_begin=set_epoch)

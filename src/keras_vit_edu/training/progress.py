@@ -1,0 +1,78 @@
+"""What a person sees while a model trains."""
+
+import time
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+
+class ProgressDisplay(keras.callbacks.Callback):
+    """Shows epoch, step, loss, accuracy and the time left: a bar on a terminal or in a notebook, else a line an epoch.
+
+    Args:
+        epochs: how many epochs the run has.
+        steps: how many steps an epoch has.
+        console: where to; None for the standard output.
+    """
+
+    def __init__(self, epochs: int, steps: int, console: Console | None = None) -> None:
+        super().__init__()
+        self.epochs = epochs
+        self.steps = steps
+        self.console = console or Console(highlight=False)
+        self.progress: Progress | None = None
+        if self.console.is_terminal or self.console.is_jupyter:
+            self.progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[numbers]}"),
+                console=self.console,
+                transient=True,
+            )
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._began = time.monotonic()
+        self._steps_done = 0
+        if self.progress is not None:
+            self.progress.start()
+            self._task = self.progress.add_task("", total=self.steps, numbers="")
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+        self._epoch_began = time.monotonic()
+        if self.progress is not None:
+            self.progress.reset(self._task, description=f"epoch {epoch + 1}/{self.epochs}", numbers="")
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._steps_done += 1
+        if self.progress is not None:
+            self.progress.update(self._task, completed=batch + 1, numbers=f"{_numbers(logs)}  {self._time_left()}")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        seconds = time.monotonic() - self._epoch_began
+        last = epoch + 1 == self.epochs
+        self.console.print(
+            f"epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}  {seconds:6.1f} s  {_numbers(logs)}"
+            + ("" if last else f"  {self._time_left()}")
+        )
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away; also after an interruption."""
+        if self.progress is not None:
+            self.progress.stop()
+
+    def _time_left(self) -> str:
+        seconds = (time.monotonic() - self._began) / self._steps_done * (self.epochs * self.steps - self._steps_done)
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+
+
+def _numbers(logs: Any) -> str:
+    return "  ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
