@@ -29,6 +29,7 @@ from keras_vit_edu.random import SEED_LIMIT
 
 # What `--epochs` is if nobody says: the course's 60 on a whole dataset, a few minutes' worth on the sample.
 EPOCHS = {"mnist-sample": 15, "mnist": 60, "fashion-mnist": 60}
+INTERRUPTED = 130  # as a shell reports it
 # Of click, or of the copy of it inside newer versions of typer.
 UsageError: Any = typer.BadParameter.__base__
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -57,7 +58,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return app(arguments or ["--help"], prog_name=_backend.COMMAND, standalone_mode=False) or 0
+        status = app(arguments or ["--help"], prog_name=_backend.COMMAND, standalone_mode=False) or 0
     except UsageError as error:
         return _complain(error.format_message(), 2)
     except UsersMistake as error:
@@ -65,7 +66,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, say
         return _complain(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", 130)
+        status = INTERRUPTED
+    return _complain("interrupted", status) if status == INTERRUPTED else status
 
 
 class UsersMistake(Exception):

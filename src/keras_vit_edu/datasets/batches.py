@@ -23,7 +23,6 @@ class Batches(keras.utils.PyDataset):
         batch_size: images per batch; the last batch may hold fewer.
         shuffle: False to keep the given order in every epoch.
         seed: int in [0, 2**31), of the order.
-        **kwargs: of `keras.utils.PyDataset`: `workers`, `max_queue_size`.
 
     Returns:
         Indexing gives `(images, labels)`: float32 in [0, 1] `(b, H, W, C)`, and int32 `(b,)`.
@@ -43,9 +42,8 @@ class Batches(keras.utils.PyDataset):
         batch_size: int = 256,
         shuffle: bool = True,
         seed: int = 0,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         if len(images) != len(labels) or len(images) == 0:
             raise ValueError(
                 f"There must be images, and one label each. Received: {len(images)} images and {len(labels)} labels"

@@ -73,7 +73,7 @@ class RunFolder:
     def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
         """Write `history.csv`: a row per epoch, counted from 1."""
         with open(self / "history.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
+            writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["epoch", *history])
             for epoch, row in enumerate(zip(*history.values(), strict=True), start=1):
                 writer.writerow([epoch, *row])

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from rich.console import Console
 
-from keras_vit_edu import _checks, random
+from keras_vit_edu import _checks
 from keras_vit_edu.datasets import Batches, ImageDataset, split
 from keras_vit_edu.training.progress import ProgressDisplay
 from keras_vit_edu.training.run_folder import RunFolder, environment, now
@@ -57,7 +57,7 @@ def train(
     epochs = _checks.positive_int("epochs", epochs)
     console = console or Console(highlight=False)
     (x_train, y_train), (x_validation, y_validation) = split(dataset, validation_split)
-    training = Batches(x_train, y_train, batch_size, seed=random.check_seed(seed) or 0)
+    training = Batches(x_train, y_train, batch_size, seed=seed)
     validation = Batches(x_validation, y_validation, batch_size, shuffle=False)
     test = Batches(dataset.x_test, dataset.y_test, batch_size, shuffle=False)
 

@@ -1,0 +1,39 @@
+"""Every test starts from the same seed and from Keras's default settings, and leaves them so."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras_vit_edu  # noqa: F401, I001  (chooses the backend, so it comes before Keras)
+import keras
+import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
+
+FULL_DATA = os.environ.get("KERAS_VIT_EDU_DATA") and os.path.abspath(os.environ["KERAS_VIT_EDU_DATA"])
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras_settings():
+    keras.utils.set_random_seed(0)
+    policy, data_format = keras.config.dtype_policy(), keras.config.image_data_format()
+    yield
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_image_data_format(data_format)
+
+
+@pytest.fixture
+def rng():
+    import numpy as np
+
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def full_data():
+    """The folder with all of MNIST and Fashion-MNIST; without one the test is skipped."""
+    if not FULL_DATA:
+        pytest.skip("wants all of MNIST: set KERAS_VIT_EDU_DATA to a folder with mnist.npz and fashion_mnist.npz")
+    return FULL_DATA

@@ -1,0 +1,81 @@
+"""What several test files share. Nothing here computes an expected value."""
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+BACKEND = keras.backend.backend()
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """A float64 array (so that bfloat16 is an ordinary number), ints and bools as they are."""
+    x = ops.convert_to_tensor(x)
+    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
+        return ops.convert_to_numpy(ops.cast(x, "float32")).astype("float64")
+    return ops.convert_to_numpy(x)
+
+
+def relative_difference(actual: Any, expected: Any) -> float:
+    """The largest difference, as a share of the largest expected value. NaN stays NaN, so it never passes a bound."""
+    actual, expected = np.asarray(actual, "float64"), np.asarray(expected, "float64")
+    assert actual.shape == expected.shape, f"shapes differ: {actual.shape} and {expected.shape}"
+    return float(np.max(np.abs(actual - expected)) / np.max(np.abs(expected)))
+
+
+def assert_agree(actual: Any, expected: Any, tolerance: float) -> None:
+    """Largest difference at most `tolerance` of the largest expected value."""
+    difference = relative_difference(actual, expected)
+    assert difference <= tolerance, f"differs by {difference:.2e} of the largest value, {tolerance:.0e} is allowed"
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of tensors, compiled by the backend: tf.function, jax.jit; torch runs eagerly, as Keras's fit does."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function)
+    if BACKEND == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+def revived(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """`layer` made again from its configuration, after a trip through JSON text."""
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
+    return keras.saving.deserialize_keras_object(config)
+
+
+def constructor_arguments(cls: type) -> set[str]:
+    """The names of the arguments of `cls`'s constructor, without `self`, and with Keras's own for `**kwargs`."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
+    return names | {"name", "trainable", "dtype"}
+
+
+def variable_shapes(layer: keras.layers.Layer) -> dict[str, tuple[int, ...]]:
+    """Shape by path of every variable."""
+    return {variable.path: tuple(variable.shape) for variable in layer.variables}
+
+
+def copy_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Give `target` the weights of `source`; both built alike."""
+    target.set_weights(source.get_weights())
+
+
+def random_weights(layer: keras.layers.Layer, scale: float = 0.3, seed: int = 0) -> None:
+    """Replace every weight, biases and norms included, by random numbers, so that none is 0 or 1 and none hides."""
+    rng = np.random.default_rng(seed)
+    layer.set_weights([rng.normal(0, scale, w.shape).astype("float32") for w in layer.get_weights()])
+
+
+def shapes(outputs: Any) -> list[tuple[int | None, ...]]:
+    """The shapes of one or several tensors."""
+    outputs = outputs if isinstance(outputs, Sequence) else [outputs]
+    return [tuple(x.shape) for x in outputs]

@@ -1,0 +1,207 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_vit_edu
+from keras_vit_edu import cli, datasets
+from keras_vit_edu.models import ViTClassifier
+
+BACKEND = keras.backend.backend()
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+@pytest.fixture(scope="module")
+def small_mnist(tmp_path_factory):
+    """An npz file with 300 + 100 images of the bundled sample."""
+    sample = datasets.load("mnist-sample")
+    file = tmp_path_factory.mktemp("data") / "small.npz"
+    np.savez(
+        file,
+        x_train=sample.x_train[:300],
+        y_train=sample.y_train[:300],
+        x_test=sample.x_test[:100],
+        y_test=sample.y_test[:100],
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    """A preset folder with a model that trains in no time."""
+    folder = tmp_path_factory.mktemp("presets") / "small"
+    model = ViTClassifier(projection_dim=8, num_layers=1, key_dim=4, head="mean", head_units=(), name="small_model")
+    model.save_to_preset(folder)
+    return folder
+
+
+@pytest.fixture
+def train(small_mnist, small_model):
+    """`keras-vit-edu train`, small, in this process; further arguments follow. Returns the exit status."""
+
+    def run(*arguments):
+        return cli.run(["train", "--preset", str(small_model), "--data", str(small_mnist), "--epochs", "1", *arguments])
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KERAS_VIT_EDU_DATA", raising=False)
+
+
+def command(*arguments, **environment):
+    """`python -m keras_vit_edu ...` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "keras_vit_edu", *map(str, arguments)],
+        env={**os.environ, "KERAS_BACKEND": BACKEND, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def one_line(capsys):
+    """The one line that a user's mistake gives."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("keras-vit-edu: ")
+    return lines[0]
+
+
+def test_train_end_to_end(small_mnist, tmp_path):
+    done = command("train", "--data", small_mnist, "--epochs", 1, "--seed", 3, "--run", "out")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["seed"] == 3
+    assert record["backend"] == BACKEND
+    assert record["dataset"]["name"] == "mnist"
+    assert record["command"][:2] == ["keras-vit-edu", "train"]
+    assert 0 <= record["test_accuracy"] <= 1
+    assert "4,544,778 parameters" in done.stdout
+    assert f"test accuracy {record['test_accuracy']:.4f}" in done.stdout
+    assert re.search(r"out.: run\.json, history\.csv, accuracy\.png, loss\.png, summary\.txt", done.stdout)
+
+
+def test_the_seed_decides_the_run_and_nothing_else_does(train, tmp_path):
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        assert train("--seed", str(seed), "--run", name) == 0
+    losses = [json.loads((tmp_path / name / "run.json").read_text())["test_loss"] for name in "abc"]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_run_has_a_folder_by_default(train, tmp_path):
+    assert train("--dataset", "fashion-mnist") == 0
+    record = json.loads((tmp_path / "runs" / f"small-fashion-mnist-{BACKEND}-0" / "run.json").read_text())
+    assert record["model"] == "small_model"
+    assert record["dataset"]["class_names"][9] == "Ankle boot"
+
+
+def test_quiet_is_quiet(train, capfd):
+    assert train("--quiet") == 0
+    assert capfd.readouterr().out == ""
+
+
+def test_overwrite(train, capsys):
+    assert train("--run", "out", "--quiet") == 0
+    assert train("--run", "out", "--quiet") == 2
+    assert "out holds a run already" in one_line(capsys)
+    assert train("--run", "out", "--quiet", "--overwrite") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--epochs", "0"], "'--epochs'.*1"),
+        (["--epochs", "many"], "'--epochs'"),
+        (["--seed", "-1"], "'--seed'.*0"),
+        (["--seed", str(2**31)], "'--seed'.*2147483647"),
+        (["--preset", "vit_mnist_program"], "Did you mean vit_mnist_program_p"),
+        (["--dataset", "mnits"], "Did you mean mnist"),
+        (["--data", "nowhere.npz"], "There is no mnist at nowhere.npz"),
+        (["--dataset", "mnist-sample", "--data", "x.npz"], "mnist-sample is bundled"),
+        (["--backend", "theano"], "'--backend'.*tensorflow.*jax.*torch"),
+        (["--unknown"], "No such option.*--unknown"),
+        (["--run", "/proc/run"], "cannot be written"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_2(arguments, complaint, capsys):
+    assert cli.run(["train", *arguments]) == 2
+    assert re.search(complaint, one_line(capsys))
+
+
+def test_a_data_file_that_is_none(tmp_path, capsys):
+    (tmp_path / "digits.npz").write_text("no zip")
+    assert cli.run(["train", "--data", "digits.npz"]) == 2
+    assert "digits.npz cannot be read as an npz file" in one_line(capsys)
+
+
+def test_a_model_for_other_images_is_refused(tmp_path, capsys):
+    ViTClassifier(image_shape=(14, 14, 1), num_layers=1, name="half").save_to_preset(tmp_path / "half")
+    assert cli.run(["train", "--preset", "half"]) == 2
+    assert "images of shape (14, 14, 1)" in one_line(capsys)
+
+
+def test_an_unknown_verb_gets_a_hint(capsys):
+    assert cli.run(["tran"]) == 2
+    assert "tran" in one_line(capsys)
+
+
+def test_help_and_version(capsys):
+    assert cli.run([]) == 0
+    assert "train" in capsys.readouterr().out
+    assert cli.run(["train", "--help"]) == 0
+    assert "--backend" in capsys.readouterr().out
+    assert cli.run(["--version"]) == 0
+    assert f"keras-vit-edu {keras_vit_edu.__version__}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_that_is_not_installed_says_which_extra(backend):
+    if backend in keras_vit_edu._backend.installed_backends():
+        # Then hide it, as a process without it would find it.
+        program = f"import sys; sys.modules[{backend!r}] = None; sys.argv = ['keras-vit-edu', 'train']; "
+        program += f"sys.orig_argv = ['keras-vit-edu', 'train', '--backend', {backend!r}]; "
+        program += "from keras_vit_edu.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    else:
+        done = command("train", "--backend", backend)
+    assert done.returncode == 2
+    assert f'pip install "keras-vit-edu[{backend}]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_with_one_line(train, monkeypatch, capsys, tmp_path):
+    def interrupt(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(keras.Model, "fit", interrupt)
+    assert train("--run", "out", "--quiet") == 130
+    assert one_line(capsys) == "keras-vit-edu: interrupted"
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_a_bug_keeps_its_traceback(train, monkeypatch):
+    def broken(*arguments, **keywords):
+        raise ValueError("a bug of ours")
+
+    monkeypatch.setattr(keras.Model, "fit", broken)
+    with pytest.raises(ValueError, match="a bug of ours"):
+        train("--quiet")
+
+
+def test_the_console_script_is_the_same_command():
+    script = Path(sys.executable).with_name("keras-vit-edu")
+    done = subprocess.run(
+        [script, "--version"], env={**os.environ, "KERAS_BACKEND": BACKEND}, capture_output=True, text=True
+    )
+    assert done.stdout == command("--version").stdout
+    assert BACKEND in done.stdout

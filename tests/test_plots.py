@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_vit_edu import plots
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The axes of each figure that was saved."""
+    axes = []
+    original = plots.Figure.savefig
+
+    def keep(figure, *arguments, **keywords):
+        axes.extend(figure.axes)
+        return original(figure, *arguments, **keywords)
+
+    monkeypatch.setattr(plots.Figure, "savefig", keep)
+    return axes
+
+
+def test_a_learning_curve_shows_train_and_validation(tmp_path, drawn):
+    history = {"loss": [3.0, 2.0, 1.0], "val_loss": [2.5, 2.25, 2.125]}
+    plots.learning_curve(history, "loss", tmp_path / "loss.png", test_value=2.0)
+
+    train, validation, test = drawn[0].lines
+    np.testing.assert_array_equal(train.get_xydata(), [[1, 3], [2, 2], [3, 1]])
+    np.testing.assert_array_equal(validation.get_xydata(), [[1, 2.5], [2, 2.25], [3, 2.125]])
+    np.testing.assert_array_equal(test.get_xydata(), [[3, 2]])
+    labels = [text.get_text() for text in drawn[0].get_legend().get_texts()]
+    assert [label.split()[0].strip(",") for label in labels] == ["train", "validation", "test"]
+    with Image.open(tmp_path / "loss.png") as image:
+        assert image.format == "PNG"
+
+
+def test_a_curve_without_validation_or_test_shows_training_alone(tmp_path, drawn):
+    plots.learning_curve({"accuracy": [0.5]}, "accuracy", tmp_path / "a.png")
+    assert len(drawn[0].lines) == 1

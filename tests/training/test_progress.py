@@ -1,0 +1,36 @@
+import io
+import re
+
+import keras
+import numpy as np
+from rich.console import Console
+
+from keras_vit_edu.training.progress import ProgressDisplay
+
+
+def shown(**console):
+    text = io.StringIO()
+    display = ProgressDisplay(epochs=3, steps=4, console=Console(file=text, width=200, highlight=False, **console))
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    model.fit(np.zeros((8, 2)), np.zeros(8), batch_size=2, epochs=3, verbose=0, callbacks=[display])
+    return text.getvalue()
+
+
+def test_a_plain_line_an_epoch_where_there_is_no_terminal():
+    lines = shown(force_terminal=False).splitlines()
+    assert len(lines) == 3
+    for epoch, line in enumerate(lines, start=1):
+        assert re.match(rf"epoch {epoch}/3 +\d+\.\d s  loss \d+\.\d{{4}}", line)
+    assert re.search(r"\d:\d\d left$", lines[0])
+    assert not lines[2].endswith("left")
+
+
+def test_a_bar_on_a_terminal():
+    text = shown(force_terminal=True)
+    assert "\x1b[" in text
+    assert re.search(r"epoch 3/3.*4/4", text)
+
+
+def test_nothing_when_quiet():
+    assert shown(quiet=True) == ""

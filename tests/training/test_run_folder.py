@@ -1,0 +1,72 @@
+import json
+import os
+import stat
+
+import pytest
+
+from keras_vit_edu.training import RunFolder
+
+
+def test_run_json_is_replaced_whole(tmp_path):
+    run = RunFolder(tmp_path / "deep" / "run")
+    run.update(status="running", seed=3)
+    run.update(status="finished")
+    assert json.loads((tmp_path / "deep/run/run.json").read_text()) == {"status": "finished", "seed": 3}
+    assert os.listdir(run.path) == ["run.json"]
+
+
+def test_a_failed_write_leaves_the_old_run_json(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.update(status="running")
+    with pytest.raises(TypeError):
+        run.update(bad=object())
+    assert json.loads((run / "run.json").read_text()) == {"status": "running"}
+
+
+def test_history_has_a_row_per_epoch_from_1(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.write_history({"loss": [2.5, 1.25], "seconds": [1.0, 2.0]})
+    assert (run / "history.csv").read_text() == "epoch,loss,seconds\n1,2.5,1.0\n2,1.25,2.0\n"
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    assert RunFolder(tmp_path).path == tmp_path
+
+
+def test_a_folder_with_a_run_is_kept_unless_told(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.update(status="finished")
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds a run already.*--run.*--overwrite"):
+        RunFolder(tmp_path / "run")
+    RunFolder(tmp_path / "run", overwrite=True)
+    assert os.listdir(tmp_path / "run") == ["notes.txt"]
+
+
+def test_a_folder_with_other_things_is_never_touched(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="something other than a run"):
+            RunFolder(tmp_path, overwrite=overwrite)
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        RunFolder(tmp_path / "run")
+    with pytest.raises(ValueError, match="cannot be written"):
+        RunFolder(tmp_path / "run" / "below")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_write_permission(tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(ValueError, match="cannot be written: Permission denied"):
+        RunFolder(tmp_path / "run")
+
+
+def test_a_place_that_nobody_can_write():
+    # Not even root makes folders in /proc.
+    with pytest.raises(ValueError, match="cannot be written"):
+        RunFolder("/proc/run")

@@ -1,0 +1,187 @@
+import csv
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from keras_vit_edu import datasets, training
+from keras_vit_edu.models import ViTClassifier
+
+
+@pytest.fixture(scope="module")
+def small():
+    """400 + 100 images of the bundled sample."""
+    sample = datasets.load("mnist-sample")
+    return datasets.ImageDataset(
+        "mnist-sample",
+        "the package",
+        sample.x_train[:400],
+        sample.y_train[:400],
+        sample.x_test[:100],
+        sample.y_test[:100],
+        sample.class_names,
+    )
+
+
+def tiny_model():
+    keras.utils.set_random_seed(0)
+    return ViTClassifier(
+        projection_dim=16, num_layers=1, num_heads=2, key_dim=8, mlp_dim=32, head="mean", head_units=(), name="tiny"
+    )
+
+
+def trained(path, dataset, model=None, **arguments):
+    model = model or tiny_model()
+    arguments = {"epochs": 3, "batch_size": 50, "console": Console(quiet=True), **arguments}
+    return model, training.train(model, dataset, training.RunFolder(path), **arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, small):
+    """Model, record and folder of one finished run."""
+    folder = tmp_path_factory.mktemp("train") / "run"
+    model, record = trained(folder, small)
+    return model, record, folder
+
+
+def test_the_folder_holds_everything(finished):
+    folder = finished[2]
+    wanted = {"run.json", "history.csv", "accuracy.png", "loss.png", "summary.txt", "model.keras"}
+    if shutil.which("dot"):
+        wanted.add("model.png")
+    assert {file.name for file in folder.iterdir()} == wanted
+    for name in ("accuracy.png", "loss.png"):
+        with Image.open(folder / name) as image:
+            assert image.width > 400
+
+
+def test_run_json_says_what_ran_and_how_well(finished, small):
+    model, record, folder = finished
+    written = json.loads((folder / "run.json").read_text())
+    assert written == record
+    assert written["status"] == "finished"
+    assert written["backend"] == keras.backend.backend()
+    assert written["versions"]["keras"] == keras.__version__
+    assert written["seed"] == 0
+    assert written["epochs"] == written["epochs_done"] == 3
+    assert written["parameters"] == model.count_params()
+    assert written["dataset"]["train"], written["dataset"]["validation"] == (360, 40)
+    logits = model.predict(small.x_test.astype("float32") / 255, verbose=0)
+    assert written["test_accuracy"] == pytest.approx(np.mean(logits.argmax(axis=1) == small.y_test), abs=1e-6)
+
+
+def test_history_csv_has_a_row_per_epoch(finished):
+    with open(finished[2] / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert set(rows[0]) == {"epoch", "accuracy", "loss", "val_accuracy", "val_loss", "seconds"}
+    assert float(rows[2]["loss"]) < float(rows[0]["loss"])
+
+
+def test_the_last_row_is_the_model_that_was_saved(finished, small):
+    model, record, folder = finished
+    loaded = keras.saving.load_model(folder / "model.keras")
+    images = small.x_train[360:].astype("float32") / 255
+    np.testing.assert_array_equal(loaded.predict(images, verbose=0), model.predict(images, verbose=0))
+    accuracy = np.mean(loaded.predict(images, verbose=0).argmax(axis=1) == small.y_train[360:])
+    assert record["validation_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_the_saved_model_is_not_compiled(finished):
+    assert not keras.saving.load_model(finished[2] / "model.keras").compiled
+
+
+def test_the_saved_model_keeps_its_dropout_counters(finished, small):
+    model, _, folder = finished
+    loaded = keras.saving.load_model(folder / "model.keras")
+    images = keras.ops.convert_to_tensor(small.x_train[:8].astype("float32") / 255)
+    first, second = (keras.ops.convert_to_numpy(m(images, training=True)) for m in (model, loaded))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_summary_lists_layers_and_parameters(finished):
+    text = (finished[2] / "summary.txt").read_text()
+    assert "transformer_block_0" in text
+    assert "Param #" in text
+    assert f"Total params: {finished[0].count_params():,}" in text
+
+
+def test_the_optimizer_is_adamw_with_the_courses_numbers(finished):
+    optimizer = finished[0].optimizer
+    assert isinstance(optimizer, keras.optimizers.AdamW)
+    assert float(optimizer.learning_rate) == pytest.approx(1e-3)
+    assert optimizer.weight_decay == pytest.approx(1e-4)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path, small, finished):
+    again, _ = trained(tmp_path / "a", small)
+    other, _ = trained(tmp_path / "b", small, seed=1)
+    same = [np.array_equal(a, b) for a, b in zip(again.get_weights(), finished[0].get_weights(), strict=True)]
+    assert all(same)
+    assert not np.array_equal(other.get_weights()[0], again.get_weights()[0])
+
+
+class StopAt(keras.callbacks.Callback):
+    def __init__(self, epoch, error):
+        super().__init__()
+        self.epoch, self.error = epoch, error
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise self.error
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "interrupted"), (RuntimeError("x"), "failed")])
+def test_a_run_that_was_stopped_says_so_and_keeps_its_history(tmp_path, small, error, status):
+    with pytest.raises(type(error)):
+        trained(tmp_path / "run", small, callbacks=[StopAt(2, error)])
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == status
+    assert record["epochs_done"] == 2
+    assert "test_accuracy" not in record
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 3
+
+
+def test_run_json_says_running_while_it_runs(tmp_path, small):
+    seen = []
+
+    def look(epoch, logs):
+        seen.append(json.loads((tmp_path / "run" / "run.json").read_text())["status"])
+
+    trained(tmp_path / "run", small, epochs=1, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=look)])
+    assert seen == ["running"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"epochs": 1.5}, "epochs=1.5"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"validation_split": 1.0}, "validation_split=1.0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": None}, "seed=None"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_before_anything_is_written(tmp_path, small, arguments, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        trained(tmp_path / "run", small, **arguments)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_run_goes_on_without_graphviz(tmp_path, small, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    _, record = trained(tmp_path / "run", small, epochs=1)
+    assert record["status"] == "finished"
+    assert not (tmp_path / "run" / "model.png").exists()
+    assert "no model.png" in record["notes"][0]
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
+def test_model_png_is_drawn_where_graphviz_is(finished):
+    with Image.open(finished[2] / "model.png") as image:
+        assert image.height > 500
