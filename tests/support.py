@@ -1,7 +1,9 @@
 """What several test files share. Nothing here computes an expected value."""
 
+import hashlib
 import inspect
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +46,31 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
         return jax.jit(function)
     return function
+
+
+def compilers() -> dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    """Every compiler of the backend that runs, by name: each takes a function of tensors and gives it compiled."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return {"tf.function": tf.function, "XLA": lambda function: tf.function(function, jit_compile=True)}
+    if BACKEND == "jax":
+        import jax
+
+        return {"jax.jit": jax.jit}
+    import torch
+
+    # The default compiler writes C++; where there is none to build it, the same traced graph is run as it is.
+    cpp = any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+    return {"torch.compile": lambda function: torch.compile(function, backend="inductor" if cpp else "aot_eager")}
+
+
+def fingerprint(array: np.ndarray) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of an array's dtype, shape and little-endian bytes."""
+    array = np.asarray(array)
+    array = array.astype(array.dtype.newbyteorder("<"))
+    header = f"{array.dtype.name}{array.shape}".encode()
+    return hashlib.sha256(header + array.tobytes()).hexdigest()[:16]
 
 
 def revived(layer: keras.layers.Layer) -> keras.layers.Layer:

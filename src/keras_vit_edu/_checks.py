@@ -1,5 +1,7 @@
 """Argument checks that several files share. Each raises one `ValueError` that repeats what was given."""
 
+import math
+import numbers
 import operator
 from typing import Any
 
@@ -11,9 +13,7 @@ def positive_int(name: str, value: Any, minimum: int = 1) -> int:
             raise TypeError
         value_as_int = operator.index(value)
     except TypeError:
-        raise ValueError(
-            f"`{name}` must be a whole number, {minimum} or more. Received: {name}={value!r}"
-        ) from None
+        raise ValueError(f"`{name}` must be a whole number, {minimum} or more. Received: {name}={value!r}") from None
     if value_as_int < minimum:
         raise ValueError(f"`{name}` must be {minimum} or more. Received: {name}={value!r}")
     return value_as_int
@@ -21,15 +21,19 @@ def positive_int(name: str, value: Any, minimum: int = 1) -> int:
 
 def dropout_rate(name: str, value: Any) -> float:
     """`value` as a float in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+    rate = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if not 0 <= rate < 1:
         raise ValueError(f"`{name}` must be a number in [0, 1): 1 would drop everything. Received: {name}={value!r}")
-    return float(value)
+    return rate
 
 
 def pair_of_ints(name: str, value: Any) -> tuple[int, int]:
-    """An int `n` as `(n, n)`, a pair of ints as it is."""
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(f"`{name}` must be an int or a pair of ints. Received: {name}={value!r}")
-        return positive_int(name, value[0]), positive_int(name, value[1])
-    return positive_int(name, value), positive_int(name, value)
+    """An int `n` as `(n, n)`, a pair of ints as it is; each must be 1 or more."""
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    try:
+        first, second = (positive_int(name, entry) for entry in pair)
+    except ValueError:
+        raise ValueError(
+            f"`{name}` must be a whole number or a pair of whole numbers, 1 or more. Received: {name}={value!r}"
+        ) from None
+    return first, second

@@ -3,9 +3,16 @@
 Each class subclasses Keras's own of the same name, takes the same arguments and draws from the same distribution; only
 the numbers differ. Keras fixes the seeds (`keras.utils.set_random_seed`), these fix the draws.
 
->>> first, second = GlorotUniform(seed=0), GlorotUniform(seed=0)
->>> bool((first((3, 4)) == second((3, 4))).all())
-True
+All are called alike: `initializer(shape, dtype=None)` gives a tensor of `shape`, of dtype `keras.config.floatx()` if
+none is given. All take a `seed`: an int in [0, 2**31), which gives the same numbers at every call; a
+`keras.random.SeedGenerator`, which gives the next ones at every call; or None, to draw an int from Python's `random` as
+Keras does. Another seed is a `ValueError`.
+
+>>> import keras
+>>> print(keras.ops.convert_to_numpy(GlorotUniform(seed=0)((2, 3))).round(3))
+[[-1.07  -0.566 -0.851]
+ [ 0.141  0.005 -0.487]]
+>>> dense = keras.layers.Dense(8, kernel_initializer=HeNormal())  # a seed of its own, fixed by set_random_seed
 """
 
 import math
@@ -18,23 +25,26 @@ from keras import ops
 
 from keras_vit_edu import random
 
+# The standard deviation of a standard normal cut off at +-2.
+TRUNCATED_STDDEV = 0.87962566103423978
+
 _register = keras.saving.register_keras_serializable(package="keras_vit_edu")
 
 
-class _PortableSeed:
-    """Checks the seed, and turns it into the name of a stream of random numbers."""
+def _checked(seed: Any) -> Any:
+    """`seed` if it is one of those in this file's docstring. A dict is the config of a `SeedGenerator`."""
+    return seed if isinstance(seed, (dict, keras.random.SeedGenerator)) else random.check_seed(seed)
+
+
+class _PortableDraws:
+    """Random numbers from NumPy, in the stream that the seed names."""
 
     seed: Any
-
-    def __init__(self, *args: Any, seed: Any = None, **kwargs: Any) -> None:
-        if not isinstance(seed, (dict, keras.random.SeedGenerator)):
-            seed = random.check_seed(seed)
-        super().__init__(*args, seed=seed, **kwargs)  # type: ignore[call-arg]
 
     def _stream(self) -> tuple[int, tuple[int]]:
         """Seed and counter: an int seed gives the same stream at every call, a `SeedGenerator` the next one."""
         if isinstance(self.seed, keras.random.SeedGenerator):
-            seed, counter = ops.convert_to_numpy(self.seed.next())
+            seed, counter = ops.convert_to_numpy(self.seed.next()).astype("int64")
             return int(seed), (int(counter),)
         return self.seed, (0,)
 
@@ -50,16 +60,68 @@ def _as_tensor(values: np.ndarray, dtype: Any) -> Any:
     return ops.cast(ops.convert_to_tensor(values.astype("float32")), dtype or keras.config.floatx())
 
 
-class _PortableVarianceScaling(_PortableSeed):
-    """The draws that Glorot, He and LeCun initializers share: weights of variance `scale / fan`."""
+@_register
+class RandomUniform(_PortableDraws, keras.initializers.RandomUniform):
+    """Uniform between `minval` and `maxval`; rounding to the dtype may give `maxval` itself.
+
+    Args:
+        minval: lower end of the range.
+        maxval: upper end of the range.
+        seed: see `keras_vit_edu.initializers`.
+    """
+
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: Any = None) -> None:
+        super().__init__(minval=minval, maxval=maxval, seed=_checked(seed))
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        return self._uniform(shape, self.minval, self.maxval, dtype)
+
+
+@_register
+class RandomNormal(_PortableDraws, keras.initializers.RandomNormal):
+    """Normal.
+
+    Args:
+        mean: of the distribution.
+        stddev: its standard deviation.
+        seed: see `keras_vit_edu.initializers`.
+    """
+
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: Any = None) -> None:
+        super().__init__(mean=mean, stddev=stddev, seed=_checked(seed))
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        return self._normal(shape, self.mean, self.stddev, dtype)
+
+
+@_register
+class TruncatedNormal(_PortableDraws, keras.initializers.TruncatedNormal):
+    """Normal, with nothing further than two standard deviations from the mean.
+
+    Args:
+        mean: of the distribution.
+        stddev: standard deviation before truncation; what is left has 0.8796 times that.
+        seed: see `keras_vit_edu.initializers`.
+    """
+
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: Any = None) -> None:
+        super().__init__(mean=mean, stddev=stddev, seed=_checked(seed))
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+        return self._normal(shape, self.mean, self.stddev, dtype, limit=2)
+
+
+class _VarianceScalingDraws(_PortableDraws):
+    """The draws that the Glorot, He and LeCun initializers share: weights of variance `scale / fan`."""
 
     scale: float
     mode: str
     distribution: str
+    input_axes: Sequence[int] | None
+    output_axes: Sequence[int] | None
 
     def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        # Keras before 3.15 has no `input_axes`.
-        fan_in, fan_out = _fans(shape, getattr(self, "input_axes", None), getattr(self, "output_axes", None))
+        fan_in, fan_out = _fans(shape, self.input_axes, self.output_axes)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         variance = self.scale / max(1.0, fan)
         if self.distribution == "uniform":
@@ -70,13 +132,7 @@ class _PortableVarianceScaling(_PortableSeed):
         return self._normal(shape, 0.0, math.sqrt(variance) / TRUNCATED_STDDEV, dtype, limit=2)
 
 
-# The standard deviation of a standard normal cut off at +-2.
-TRUNCATED_STDDEV = 0.87962566103423978
-
-
-def _fans(
-    shape: Sequence[int], input_axes: Sequence[int] | None, output_axes: Sequence[int] | None
-) -> tuple[int, int]:
+def _fans(shape: Sequence[int], input_axes: Sequence[int] | None, output_axes: Sequence[int] | None) -> tuple[int, int]:
     """How many inputs each output of a kernel of this shape sees, and how many outputs each input reaches."""
     if input_axes is not None and output_axes is not None:
         return math.prod(shape[axis] for axis in input_axes), math.prod(shape[axis] for axis in output_axes)
@@ -87,62 +143,132 @@ def _fans(
 
 
 @_register
-class RandomUniform(_PortableSeed, keras.initializers.RandomUniform):
-    """Uniform in [`minval`, `maxval`). Args: minval=-0.05, maxval=0.05, seed=None."""
+class VarianceScaling(_VarianceScalingDraws, keras.initializers.VarianceScaling):
+    """Weights of variance `scale / fan`, so that signals keep their size from layer to layer.
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        return self._uniform(shape, self.minval, self.maxval, dtype)
+    Args:
+        scale: positive number.
+        mode: `"fan_in"` (inputs of each output), `"fan_out"` (outputs of each input) or `"fan_avg"` (their mean).
+        distribution: `"truncated_normal"` (at two standard deviations), `"untruncated_normal"` or `"uniform"`.
+        seed: see `keras_vit_edu.initializers`.
+        input_axes: axes of the kernel that count as inputs; None: the last but one, and those before it (a receptive
+            field) count for both.
+        output_axes: axes that count as outputs; None: the last.
+    """
 
-
-@_register
-class RandomNormal(_PortableSeed, keras.initializers.RandomNormal):
-    """Normal. Args: mean=0.0, stddev=0.05, seed=None."""
-
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        return self._normal(shape, self.mean, self.stddev, dtype)
-
-
-@_register
-class TruncatedNormal(_PortableSeed, keras.initializers.TruncatedNormal):
-    """Normal, nothing further than two standard deviations from the mean. Args: mean=0.0, stddev=0.05, seed=None."""
-
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
-        return self._normal(shape, self.mean, self.stddev, dtype, limit=2)
-
-
-@_register
-class VarianceScaling(_PortableVarianceScaling, keras.initializers.VarianceScaling):
-    """Variance `scale / fan`. Args: scale=1.0, mode="fan_in", distribution="truncated_normal", seed=None."""
-
-
-@_register
-class GlorotUniform(_PortableVarianceScaling, keras.initializers.GlorotUniform):
-    """Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010). Args: seed=None."""
-
-
-@_register
-class GlorotNormal(_PortableVarianceScaling, keras.initializers.GlorotNormal):
-    """Truncated normal of variance 2 / (fan_in + fan_out) (Glorot and Bengio 2010). Args: seed=None."""
+    def __init__(
+        self,
+        scale: float = 1.0,
+        mode: str = "fan_in",
+        distribution: str = "truncated_normal",
+        seed: Any = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(
+            scale=scale,
+            mode=mode,
+            distribution=distribution,
+            seed=_checked(seed),
+            input_axes=input_axes,
+            output_axes=output_axes,
+        )
 
 
-@_register
-class HeUniform(_PortableVarianceScaling, keras.initializers.HeUniform):
-    """Uniform in +-sqrt(6 / fan_in) (He et al. 2015). Args: seed=None."""
+class _NamedVarianceScaling(_VarianceScalingDraws):
+    """The constructor of those whose scale, mode and distribution their name fixes."""
 
-
-@_register
-class HeNormal(_PortableVarianceScaling, keras.initializers.HeNormal):
-    """Truncated normal of variance 2 / fan_in (He et al. 2015). Args: seed=None."""
+    def __init__(
+        self,
+        seed: Any = None,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(seed=_checked(seed), input_axes=input_axes, output_axes=output_axes)  # type: ignore[call-arg]
 
 
 @_register
-class LecunUniform(_PortableVarianceScaling, keras.initializers.LecunUniform):
-    """Uniform in +-sqrt(3 / fan_in) (Klambauer et al. 2017). Args: seed=None."""
+class GlorotUniform(_NamedVarianceScaling, keras.initializers.GlorotUniform):
+    """Uniform in +-sqrt(6 / (fan_in + fan_out)).
+
+    Args:
+        seed: see `keras_vit_edu.initializers`.
+        input_axes: see `VarianceScaling`.
+        output_axes: see `VarianceScaling`.
+
+    Reference:
+        Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010).
+    """
 
 
 @_register
-class LecunNormal(_PortableVarianceScaling, keras.initializers.LecunNormal):
-    """Truncated normal of variance 1 / fan_in (Klambauer et al. 2017). Args: seed=None."""
+class GlorotNormal(_NamedVarianceScaling, keras.initializers.GlorotNormal):
+    """Truncated normal of variance 2 / (fan_in + fan_out).
+
+    Args:
+        seed: see `keras_vit_edu.initializers`.
+        input_axes: see `VarianceScaling`.
+        output_axes: see `VarianceScaling`.
+
+    Reference:
+        Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010).
+    """
+
+
+@_register
+class HeUniform(_NamedVarianceScaling, keras.initializers.HeUniform):
+    """Uniform in +-sqrt(6 / fan_in).
+
+    Args:
+        seed: see `keras_vit_edu.initializers`.
+        input_axes: see `VarianceScaling`.
+        output_axes: see `VarianceScaling`.
+
+    Reference:
+        He et al., "Delving deep into rectifiers" (2015).
+    """
+
+
+@_register
+class HeNormal(_NamedVarianceScaling, keras.initializers.HeNormal):
+    """Truncated normal of variance 2 / fan_in.
+
+    Args:
+        seed: see `keras_vit_edu.initializers`.
+        input_axes: see `VarianceScaling`.
+        output_axes: see `VarianceScaling`.
+
+    Reference:
+        He et al., "Delving deep into rectifiers" (2015).
+    """
+
+
+@_register
+class LecunUniform(_NamedVarianceScaling, keras.initializers.LecunUniform):
+    """Uniform in +-sqrt(3 / fan_in).
+
+    Args:
+        seed: see `keras_vit_edu.initializers`.
+        input_axes: see `VarianceScaling`.
+        output_axes: see `VarianceScaling`.
+
+    Reference:
+        Klambauer et al., "Self-normalizing neural networks" (2017).
+    """
+
+
+@_register
+class LecunNormal(_NamedVarianceScaling, keras.initializers.LecunNormal):
+    """Truncated normal of variance 1 / fan_in.
+
+    Args:
+        seed: see `keras_vit_edu.initializers`.
+        input_axes: see `VarianceScaling`.
+        output_axes: see `VarianceScaling`.
+
+    Reference:
+        Klambauer et al., "Self-normalizing neural networks" (2017).
+    """
 
 
 PORTABLE = {
@@ -191,13 +317,23 @@ def for_child(initializer: Any, child: str) -> Any:
 
     One seed for several kernels of one shape makes them equal: query and key projection would start the same. An
     initializer without a seed draws a new one per copy; an int seed is mixed with the child's name; a `SeedGenerator`
-    gives the next numbers at every call, so it is shared.
+    gives the next numbers at every call, so it is shared, as is all that knows no seed.
+
+    Args:
+        initializer: what `get` returned.
+        child: a name that no other child of this layer has.
+
+    Returns:
+        An initializer of the same class, or `initializer` itself.
+
+    Raises:
+        ValueError: for an int seed outside [0, 2**31).
+
+    >>> query, key = (for_child(GlorotUniform(seed=0), child) for child in ("query", "key"))
+    >>> query.seed == key.seed
+    False
     """
-    if not isinstance(initializer, keras.initializers.Initializer):
+    config = initializer.get_config() if isinstance(initializer, keras.initializers.Initializer) else {}
+    if "seed" not in config or isinstance(config["seed"], dict):
         return initializer
-    config = initializer.get_config()
-    if isinstance(config.get("seed"), dict):
-        return initializer
-    if config.get("seed") is not None:
-        config["seed"] = random.derive_seed(config["seed"], child)
-    return type(initializer).from_config(config)
+    return type(initializer).from_config({**config, "seed": random.derive_seed(config["seed"], child)})

@@ -25,13 +25,16 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_vit_edu import _checks
+
 SEED_LIMIT = 2**31  # torch holds no larger seed
 
 # (shift, multiplier) of the three rounds, and the last shift.
 ROUNDS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))
 LAST_SHIFT = 14
-# Set the two words of a key apart. Digits of sqrt(2) and sqrt(3), so nothing is hidden in them.
-KEY_SALT = (0x6A09E667, 0xBB67AE85)
+# Set the two words of a key apart. Digits of sqrt(2) and sqrt(5), so nothing is hidden in them; one odd and one even,
+# so that mixing the words loses nothing: every (seed, counter) has a key of its own.
+KEY_SALT = (0x6A09E667, 0x3C6EF372)
 
 
 def check_seed(seed: Any, name: str = "seed") -> int | None:
@@ -53,8 +56,25 @@ def check_seed(seed: Any, name: str = "seed") -> int | None:
     return value
 
 
+def _required_seed(seed: Any) -> int:
+    value = check_seed(seed)
+    if value is None:
+        raise ValueError("`seed` must be an int here: None names no stream. Received: seed=None")
+    return value
+
+
 def derive_seed(seed: int | None, child: str) -> int | None:
     """A seed of its own for the child called `child`; None stays None.
+
+    Args:
+        seed: the parent's, an int in [0, 2**31) or None.
+        child: a name that no other child of this parent has.
+
+    Returns:
+        An int in [0, 2**31), or None.
+
+    Raises:
+        ValueError: for a seed outside [0, 2**31).
 
     >>> derive_seed(0, "query") == derive_seed(0, "query")
     True
@@ -80,8 +100,11 @@ def bits(seed: int, counter: int, shape: Sequence[int]) -> np.ndarray:
     Returns:
         uint32 array of `shape`.
 
+    Raises:
+        ValueError: for a seed outside [0, 2**31).
+
     >>> bits(seed=0, counter=0, shape=(3,)).tolist()
-    [1, 2, 3]
+    [3840970600, 32400371, 3215604308]
     """
     key = stream_key(seed, counter)
     position = np.arange(math.prod(shape), dtype=np.uint32)
@@ -90,7 +113,7 @@ def bits(seed: int, counter: int, shape: Sequence[int]) -> np.ndarray:
 
 def stream_key(seed: int, counter: int) -> np.ndarray:
     """The two 32-bit words that `bits` hashes positions with: both depend on all of seed and counter."""
-    words = np.array([seed, counter % 2**32], dtype=np.uint32)
+    words = np.array([_required_seed(seed), counter % 2**32], dtype=np.uint32)
     salt = np.array(KEY_SALT, dtype=np.uint32)
     none = np.uint32(0)
     words = _hash(words + salt, none, none)
@@ -169,6 +192,12 @@ def dropout_mask(seed: int, counter: int, shape: Sequence[int], rate: float) -> 
 
     Returns:
         bool array of `shape`, True where the element is kept.
+
+    Raises:
+        ValueError: for a rate outside [0, 1) or a seed outside [0, 2**31).
+
+    >>> dropout_mask(seed=3, counter=0, shape=(6,), rate=0.25).tolist()
+    [True, True, True, True, False, True]
     """
     return bits(seed, counter, shape).view(np.int32) >= _keep_threshold(rate)
 
@@ -180,7 +209,7 @@ def dropout_mask_in_graph(state: Any, shape: Sequence[Any], rate: float) -> Any:
 
 def _keep_threshold(rate: float) -> int:
     """The int32 below which a share `rate` of all int32 lies."""
-    return min(round(rate * 2**32), 2**32 - 1) - 2**31
+    return min(round(_checks.dropout_rate("rate", rate) * 2**32), 2**32 - 1) - 2**31
 
 
 # Draws on the host. ---------------------------------------------------------------------------------------------------
@@ -191,15 +220,21 @@ def words(seed: int, counter: Sequence[int], count: int) -> np.ndarray:
 
     Args:
         seed: the key, 0 to 2**31 - 1.
-        counter: up to three ints, which stream under that key: streams never overlap.
+        counter: up to three ints in [0, 2**64), which stream under that key; fewer are filled up with zeros in front.
+            Streams never overlap.
         count: how many.
 
     Returns:
         uint64 array `(count,)`.
+
+    Raises:
+        ValueError: for a seed outside [0, 2**31) or a counter of more than three ints.
     """
+    if len(counter) > 3:
+        raise ValueError(f"`counter` must have at most three ints. Received: counter={tuple(counter)}")
     # Philox counts up in the lowest word, so that one stays 0 and the streams lie 2**64 draws apart.
-    padded = [0] * (4 - len(counter)) + list(counter)
-    return np.random.Philox(key=seed, counter=padded).random_raw(count)
+    padded = np.array([0] * (4 - len(counter)) + list(counter), dtype=np.uint64)
+    return np.random.Philox(key=_required_seed(seed), counter=padded).random_raw(count)
 
 
 def uniform(seed: int, counter: Sequence[int], shape: Sequence[int]) -> np.ndarray:
@@ -214,7 +249,8 @@ def normal(seed: int, counter: Sequence[int], shape: Sequence[int], limit: float
     One uniform number gives one normal number, by the inverse of the normal distribution function. With a limit the
     uniform numbers are taken from the part of [0, 1) that lies inside, which is what redrawing the others would give.
     """
-    u = uniform(seed, counter, shape) + 2.0**-54  # the middle of each step, so never 0 or 1
+    raw = words(seed, counter, math.prod(shape)).reshape(shape)
+    u = ((raw >> np.uint64(12)) + 0.5) * 2.0**-52  # the middle of each of 2**52 steps, so never 0 or 1
     inside = math.erf(limit / math.sqrt(2))
     return _inverse_normal_cdf(0.5 + (u - 0.5) * inside)
 

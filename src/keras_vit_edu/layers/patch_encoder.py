@@ -77,6 +77,11 @@ class PatchEncoder(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         self._check_input_shape(input_shape)
+        if input_shape[2] is None:
+            raise ValueError(
+                "The length of a patch, P, must be known: it is the height of the projection's kernel. "
+                f"Received: patches of shape {tuple(input_shape)}"
+            )
         self.projection.build(tuple(input_shape))
         if self.num_prefix_tokens:
             self.prefix_tokens = self.add_weight(
@@ -92,12 +97,13 @@ class PatchEncoder(keras.layers.Layer):
 
     def call(self, patches: Any) -> Any:
         self._check_input_shape(patches.shape)
+        batch = ops.shape(patches)[0]
+        if patches.shape[1] is None:  # under `tf.function`: another number fails here, where adding might broadcast it
+            patches = ops.reshape(patches, (batch, self.num_patches, ops.shape(patches)[2]))
         tokens = self.projection(ops.cast(patches, self.compute_dtype))  # (B, N, D)
         if self.num_prefix_tokens:
-            prefix = ops.broadcast_to(
-                self.prefix_tokens, (ops.shape(tokens)[0], self.num_prefix_tokens, self.projection_dim)
-            )
-            tokens = ops.concatenate([ops.cast(prefix, tokens.dtype), tokens], axis=1)
+            prefix = ops.broadcast_to(self.prefix_tokens, (batch, self.num_prefix_tokens, self.projection_dim))
+            tokens = ops.concatenate([prefix, tokens], axis=1)
         return tokens + self.position_embedding  # (B, num_prefix_tokens + N, D)
 
     def resized(self, new_grid: Sequence[int]) -> "PatchEncoder":
@@ -113,7 +119,7 @@ class PatchEncoder(keras.layers.Layer):
             A new, built `PatchEncoder`; this one stays as it is.
 
         Raises:
-            ValueError: if this encoder has no `grid_size`, or is not built.
+            ValueError: if this encoder has no `grid_size`, is not built, or is quantized.
         """
         if self.grid_size is None:
             raise ValueError(
@@ -122,11 +128,17 @@ class PatchEncoder(keras.layers.Layer):
             )
         if not self.built:
             raise ValueError("Only an encoder with weights can be resized: build or call it first.")
+        if self.projection.quantization_mode is not None:
+            raise ValueError(
+                "A quantized encoder cannot be resized: resize it first, then quantize. "
+                f"Received: quantization_mode={self.projection.quantization_mode!r}"
+            )
         rows, columns = _checks.pair_of_ints("new_grid", new_grid)
         config = {**self.get_config(), "num_patches": rows * columns, "grid_size": (rows, columns)}
-        encoder = PatchEncoder.from_config(config)
+        encoder = type(self).from_config(config)
         encoder.build((None, rows * columns, self.projection.kernel.shape[0]))
-        encoder.projection.set_weights(self.projection.get_weights())
+        encoder.projection.kernel.assign(self.projection.kernel)  # LoRA's update, if any, is in it
+        encoder.projection.bias.assign(self.projection.bias)
         positions = ops.convert_to_numpy(self.position_embedding).astype("float64")
         prefix, patches = positions[: self.num_prefix_tokens], positions[self.num_prefix_tokens :]
         if self.num_prefix_tokens:

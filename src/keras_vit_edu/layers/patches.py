@@ -96,9 +96,11 @@ class Patches(keras.layers.Layer):
             raise ValueError(f"`image_size` must be a multiple of patch_size={self.patch_size}. {received}")
         if len(patches.shape) != 3 or patches.shape[2] is None or patches.shape[2] % pixels:
             raise ValueError(f"`patches` must be (B, N, {patch_height} * {patch_width} * channels). {received}")
-        if patches.shape[1] not in (None, rows * columns):
-            raise ValueError(f"This image has {rows} * {columns} = {rows * columns} patches. {received}")
         batch, channels = ops.shape(patches)[0], patches.shape[2] // pixels
+        if patches.shape[1] != rows * columns and (patches.shape[1] is not None or batch is None):
+            raise ValueError(f"This image has {rows} * {columns} = {rows * columns} patches. {received}")
+        if batch is None:  # in a functional model
+            batch = -1
         x = ops.reshape(patches, (batch, rows, columns, patch_height, patch_width, channels))
         if self.data_format == "channels_first":
             x = ops.transpose(x, (0, 5, 1, 3, 2, 4))  # (B, C, rows, ph, columns, pw)

@@ -45,7 +45,9 @@ class PortableDropout(keras.layers.Dropout):
     [0.0, 2.0]
     """
 
-    def __init__(self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(
             _checks.dropout_rate("rate", rate), noise_shape=noise_shape, seed=random.check_seed(seed), **kwargs
         )
