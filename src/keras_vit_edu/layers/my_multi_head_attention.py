@@ -1,5 +1,6 @@
 """Multi-head attention, with nothing hidden: every step one line, its shape beside it."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vit_edu import _checks, initializers
+from keras_vit_edu import _checks, initializers, random
 from keras_vit_edu.layers.portable_dropout import PortableDropout
 
 # exp() of it is 0, and a row that holds nothing else comes out uniform. (-infinity would make that row NaN.)
@@ -24,7 +25,8 @@ def attention_weights(query: Any, key: Any, mask: Any = None) -> Any:
         mask: boolean, broadcastable to `(B, h, T, S)`; True where the query may attend.
 
     Returns:
-        `(B, h, T, S)`, float32 (float64 for float64); each row sums to 1. A row that hides every key is uniform.
+        `(B, h, T, S)`, float32 (float64 for float64, if the backend's `keras.ops` compute in it: TensorFlow's do); each
+        row sums to 1. A row that hides every key is uniform.
     """
     query = query / math.sqrt(query.shape[-1])  # before the product: float16 would overflow after it
     scores = ops.matmul(query, ops.swapaxes(key, -2, -1))  # (B, h, T, S)
@@ -49,15 +51,27 @@ def fused_attention(query: Any, key: Any, value: Any, mask: Any = None) -> Any:
     Returns:
         `(B, T, h, d)`.
     """
+    dtype = keras.backend.standardize_dtype(query.dtype)
+    if dtype == "float16" and _is_jax_without_a_gpu():  # where float16 attention does not compile (keras-hub PR 2354)
+        query, key, value = (ops.cast(x, "float32") for x in (query, key, value))
     query = query / math.sqrt(query.shape[-1])
     if mask is not None:
         # Backends disagree about a row that hides every key. A query of zeros that sees every key is uniform in all.
         sees_a_key = ops.any(mask, axis=-1, keepdims=True)  # (B, h, T, 1), or 1 for any but the last
         query = ops.where(ops.swapaxes(sees_a_key, 1, 2), query, ops.zeros_like(query))
         mask = ops.logical_or(mask, ops.logical_not(sees_a_key))
+        # torch on a GPU wants the last axis of a mask whole: "last dimension must be contiguous" (keras issue 20459).
         rows_and_columns = (ops.shape(query)[1], ops.shape(key)[1])
-        mask = ops.broadcast_to(mask, tuple(ops.shape(mask)[:2]) + rows_and_columns)  # torch wants these two whole
-    return ops.dot_product_attention(query, key, value, mask=mask, scale=1.0)
+        mask = ops.broadcast_to(mask, tuple(ops.shape(mask)[:2]) + rows_and_columns)
+    return ops.cast(ops.dot_product_attention(query, key, value, mask=mask, scale=1.0), dtype)
+
+
+def _is_jax_without_a_gpu() -> bool:
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() != "gpu"
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -158,14 +172,16 @@ class MyMultiHeadAttention(keras.layers.Layer):
         self._projection_activity_regularizer = keras.regularizers.get(activity_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
-        self.seed = seed
+        self.seed = random.check_seed(seed)
         self.supports_masking = True
 
         self.q_dense = self._dense(self.num_heads * self.key_dim, "q_dense")
         self.k_dense = self._dense(self.num_heads * self.key_dim, "k_dense")
         self.v_dense = self._dense(self.num_heads * self.value_dim, "v_dense")
         self.out_dense: Any = None  # its width is known in `build`
-        self.score_dropout = PortableDropout(self.dropout, seed=seed, dtype=self.dtype_policy, name="score_dropout")
+        self.score_dropout = PortableDropout(
+            self.dropout, seed=self.seed, dtype=self.dtype_policy, name="score_dropout"
+        )
 
     def _dense(self, units: int, name: str) -> keras.layers.Dense:
         return keras.layers.Dense(
@@ -207,6 +223,7 @@ class MyMultiHeadAttention(keras.layers.Layer):
     ) -> Any:
         key = value if key is None else key
         self.compute_output_shape(query.shape, value.shape, key.shape)  # complains about shapes that do not fit
+        self._check_masks(query, key, query_mask, value_mask, key_mask, attention_mask)
         mask = self._combined_mask(query, key, query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
 
         query = self._split_heads(self.q_dense(query))  # (B, T, h, d)
@@ -226,6 +243,21 @@ class MyMultiHeadAttention(keras.layers.Layer):
         output = self.out_dense(self._join_heads(heads))  # (B, T, D)
         return (output, scores) if return_attention_scores else output
 
+    def _check_masks(
+        self, query: Any, key: Any, query_mask: Any, value_mask: Any, key_mask: Any, attention_mask: Any
+    ) -> None:
+        batch, rows, columns = query.shape[0], query.shape[1], key.shape[1]
+        _check_mask("query_mask", query_mask, (batch, rows))
+        _check_mask("value_mask", value_mask, (batch, columns))
+        _check_mask("key_mask", key_mask, (batch, columns))
+        _check_mask(
+            "attention_mask",
+            attention_mask,
+            (rows, columns),
+            (batch, rows, columns),
+            (batch, self.num_heads, rows, columns),
+        )
+
     def _combined_mask(
         self,
         query: Any,
@@ -237,32 +269,22 @@ class MyMultiHeadAttention(keras.layers.Layer):
         use_causal_mask: bool,
     ) -> Any:
         """All masks in one, boolean, broadcastable to `(B, h, T, S)`; None if there is none."""
-        batch, rows, columns = query.shape[0], query.shape[1], key.shape[1]
         masks = []
         if attention_mask is not None:
-            attention_mask = ops.convert_to_tensor(attention_mask)
-            _check_mask("attention_mask", attention_mask.shape, (batch, self.num_heads, rows, columns))
             new_axes = {2: (0, 1), 3: (1,), 4: ()}[len(attention_mask.shape)]
-            masks.append(ops.expand_dims(attention_mask, new_axes))
+            masks.append(ops.expand_dims(attention_mask, new_axes))  # (B or 1, h or 1, T, S)
         if query_mask is not None:
-            query_mask = ops.convert_to_tensor(query_mask)
-            _check_mask("query_mask", query_mask.shape, (batch, rows))
             masks.append(query_mask[:, None, :, None])  # (B, 1, T, 1)
-        for name, mask in (("value_mask", value_mask), ("key_mask", key_mask)):
-            if mask is not None:
-                mask = ops.convert_to_tensor(mask)
-                _check_mask(name, mask.shape, (batch, columns))
-                masks.append(mask[:, None, None, :])  # (B, 1, 1, S)
+        if value_mask is not None:
+            masks.append(value_mask[:, None, None, :])  # (B, 1, 1, S)
+        if key_mask is not None:
+            masks.append(key_mask[:, None, None, :])  # (B, 1, 1, S)
         if use_causal_mask:
-            row = ops.arange(ops.shape(query)[1])[:, None]
-            column = ops.arange(ops.shape(key)[1])[None, :]
+            row = ops.arange(ops.shape(query)[1])[:, None]  # (T, 1)
+            column = ops.arange(ops.shape(key)[1])[None, :]  # (1, S)
             masks.append((row >= column)[None, None])  # (1, 1, T, S)
-
-        combined = None
-        for mask in masks:
-            mask = ops.cast(mask, "bool")
-            combined = mask if combined is None else ops.logical_and(combined, mask)
-        return combined
+        masks = [ops.cast(mask, "bool") for mask in masks]
+        return functools.reduce(ops.logical_and, masks) if masks else None
 
     def _split_heads(self, x: Any) -> Any:
         """`(B, T, h * d)` to `(B, T, h, d)`."""
@@ -284,6 +306,8 @@ class MyMultiHeadAttention(keras.layers.Layer):
         )
         if not len(query_shape) == len(value_shape) == len(key_shape) == 3:
             raise ValueError(f"query, value and key must have 3 dimensions, (batch, length, width). {received}")
+        if len({shape[0] for shape in (query_shape, value_shape, key_shape)} - {None}) > 1:
+            raise ValueError(f"query, value and key must be of one batch size. {received}")
         if None not in (value_shape[1], key_shape[1]) and value_shape[1] != key_shape[1]:
             raise ValueError(f"There must be as many keys as values. {received}")
         return query_shape[0], query_shape[1], self._output_width or query_shape[2]
@@ -302,14 +326,13 @@ class MyMultiHeadAttention(keras.layers.Layer):
         use_causal_mask: bool = False,
     ) -> Any:
         key = value if key is None else key
-        shape = self.compute_output_shape(query.shape, value.shape, key.shape)
-        output = keras.KerasTensor(shape, dtype=self.compute_dtype)
-        expected = (query.shape[0], self.num_heads, query.shape[1], key.shape[1])
-        if attention_mask is not None:
-            _check_mask("attention_mask", attention_mask.shape, expected)
+        output_shape = self.compute_output_shape(query.shape, value.shape, key.shape)
+        self._check_masks(query, key, query_mask, value_mask, key_mask, attention_mask)
+        output = keras.KerasTensor(output_shape, dtype=self.compute_dtype)
         if not return_attention_scores:
             return output
-        return output, keras.KerasTensor(expected, dtype=self.compute_dtype)
+        scores_shape = (query.shape[0], self.num_heads, query.shape[1], key.shape[1])
+        return output, keras.KerasTensor(scores_shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -339,78 +362,102 @@ class MyMultiHeadAttention(keras.layers.Layer):
         Keras keeps the query kernel as `(D, h, d)` and the output kernel as `(h, dv, D)`; flattened, they are ours.
 
         Args:
-            layer: built, without `attention_axes`, `use_gate` and `sliding_window`.
+            layer: built, on inputs of rank 3, without `attention_axes`, `use_gate` and `sliding_window`.
 
         Returns:
-            A built layer with the same name and dtype policy; the same outputs for the same inputs.
+            A built layer with the same name and dtype policy; the same outputs for the same inputs. LoRA's update, if
+            there is one, is in the kernels.
 
         Raises:
-            ValueError: if `layer` is not built, or has what this layer does not.
+            ValueError: if `layer` is no such layer, is not built, is quantized, or has what this layer does not.
+
+        >>> theirs = keras.layers.MultiHeadAttention(num_heads=4, key_dim=16)
+        >>> theirs.build((None, 10, 64), (None, 10, 64))
+        >>> tuple(MyMultiHeadAttention.from_keras(theirs).q_dense.kernel.shape)
+        (64, 64)
         """
-        config = layer.get_config()
-        unknown = {
-            "attention_axes": config.pop("attention_axes", None) not in (None, (1,), [1]),
-            "use_gate": config.pop("use_gate", False),
-            "sliding_window": config.pop("sliding_window", None) is not None,
-        }
-        for argument, is_used in unknown.items():
-            if is_used:
-                raise ValueError(
-                    f"MyMultiHeadAttention has no `{argument}`, so it cannot stand for a layer that uses it. "
-                    f"Received: {layer.name}"
-                )
+        if not isinstance(layer, keras.layers.MultiHeadAttention):
+            raise ValueError(f"Only a `keras.layers.MultiHeadAttention` can be taken over. Received: {layer}")
         if not layer.built:
             raise ValueError(f"Only a layer with weights can be taken over: build or call it first. Received: {layer}")
-        output_shape = config.get("output_shape")
-        if output_shape is not None and len(output_shape) != 1:
-            raise ValueError(f"`output_shape` must be one width. Received: output_shape={output_shape}")
+        config = layer.get_config()
+        theirs_only = {
+            "attention_axes": tuple(config.pop("attention_axes")) != (1,),  # (1,): over the one axis of rank 3
+            "use_gate": config.pop("use_gate"),
+            "sliding_window": config.pop("sliding_window") is not None,
+            "output_shape": config["output_shape"] is not None and len(config["output_shape"]) > 1,
+        }
+        for argument, is_used in theirs_only.items():
+            if is_used:
+                raise ValueError(
+                    f"MyMultiHeadAttention cannot stand for a layer with this `{argument}`: it attends over axis 1 of "
+                    "three, without gate and window, and its output has one width. "
+                    f"Received: {layer.name} with {argument}={getattr(layer, f'_{argument}')}"
+                )
         ours = cls.from_config(config)
-        query, key, value, output = layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense
-        width = output.kernel.shape[-1]
-        ours.build(*((None, None, dense.kernel.shape[0]) for dense in (query, value, key)))
-        if ours.out_dense.units != width:  # Keras may know the width of its output from elsewhere
-            raise ValueError(f"The output is {width} wide, the query {ours.out_dense.units}. Received: {layer.name}")
-        for dense, keras_dense in zip(ours._projections(), (query, key, value, output), strict=True):
-            dense.set_weights([w.reshape(v.shape) for w, v in zip(keras_dense.get_weights(), dense.weights, strict=True)])
+        denses = _keras_projections(layer)
+        query, key, value, _ = (dense.kernel.shape[0] for dense in denses)
+        ours.build((None, None, query), (None, None, value), (None, None, key))
+        _copy_projections(denses, ours._projections())
         return ours
 
     def to_keras(self) -> keras.layers.MultiHeadAttention:
         """A `keras.layers.MultiHeadAttention` with this layer's configuration and weights.
 
         Returns:
-            A built layer; the same outputs for the same inputs. (For a query that may attend to nothing Keras gives
-            zeros on one of its paths; ours spreads evenly.)
+            A built layer with the same name and dtype policy; the same outputs for the same inputs. (For a query that
+            may attend to nothing Keras gives zeros on one of its paths; ours spreads evenly.) LoRA's update, if there
+            is one, is in the kernels.
 
         Raises:
-            ValueError: if this layer is not built.
+            ValueError: if this layer is not built, or is quantized.
+
+        >>> ours = MyMultiHeadAttention(num_heads=4, key_dim=16)
+        >>> ours.build((None, 10, 64), (None, 10, 64))
+        >>> tuple(ours.to_keras().query_dense.kernel.shape)
+        (64, 4, 16)
         """
         if not self.built:
-            raise ValueError("Only a layer with weights can be handed over: build or call it first.")
+            raise ValueError(f"Only a layer with weights can be handed over: build or call it first. Received: {self}")
         theirs = keras.layers.MultiHeadAttention.from_config(self.get_config())
         query, key, value, _ = (dense.kernel.shape[0] for dense in self._projections())
         theirs.build((None, None, query), (None, None, value), (None, None, key))
-        keras_denses = (theirs.query_dense, theirs.key_dense, theirs.value_dense, theirs.output_dense)
-        for dense, keras_dense in zip(self._projections(), keras_denses, strict=True):
-            keras_dense.set_weights(
-                [w.reshape(v.shape) for w, v in zip(dense.get_weights(), keras_dense.weights, strict=True)]
-            )
+        _copy_projections(self._projections(), _keras_projections(theirs))
         return theirs
 
     def _projections(self) -> tuple[Any, Any, Any, Any]:
         return self.q_dense, self.k_dense, self.v_dense, self.out_dense
 
 
-def _check_mask(name: str, shape: Sequence[Any], expected: tuple[Any, ...]) -> None:
-    """Complain unless a mask of `shape` broadcasts to `expected`; its first dimensions may be left out."""
-    shape, full = tuple(shape), expected
-    if name == "attention_mask" and len(shape) in (2, 3):
-        expected = expected[2:] if len(shape) == 2 else (expected[0], *expected[2:])
-    fits = len(shape) == len(expected) and all(
-        own == 1 or None in (own, wanted) or own == wanted for own, wanted in zip(shape, expected, strict=True)
+def _keras_projections(layer: keras.layers.MultiHeadAttention) -> tuple[Any, Any, Any, Any]:
+    return layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense
+
+
+def _copy_projections(sources: Sequence[Any], targets: Sequence[Any]) -> None:
+    """Give each target the kernel and bias of its source; heads are an axis of their own in Keras's, not in ours."""
+    for source, target in zip(sources, targets, strict=True):
+        if source.quantization_mode is not None:
+            raise ValueError(
+                "The weights of a quantized layer cannot be handed on: do so first, then quantize. "
+                f"Received: {source.path}, quantized to {source.quantization_mode}"
+            )
+        target.kernel.assign(ops.reshape(source.kernel, target.kernel.shape))  # with LoRA's update, if there is one
+        if source.bias is not None:
+            target.bias.assign(ops.reshape(source.bias, target.bias.shape))
+
+
+def _check_mask(name: str, mask: Any, *allowed: tuple[Any, ...]) -> None:
+    """Complain unless there is no mask, or one that broadcasts to a shape among those allowed."""
+    if mask is None or any(_broadcasts(mask.shape, shape) for shape in allowed):
+        return
+    raise ValueError(
+        f"`{name}` must broadcast to {' or '.join(str(shape) for shape in allowed)}. "
+        f"Received: {name} of shape {tuple(mask.shape)}"
     )
-    if not fits:
-        raise ValueError(
-            f"`{name}` must broadcast to {full}"
-            + (", (batch, heads, queries, keys); without heads or batch it may be of rank 3 or 2" if len(full) == 4 else "")
-            + f". Received: {name} of shape {shape}, which does not broadcast to {expected}"
-        )
+
+
+def _broadcasts(shape: Sequence[Any], wanted: Sequence[Any]) -> bool:
+    """Whether `shape` broadcasts to `wanted`, of the same rank; None may be any size."""
+    return len(shape) == len(wanted) and all(
+        own == 1 or None in (own, size) or own == size for own, size in zip(shape, wanted, strict=True)
+    )

@@ -141,6 +141,7 @@ class TransformerBlock(keras.layers.Layer):
         return_attention_scores: bool = False,
         training: bool | None = None,
     ) -> Any:
+        self.compute_output_shape(tokens.shape)  # complains about a wrong rank
         normalised = self.attention_norm(tokens)  # (B, N, D)
         attended = self.attention(
             normalised,
@@ -174,11 +175,10 @@ class TransformerBlock(keras.layers.Layer):
         return_attention_scores: bool = False,
         training: bool | None = None,
     ) -> Any:
-        output = keras.KerasTensor(self.compute_output_shape(tokens.shape), dtype=self.compute_dtype)
-        if not return_attention_scores:
-            return output
-        batch, length, _ = tokens.shape
-        return output, keras.KerasTensor((batch, self.num_heads, length, length), dtype=self.compute_dtype)
+        self.compute_output_shape(tokens.shape)  # complains about a wrong rank
+        return self.attention.compute_output_spec(
+            tokens, tokens, attention_mask=attention_mask, return_attention_scores=return_attention_scores
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {

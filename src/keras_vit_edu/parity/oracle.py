@@ -1,0 +1,276 @@
+"""The layers again, in float64 NumPy, straight from the equations: what every backend's numbers are measured by.
+
+Nothing here imports Keras or our layers, and nothing here is fast. Weights come as a dictionary of arrays by variable
+path, `{variable.path: array}`, relative to the layer: `"q_dense/kernel"` for attention,
+`"transformer_block_0/attention/q_dense/kernel"` for a model. `within` gives a child its part.
+
+Shapes: `B` batch, `H W C` image, `N` (or `T`, `S`) tokens, `D` width, `h` heads, `d` size of one head, `dv` of its
+values.
+
+>>> two_tokens = np.zeros((1, 1, 2, 4))
+>>> attention_weights(two_tokens, two_tokens, mask=np.tri(2, dtype=bool)).tolist()
+[[[[1.0, 0.0], [0.5, 0.5]]]]
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Weights = Mapping[str, np.ndarray]
+
+
+def within(weights: Weights, child: str) -> dict[str, np.ndarray]:
+    """The weights of the child called `child`, by their paths inside of it."""
+    return {path.removeprefix(f"{child}/"): w for path, w in weights.items() if path.startswith(f"{child}/")}
+
+
+# The pieces. ----------------------------------------------------------------------------------------------------------
+
+
+def dense(weights: Weights, x: np.ndarray) -> np.ndarray:
+    """x W + b: `(..., D_in)` to `(..., D_out)`, with W `kernel` and b `bias`, which may be absent."""
+    return _float64(x) @ _float64(weights["kernel"]) + _float64(weights.get("bias", 0))
+
+
+def layer_norm(weights: Weights, x: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
+    """gamma (x - mean) / sqrt(variance + epsilon) + beta, over the last axis."""
+    x = _float64(x)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred**2).mean(axis=-1, keepdims=True)
+    return _float64(weights["gamma"]) * centred / np.sqrt(variance + epsilon) + _float64(weights["beta"])
+
+
+_erf = np.vectorize(math.erf, otypes=["float64"])
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    """x Phi(x), with Phi the normal distribution function: the exact GELU (Hendrycks and Gimpel 2016), not tanh's."""
+    return x * (1 + _erf(x / math.sqrt(2))) / 2
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """exp(x) / sum(exp(x)), over the last axis."""
+    exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+ACTIVATIONS: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
+    None: lambda x: x,
+    "linear": lambda x: x,
+    "gelu": gelu,
+    "relu": lambda x: np.maximum(x, 0),
+    "tanh": np.tanh,
+}
+
+
+def dropout(x: np.ndarray, keep: np.ndarray, rate: float) -> np.ndarray:
+    """x / (1 - rate) where `keep` (as `keras_vit_edu.random.dropout_mask` gives it), 0 elsewhere."""
+    return np.where(keep, _float64(x) / (1 - rate), 0.0)
+
+
+# Attention. -----------------------------------------------------------------------------------------------------------
+
+
+def attention_weights(query: np.ndarray, key: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """softmax(Q K^T / sqrt(d)), over the keys that the mask leaves; over all of them, evenly, if it leaves none.
+
+    Args:
+        query: `(B, h, T, d)`.
+        key: `(B, h, S, d)`.
+        mask: boolean, broadcastable to `(B, h, T, S)`; True where the query may attend.
+
+    Returns:
+        `(B, h, T, S)`.
+    """
+    scores = _float64(query) @ _float64(key).swapaxes(-2, -1) / math.sqrt(query.shape[-1])  # (B, h, T, S)
+    if mask is not None:
+        mask = np.broadcast_to(mask, scores.shape)
+        scores = np.where(mask, scores, -np.inf)
+        scores = np.where(mask.any(axis=-1, keepdims=True), scores, 0.0)
+    return softmax(scores)
+
+
+def combined_mask(
+    shape: tuple[int, int, int, int],
+    query_mask: np.ndarray | None = None,
+    value_mask: np.ndarray | None = None,
+    key_mask: np.ndarray | None = None,
+    attention_mask: np.ndarray | None = None,
+    use_causal_mask: bool = False,
+) -> np.ndarray:
+    """All masks of `MyMultiHeadAttention` in one of `shape`, `(B, h, T, S)`; True where every one of them is."""
+    mask = np.ones(shape, bool)
+    if query_mask is not None:
+        mask = mask & np.asarray(query_mask, bool)[:, None, :, None]  # (B, 1, T, 1)
+    if value_mask is not None:
+        mask = mask & np.asarray(value_mask, bool)[:, None, None, :]  # (B, 1, 1, S)
+    if key_mask is not None:
+        mask = mask & np.asarray(key_mask, bool)[:, None, None, :]
+    if attention_mask is not None:
+        attention_mask = np.asarray(attention_mask, bool)
+        if attention_mask.ndim == 3:
+            attention_mask = attention_mask[:, None]  # (B, 1, T, S)
+        mask = mask & attention_mask
+    if use_causal_mask:
+        mask = mask & np.tri(*shape[2:], dtype=bool)  # (T, S): key s up to query t
+    return mask
+
+
+def multi_head_attention(
+    weights: Weights,
+    query: np.ndarray,
+    value: np.ndarray,
+    key: np.ndarray | None = None,
+    *,
+    num_heads: int,
+    keep: np.ndarray | None = None,
+    rate: float = 0.0,
+    **masks: Any,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`MyMultiHeadAttention`: head = softmax(Q K^T / sqrt(d)) V; output = concatenate(heads) W_out + b_out.
+
+    Args:
+        weights: of `q_dense`, `k_dense`, `v_dense`, `out_dense`.
+        query: `(B, T, Dq)`.
+        value: `(B, S, Dv)`.
+        key: `(B, S, Dk)`; None for `value`.
+        num_heads: h.
+        keep: `(B, h, T, S)`, which scores dropout keeps; None for no dropout.
+        rate: of the dropout.
+        **masks: of `combined_mask`.
+
+    Returns:
+        Output `(B, T, D)` and scores, before dropout, `(B, h, T, S)`.
+    """
+    key = value if key is None else key
+    q = _heads(dense(within(weights, "q_dense"), query), num_heads)  # (B, h, T, d)
+    k = _heads(dense(within(weights, "k_dense"), key), num_heads)  # (B, h, S, d)
+    v = _heads(dense(within(weights, "v_dense"), value), num_heads)  # (B, h, S, dv)
+    scores = attention_weights(q, k, combined_mask((*q.shape[:3], k.shape[2]), **masks))  # (B, h, T, S)
+    kept = scores if keep is None else dropout(scores, keep, rate)
+    heads = [kept[:, i] @ v[:, i] for i in range(num_heads)]  # each (B, T, dv)
+    return dense(within(weights, "out_dense"), np.concatenate(heads, axis=-1)), scores
+
+
+def _heads(x: np.ndarray, num_heads: int) -> np.ndarray:
+    """`(B, T, h * d)` to `(B, h, T, d)`: head i has the i-th of h equal slices."""
+    return np.stack(np.split(x, num_heads, axis=-1), axis=1)
+
+
+# The block. -----------------------------------------------------------------------------------------------------------
+
+
+def mlp(
+    weights: Weights, x: np.ndarray, activation: str | None = "gelu", output_activation: str | None = None
+) -> np.ndarray:
+    """The block's MLP: `mlp_hidden`, activation, `mlp_output`, activation. `(B, N, D)` to `(B, N, D)`."""
+    hidden = ACTIVATIONS[activation](dense(within(weights, "mlp_hidden"), x))  # (B, N, mlp_dim)
+    return ACTIVATIONS[output_activation](dense(within(weights, "mlp_output"), hidden))
+
+
+def transformer_block(
+    weights: Weights,
+    tokens: np.ndarray,
+    *,
+    num_heads: int,
+    activation: str | None = "gelu",
+    output_activation: str | None = None,
+    epsilon: float = 1e-6,
+    **masks: Any,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`TransformerBlock`: x = x + attention(norm(x)), then x = x + mlp(norm(x)).
+
+    Returns:
+        Tokens `(B, N, D)` and attention scores `(B, h, N, N)`.
+    """
+    tokens = _float64(tokens)
+    normalised = layer_norm(within(weights, "attention_norm"), tokens, epsilon)
+    attention = within(weights, "attention")
+    attended, scores = multi_head_attention(attention, normalised, normalised, num_heads=num_heads, **masks)
+    tokens = tokens + attended
+    normalised = layer_norm(within(weights, "mlp_norm"), tokens, epsilon)
+    return tokens + mlp(weights, normalised, activation, output_activation), scores
+
+
+# The model. -----------------------------------------------------------------------------------------------------------
+
+
+def patches(images: np.ndarray, patch_size: int | Sequence[int]) -> np.ndarray:
+    """`Patches`: `(B, H, W, C)` to `(B, N, ph * pw * C)`, in reading order."""
+    height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    cut = [
+        images[:, top : top + height, left : left + width].reshape(len(images), -1)
+        for top in range(0, images.shape[1], height)
+        for left in range(0, images.shape[2], width)
+    ]
+    return np.stack(cut, axis=1)
+
+
+def patch_encoder(weights: Weights, patches: np.ndarray) -> np.ndarray:
+    """`PatchEncoder`: concatenate(prefix_tokens, patches W + b) + position_embedding."""
+    tokens = dense(within(weights, "projection"), patches)  # (B, N, D)
+    if "prefix_tokens" in weights:
+        prefix = [_float64(weights["prefix_tokens"])] * len(tokens)
+        tokens = np.concatenate([prefix, tokens], axis=1)
+    return tokens + _float64(weights["position_embedding"])
+
+
+def vit_backbone(weights: Weights, images: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """`ViTBackbone`: images to tokens `(B, num_prefix_tokens + N, D)`.
+
+    Args:
+        weights: by variable path.
+        images: in the `data_format` of the config.
+        config: what `get_config()` of the backbone, or of the classifier around it, returns.
+    """
+    if config["data_format"] == "channels_first":
+        images = images.transpose(0, 2, 3, 1)
+    tokens = patch_encoder(within(weights, "patch_encoder"), patches(images, config["patch_size"]))
+    for i in range(config["num_layers"]):
+        tokens, _ = transformer_block(
+            within(weights, f"transformer_block_{i}"),
+            tokens,
+            num_heads=config["num_heads"],
+            activation=config["activation"],
+            output_activation=config["output_activation"],
+            epsilon=config["layer_norm_epsilon"],
+        )
+    return layer_norm(within(weights, "encoder_norm"), tokens, config["layer_norm_epsilon"])
+
+
+def vit_classifier(weights: Weights, images: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """`ViTClassifier`: images to logits `(B, num_classes)`; arguments as in `vit_backbone`."""
+    tokens = vit_backbone(weights, images, config)
+    if config["head"] == "flatten":
+        x = tokens.reshape(len(tokens), -1)  # (B, (num_prefix_tokens + N) * D)
+    elif config["head"] == "token":
+        x = tokens[:, 0]  # (B, D)
+    else:
+        x = tokens[:, config["num_prefix_tokens"] :].mean(axis=1)  # (B, D)
+    for i in range(len(config["head_units"])):
+        x = ACTIVATIONS[config["head_activation"]](dense(within(weights, f"head_dense_{i}"), x))
+    return dense(within(weights, "logits"), x)
+
+
+# Gradients. -----------------------------------------------------------------------------------------------------------
+
+
+def gradient(function: Callable[[np.ndarray], Any], x: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    """The gradient of a function with one number as its value, by central differences; wrong by about step**2.
+
+    >>> gradient(lambda x: (x**3).sum(), np.array([1.0, 2.0])).round(6).tolist()
+    [3.0, 12.0]
+    """
+    x = _float64(x)
+    slopes = np.empty_like(x)
+    for index in np.ndindex(x.shape):
+        nudge = np.zeros_like(x)
+        nudge[index] = step
+        slopes[index] = (function(x + nudge) - function(x - nudge)) / (2 * step)
+    return slopes
+
+
+def _float64(x: Any) -> np.ndarray:
+    return np.asarray(x, "float64")
