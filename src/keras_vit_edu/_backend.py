@@ -7,10 +7,13 @@ installed. Here the first installed of TensorFlow, JAX and PyTorch is taken then
 import json
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 BACKENDS = ("tensorflow", "jax", "torch")
+KERAS_ALSO_HAS = ("numpy", "openvino")  # for inference; whoever asks for one gets it
 COMMAND = "keras-vit-edu"
 
 
@@ -18,83 +21,112 @@ def choose_backend() -> None:
     """Set `KERAS_BACKEND` so that `import keras` succeeds.
 
     Raises:
-        ImportError: if the backend asked for is not installed, or none is.
+        ImportError: if there is no such backend as asked for, if it is not installed, or if none is. In our own
+            command that is one line and exit status 2.
     """
-    asked = _command_line_backend(sys.argv, sys.orig_argv)
-    if _is_our_command(sys.argv, sys.orig_argv):
+    our_command = is_our_command(sys.argv, sys.orig_argv)
+    if our_command:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings, not its warnings
-    if "keras" in sys.modules and asked is None:
+    try:
+        _choose_backend(command_line_backend(sys.orig_argv) if our_command else None)
+    except ImportError as error:
+        if not our_command:
+            raise
+        print(f"{COMMAND}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _choose_backend(asked: str | None) -> None:
+    if "keras" in sys.modules:
+        running = sys.modules["keras"].backend.backend()
+        if asked not in (None, running):
+            raise ImportError(f"Keras runs on {running} already, so it cannot run on {asked} in this process.")
         return
     asked = asked or os.environ.get("KERAS_BACKEND")
     if asked:
-        _require_installed(asked)
+        _require(asked)
         os.environ["KERAS_BACKEND"] = asked
         return
     configured = _configured_backend()
-    if _installed(configured):
+    if _is_installed(configured):
         return
-    for backend in BACKENDS:
-        if _installed(backend):
-            print(
-                f"keras_vit_edu: {configured} is not installed, so Keras runs on {backend} "
-                f"(set KERAS_BACKEND={backend} to say so yourself).",
-                file=sys.stderr,
-            )
-            os.environ["KERAS_BACKEND"] = backend
-            return
-    raise ImportError(
-        "Keras needs one backend and none is installed. "
-        'Install one: pip install "keras-vit-edu[jax]" (or [tensorflow], or [torch]).'
+    installed = installed_backends()
+    if not installed:
+        raise ImportError(
+            "Keras needs one backend and none is installed. "
+            'Install one: pip install "keras-vit-edu[jax]" (or [tensorflow], or [torch]).'
+        )
+    print(
+        f"keras_vit_edu: {configured} is not installed, so Keras runs on {installed[0]} "
+        f"(set KERAS_BACKEND={installed[0]} to say so yourself).",
+        file=sys.stderr,
     )
+    os.environ["KERAS_BACKEND"] = installed[0]
 
 
 def installed_backends() -> list[str]:
     """The backends that can be imported here, of tensorflow, jax and torch."""
-    return [backend for backend in BACKENDS if _installed(backend)]
+    return [backend for backend in BACKENDS if _is_installed(backend)]
 
 
-def _installed(backend: str) -> bool:
-    # `sys.modules[x] = None` and half-removed packages make find_spec raise ValueError.
+def _is_installed(backend: str) -> bool:
     try:
-        return find_spec(backend) is not None
-    except ValueError:
+        spec = find_spec(backend)
+    except (ImportError, ValueError):  # a name that is none, or `sys.modules[backend] = None`
         return False
+    return spec is not None and spec.origin is not None  # any folder called "jax" is a package too, without origin
 
 
-def _require_installed(backend: str) -> None:
-    if backend in BACKENDS and not _installed(backend):
+def _require(backend: str) -> None:
+    if backend in KERAS_ALSO_HAS:
+        return
+    if backend not in BACKENDS:
+        raise ImportError(f"Keras has no backend {backend!r}. It has {', '.join(BACKENDS)}.")
+    if not _is_installed(backend):
         raise ImportError(
             f"The backend {backend!r} is not installed. "
-            f'Install it: pip install "keras-vit-edu[{backend}]". Installed here: {installed_backends() or "none"}.'
+            f'Install it: pip install "keras-vit-edu[{backend}]". '
+            f"Installed here: {', '.join(installed_backends()) or 'none'}."
         )
 
 
 def _configured_backend() -> str:
     """The backend in Keras's configuration file, TensorFlow if there is none (as Keras itself does)."""
-    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     try:
-        return str(json.loads((keras_home / "keras.json").read_text())["backend"])
+        return str(json.loads((keras_home() / "keras.json").read_text())["backend"])
     except (OSError, ValueError, KeyError, TypeError):
         return "tensorflow"
 
 
-def _is_our_command(argv: list[str], orig_argv: list[str]) -> bool:
-    script = Path(argv[0]).name if argv else ""
-    if script.removesuffix(".exe") == COMMAND:
-        return True
-    return ("-m", "keras_vit_edu") in zip(orig_argv, orig_argv[1:], strict=False)
+def keras_home() -> Path:
+    """Keras's folder: its configuration, and `datasets/` with what it downloaded."""
+    home = os.path.expanduser("~")
+    return Path(os.environ.get("KERAS_HOME", os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")))
 
 
-def _command_line_backend(argv: list[str], orig_argv: list[str]) -> str | None:
-    """The value of `--backend` on our own command line.
+def is_our_command(argv: Sequence[str], orig_argv: Sequence[str]) -> bool:
+    """Whether this process is `keras-vit-edu ...` or `python -m keras_vit_edu ...`.
+
+    Args:
+        argv: `sys.argv`; Python leaves `-m` in its first place until the module that it names has been found.
+        orig_argv: `sys.orig_argv`, everything that was given to Python.
+    """
+    program = Path(argv[0]).name if argv else ""
+    if program == "-m":
+        return "-mkeras_vit_edu" in orig_argv or ("-m", "keras_vit_edu") in pairwise(orig_argv)
+    return program.removesuffix(".exe") == COMMAND
+
+
+def command_line_backend(arguments: Sequence[str]) -> str | None:
+    """The value of the last `--backend` among the arguments of our own command.
 
     The command must know it before Keras is imported, and importing this package imports Keras, so it is read here,
-    ahead of the command's own parser (which checks the spelling and says what is allowed).
+    ahead of the command's own parser (which complains about a value that is no backend).
     """
-    if not _is_our_command(argv, orig_argv):
-        return None
-    for this, following in zip(orig_argv, [*orig_argv[1:], ""], strict=True):
-        value = following if this == "--backend" else this.removeprefix("--backend=")
-        if this.startswith("--backend") and value in BACKENDS:
-            return value
-    return None
+    asked = None
+    for argument, following in pairwise([*arguments, ""]):
+        name, equals, value = argument.partition("=")
+        value = value if equals else following
+        if name == "--backend" and value in BACKENDS:
+            asked = value
+    return asked

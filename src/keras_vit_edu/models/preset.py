@@ -3,11 +3,16 @@
     config.json          the class and the arguments of its constructor
     metadata.json        what it is, what it was trained on, how well it does, the checksum of its weights
     weights.safetensors  float32 arrays by variable path; absent from a preset that is a configuration only
+
+A preset is for using a model; to go on training one where it stopped, with its dropout masks, save it as `.keras`.
 """
 
 import difflib
 import hashlib
 import json
+import os
+import posixpath
+from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,6 +20,7 @@ from typing import Any, Self
 
 import keras
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 FORMAT_VERSION = 1
@@ -25,11 +31,11 @@ class _Presets:
     """Read on the class: the metadata of every bundled preset of that class, by name."""
 
     def __get__(self, instance: Any, owner: type) -> dict[str, dict[str, Any]]:
-        found = {}
-        for folder in sorted(_bundled().iterdir(), key=lambda entry: entry.name):
-            if (folder / CONFIG).is_file() and _read_json(folder / CONFIG)["class_name"] == owner.__name__:
-                found[folder.name] = _read_json(folder / METADATA)
-        return found
+        return {
+            folder.name: _read_json(folder / METADATA)
+            for folder in sorted(_bundled().iterdir(), key=lambda entry: entry.name)
+            if (folder / CONFIG).is_file() and _is_of(owner, _read_json(folder / CONFIG))
+        }
 
 
 class Preset:
@@ -50,96 +56,162 @@ class Preset:
             The model.
 
         Raises:
-            ValueError: if there is no such preset, if it has no weights and they were not declined, if the weights do
-                not fit or their checksum is wrong.
+            ValueError: if there is no such preset, if one of its files is missing, damaged or of another format, if an
+                argument is none of the constructor's, if the preset has no weights and they were not declined, or if
+                they do not fit the model.
 
         >>> from keras_vit_edu.models import ViTClassifier
         >>> ViTClassifier.from_preset("vit_mnist_program_p", load_weights=False).count_params()
         4544778
         """
         folder = cls._find(preset)
-        config = _read_json(folder / CONFIG)
-        if config.get("class_name") != cls.__name__:
-            raise ValueError(f"{preset} is a preset of {config.get('class_name')}, not of {cls.__name__}.")
-        metadata = _read_json(folder / METADATA)
+        config, metadata = _read_json(folder / CONFIG), _read_json(folder / METADATA)
         if metadata.get("format_version") != FORMAT_VERSION:
             raise ValueError(
                 f"This version of keras_vit_edu reads presets of format {FORMAT_VERSION}. "
                 f"Received: {preset} of format {metadata.get('format_version')}"
             )
+        if not _is_of(cls, config):
+            raise ValueError(f"{preset} is a preset of {config.get('class_name')}, not of {cls.__name__}.")
         if load_weights and not (folder / WEIGHTS).is_file():
             raise ValueError(
                 f"The preset {preset} is a configuration without weights. "
                 f"For random weights: {cls.__name__}.from_preset({str(preset)!r}, load_weights=False)"
             )
-        model = cls(**{**config["config"], **overrides})
+        try:
+            model = cls(**{**config["config"], **overrides})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"The arguments of the preset {preset} do not fit {cls.__name__}: {error}") from error
         if load_weights:
             _load_weights(model, folder, metadata)
         return model
 
     def save_to_preset(
-        self, folder: str | Path, metadata: dict[str, Any] | None = None, overwrite: bool = False
+        self, folder: str | Path, metadata: Mapping[str, Any] | None = None, overwrite: bool = False
     ) -> None:
         """Write the model into a folder that `from_preset` reads.
+
+        Stopped at any moment, it leaves what was there before, or a folder without `metadata.json`, which
+        `from_preset` refuses: never half of a preset that looks whole.
 
         Args:
             folder: where; created if it is not there.
             metadata: anything to be known about the model, JSON: `description`, `class_names`, `test_accuracy`...
-            overwrite: replace a preset that is there.
+            overwrite: replace a preset that is there; other files in the folder stay.
 
         Raises:
-            ValueError: if the folder holds something and `overwrite` is False.
+            ValueError: if the folder is a file, or holds something and `overwrite` is False; if the metadata is not
+                JSON; if the model is quantized or has LoRA weights.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"A preset is a folder, and {folder} is a file.")
+        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
             raise ValueError(f"{folder} is not empty; `overwrite=True` replaces the preset in it.")
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            variable.path: np.ascontiguousarray(keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32")))
-            for variable in self.weights  # type: ignore[attr-defined]
+        data = safetensors.numpy.save({path: _as_float32(weight) for path, weight in _weights_by_path(self).items()})
+        config = {
+            key: value
+            for key, value in self.get_config().items()  # type: ignore[attr-defined]
+            if key not in ("trainable", "frozen_layers")
         }
-        data = safetensors.numpy.save(weights)
         known = {
             **(metadata or {}),
             "format_version": FORMAT_VERSION,
             "parameters": self.count_params(),  # type: ignore[attr-defined]
             "weights_sha256": hashlib.sha256(data).hexdigest(),
         }
-        (folder / WEIGHTS).write_bytes(data)
-        config = {key: value for key, value in self.get_config().items() if key != "trainable"}  # type: ignore[attr-defined]
-        _write_json(folder / CONFIG, {"class_name": type(self).__name__, "config": config})
-        _write_json(folder / METADATA, known)
+        files = {
+            WEIGHTS: data,
+            CONFIG: _to_json(CONFIG, {"class_name": type(self).__name__, "config": config}),
+            METADATA: _to_json(METADATA, known),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace_files(folder, files)
 
     @classmethod
     def _find(cls, preset: str | Path) -> Traversable:
         names = list(cls.presets)
-        if str(preset) in names:
+        if preset in names:
             return _bundled() / str(preset)
         folder = Path(preset)
-        if (folder / CONFIG).is_file() and (folder / METADATA).is_file():
+        if folder.is_dir():
+            missing = [name for name in (CONFIG, METADATA) if not (folder / name).is_file()]
+            if missing:
+                raise ValueError(f"The folder {folder} holds no preset: {' and '.join(missing)} missing.")
             return folder
         near = difflib.get_close_matches(str(preset), names)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(names)}."
-        raise ValueError(f"There is no preset {str(preset)!r}, and no folder with a preset. {hint}")
+        raise ValueError(f"There is no preset {str(preset)!r}, and no folder of that name. {hint}")
+
+
+def _is_of(cls: type, config: dict[str, Any]) -> bool:
+    """Whether the preset is one of `cls`; those of a class are also those of its subclasses."""
+    return config.get("class_name") in [ancestor.__name__ for ancestor in cls.__mro__]
+
+
+def _weights_by_path(model: Any) -> dict[str, keras.Variable]:
+    """The weights of a model by their paths inside of it.
+
+    Keras puts the name scopes that were open around the constructor before every path (those of a layer that builds
+    the model in its own `build`, say); they are no part of the model, so they are taken off.
+    """
+    scope = posixpath.commonpath([variable.path for variable in model.weights])
+    return {variable.path[len(scope) :].lstrip("/"): variable for variable in model.weights}
+
+
+def _as_float32(weight: keras.Variable) -> np.ndarray:
+    if not keras.backend.is_float_dtype(weight.dtype) or "lora" in weight.name:
+        raise ValueError(
+            "A preset holds plain weights, neither quantized ones nor LoRA's (saved as `.keras` and loaded again, the "
+            f"latter are merged into the kernels). Received: {weight.path} of dtype {weight.dtype}"
+        )
+    return np.ascontiguousarray(keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32")))
 
 
 def _load_weights(model: Any, folder: Traversable, metadata: dict[str, Any]) -> None:
-    data = (folder / WEIGHTS).read_bytes()
+    file = folder / WEIGHTS
+    data = file.read_bytes()
     checksum = hashlib.sha256(data).hexdigest()
     if checksum != metadata.get("weights_sha256"):
         raise ValueError(
-            f"{folder / WEIGHTS} is damaged: its SHA-256 is {checksum}, not {metadata.get('weights_sha256')}."
+            f"{file} is damaged, or of another preset: its SHA-256 is {checksum}, "
+            f"in {METADATA} it is {metadata.get('weights_sha256')}."
         )
-    weights = safetensors.numpy.load(data)
-    expected = {variable.path: tuple(variable.shape) for variable in model.weights}
-    stored = {path: array.shape for path, array in weights.items()}
-    if expected != stored:
-        differing = sorted(set(expected.items()) ^ set(stored.items()))
+    try:
+        stored = safetensors.numpy.load(data)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
+    variables = _weights_by_path(model)
+    expected_shapes = {path: tuple(variable.shape) for path, variable in variables.items()}
+    stored_shapes = {path: array.shape for path, array in stored.items()}
+    if expected_shapes != stored_shapes:
         raise ValueError(
-            f"The weights in {folder} are not those of this model; (path, shape) found on one side only: {differing[:6]}"
+            f"The weights in {file} are not those of this model. "
+            f"Only there: {_some(stored_shapes.items() - expected_shapes.items())}. "
+            f"Only in the model: {_some(expected_shapes.items() - stored_shapes.items())}."
         )
-    for variable in model.weights:
-        variable.assign(weights[variable.path])
+    for path, variable in variables.items():
+        variable.assign(stored[path])
+
+
+def _some(paths_and_shapes: set[tuple[str, tuple[int, ...]]]) -> str:
+    """The first three of them, in words."""
+    first = [f"{path} {shape}" for path, shape in sorted(paths_and_shapes)[:3]]
+    more = len(paths_and_shapes) - len(first)
+    return ", ".join(first) + (f" and {more} more" if more else "") if first else "nothing"
+
+
+def _replace_files(folder: Path, files: dict[str, bytes]) -> None:
+    """Write `files`, of which the last one makes the folder a preset, aside; then move them in."""
+    try:
+        for name, content in files.items():
+            (folder / f"{name}.new").write_bytes(content)
+        (folder / METADATA).unlink(missing_ok=True)
+        for name in files:
+            os.replace(folder / f"{name}.new", folder / name)
+    finally:
+        for name in files:
+            (folder / f"{name}.new").unlink(missing_ok=True)
 
 
 def _bundled() -> Traversable:
@@ -148,10 +220,16 @@ def _bundled() -> Traversable:
 
 def _read_json(file: Traversable) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold a JSON object. Received: {type(content).__name__}")
+    return content
 
 
-def _write_json(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _to_json(name: str, content: dict[str, Any]) -> bytes:
+    try:
+        return (json.dumps(content, indent=2) + "\n").encode()
+    except TypeError as error:
+        raise ValueError(f"{name} would not be JSON: {error}") from None

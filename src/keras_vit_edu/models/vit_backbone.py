@@ -1,7 +1,7 @@
 """The Vision Transformer without its head: an image becomes tokens."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 
@@ -13,7 +13,8 @@ from keras_vit_edu.layers import PatchEncoder, Patches, TransformerBlock
 class ViTBackbone(keras.Model):
     """Vision Transformer from image to tokens: `(B, H, W, C)` to `(B, num_prefix_tokens + N, D)`.
 
-    Patches, patch encoder, `num_layers` transformer blocks, one last layer normalisation.
+    Patches, patch encoder, `num_layers` transformer blocks, one last layer normalisation. (Presets are those of
+    `ViTClassifier`; its `backbone` is one of these.)
 
     Args:
         image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`.
@@ -27,7 +28,12 @@ class ViTBackbone(keras.Model):
         dropout, attention_dropout, activation, output_activation, use_bias, layer_norm_epsilon, kernel_initializer:
             of every `TransformerBlock`. An initializer with a seed gives each block a seed of its own.
         data_format: None for Keras's global setting.
-        **kwargs: of `keras.Model`: `name`, `dtype`.
+        frozen_layers: names of layers, of those in `layers`, that do not train. It is how `backbone.get_layer(name)
+            .trainable = False` survives saving.
+        dtype, name, trainable: of `keras.Model`.
+
+    There is no `seed`: `keras.utils.set_random_seed` before the constructor fixes weights and dropout masks, to the
+    same bits on every backend.
 
     Call arguments:
         images: float `(B, H, W, C)`, values in [0, 1].
@@ -36,8 +42,8 @@ class ViTBackbone(keras.Model):
         Tokens `(B, num_prefix_tokens + N, D)`.
 
     Raises:
-        ValueError: for sizes that are no positive ints, a rate outside [0, 1), or a patch that does not divide the
-            image.
+        ValueError: for sizes that are no positive ints, a rate outside [0, 1), a patch that does not divide the image,
+            or a frozen layer that there is not.
 
     Reference:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 1 to 4.
@@ -65,28 +71,34 @@ class ViTBackbone(keras.Model):
         layer_norm_epsilon: float = 1e-6,
         kernel_initializer: Any = "glorot_uniform",
         data_format: str | None = None,
+        frozen_layers: Sequence[str] = (),
         dtype: Any = None,
-        **kwargs: Any,
+        name: str | None = None,
+        trainable: bool = True,
     ) -> None:
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 3:
+            raise ValueError(
+                '`image_shape` must be (H, W, C), or (C, H, W) for data_format="channels_first". '
+                f"Received: image_shape={image_shape!r}"
+            )
         image_shape = tuple(_checks.positive_int("image_shape", side) for side in image_shape)
         num_layers = _checks.positive_int("num_layers", num_layers)
         kernel_initializer = initializers.get(kernel_initializer)
 
         patches = Patches(patch_size, data_format=data_format, dtype=policy, name="patches")
         images = keras.Input(image_shape, name="images")
-        tokens = patches(images)
-        rows, columns = patches.grid_size(images.shape)
-        tokens = PatchEncoder(
+        rows, columns = cast(tuple[int, int], patches.grid_size(images.shape))  # an image of known size has both
+        patch_encoder = PatchEncoder(
             rows * columns,
             projection_dim,
             num_prefix_tokens=num_prefix_tokens,
             grid_size=(rows, columns),
             dtype=policy,
             name="patch_encoder",
-        )(tokens)
-        for i in range(num_layers):
-            tokens = TransformerBlock(
+        )
+        blocks = [
+            TransformerBlock(
                 num_heads,
                 key_dim,
                 mlp_dim,
@@ -99,33 +111,52 @@ class ViTBackbone(keras.Model):
                 kernel_initializer=initializers.for_child(kernel_initializer, f"transformer_block_{i}"),
                 dtype=policy,
                 name=f"transformer_block_{i}",
-            )(tokens)
-        tokens = keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=policy, name="encoder_norm")(tokens)
-        super().__init__(inputs=images, outputs=tokens, **kwargs)
+            )
+            for i in range(num_layers)
+        ]
+        block = blocks[0]  # all alike
+        encoder_norm = keras.layers.LayerNormalization(
+            epsilon=block.layer_norm_epsilon, dtype=policy, name="encoder_norm"
+        )
+
+        name = name or unique_name("vit_backbone")
+        with keras.name_scope(name):  # or the weights of two models would have the same paths: see `unique_name`
+            tokens = patch_encoder(patches(images))  # (B, num_prefix_tokens + N, D)
+            for block in blocks:
+                tokens = block(tokens)
+            tokens = encoder_norm(tokens)
+        super().__init__(inputs=images, outputs=tokens, name=name)
 
         self.dtype_policy = policy
+        self.trainable = trainable
         self.image_shape = image_shape
         self.patch_size = patches.patch_size
         self.grid_size = (rows, columns)
-        self.projection_dim = projection_dim
+        self.projection_dim = patch_encoder.projection_dim
         self.num_layers = num_layers
-        self.num_heads = num_heads
-        self.key_dim = key_dim
-        self.mlp_dim = mlp_dim
-        self.num_prefix_tokens = num_prefix_tokens
-        self.dropout = dropout
-        self.attention_dropout = attention_dropout
-        self.activation = keras.activations.get(activation)
-        self.output_activation = keras.activations.get(output_activation)
-        self.use_bias = use_bias
-        self.layer_norm_epsilon = layer_norm_epsilon
+        self.num_heads = block.num_heads
+        self.key_dim = block.key_dim
+        self.mlp_dim = block.mlp_dim
+        self.num_prefix_tokens = patch_encoder.num_prefix_tokens
+        self.dropout = block.dropout
+        self.attention_dropout = block.attention_dropout
+        self.activation = block.activation
+        self.output_activation = block.output_activation
+        self.use_bias = block.use_bias
+        self.layer_norm_epsilon = block.layer_norm_epsilon
         self.kernel_initializer = kernel_initializer
         self.data_format = patches.data_format
+        freeze(self.layers, frozen_layers)
 
     @property
     def transformer_blocks(self) -> list[TransformerBlock]:
         """The transformer blocks, the first one first."""
         return [self.get_layer(f"transformer_block_{i}") for i in range(self.num_layers)]
+
+    @property
+    def frozen_layers(self) -> list[str]:
+        """The names of the layers whose weights do not train."""
+        return names_of_frozen(self.layers)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -148,4 +179,30 @@ class ViTBackbone(keras.Model):
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "data_format": self.data_format,
+            "frozen_layers": self.frozen_layers,
         }
+
+
+def unique_name(prefix: str) -> str:
+    """`prefix`, or `prefix_1`, `prefix_2`... if it was given before, as Keras names layers.
+
+    A model opens a name scope of its name, so that weights of several models in one have different paths. (On torch
+    Keras keeps the parameters of a model by path, and those that lose their place to a namesake do not have their
+    gradients set back to zero: they would train, wrongly.)
+    """
+    count = keras.backend.get_uid(prefix)
+    return prefix if count == 1 else f"{prefix}_{count - 1}"
+
+
+def freeze(layers: Sequence[keras.layers.Layer], names: Sequence[str]) -> None:
+    """Make those of `layers` that `names` names untrainable."""
+    by_name = {layer.name: layer for layer in layers}
+    for name in names:
+        if name not in by_name:
+            raise ValueError(f"There is no layer {name!r} to freeze. There are {', '.join(by_name)}.")
+        by_name[name].trainable = False
+
+
+def names_of_frozen(layers: Sequence[keras.layers.Layer]) -> list[str]:
+    """The names of those of `layers` that have weights which do not train."""
+    return [layer.name for layer in layers if layer.weights and not layer.trainable]

@@ -9,7 +9,7 @@ from keras import ops
 from keras_vit_edu import _checks, initializers
 from keras_vit_edu.layers import PortableDropout
 from keras_vit_edu.models.preset import Preset
-from keras_vit_edu.models.vit_backbone import ViTBackbone
+from keras_vit_edu.models.vit_backbone import ViTBackbone, freeze, names_of_frozen, unique_name
 
 HEADS = ("flatten", "token", "mean")
 
@@ -38,7 +38,12 @@ class ViTClassifier(Preset, keras.Model):
         head_activation: of the Dense layers before the logits.
         kernel_initializer: of every kernel but the patch projection's, here and in the backbone; with a seed, each
             kernel gets one of its own.
-        **kwargs: of `keras.Model`: `name`, `dtype`.
+        frozen_layers: names of layers that do not train, of those in `layers` and in `backbone.layers`. It is how
+            `classifier.backbone.trainable = False` survives saving.
+        dtype, name, trainable: of `keras.Model`.
+
+    There is no `seed`: `keras.utils.set_random_seed` before the constructor fixes weights and dropout masks, to the
+    same bits on every backend.
 
     Call arguments:
         images: float `(B, H, W, C)`, values in [0, 1].
@@ -80,11 +85,15 @@ class ViTClassifier(Preset, keras.Model):
         head_units: Sequence[int] = (2048, 1024),
         head_dropout: float = 0.5,
         head_activation: Any = "gelu",
+        frozen_layers: Sequence[str] = (),
         dtype: Any = None,
-        **kwargs: Any,
+        name: str | None = None,
+        trainable: bool = True,
     ) -> None:
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
         num_classes = _checks.positive_int("num_classes", num_classes)
+        if not isinstance(head_units, (tuple, list)):
+            raise ValueError(f"`head_units` must be a list of widths, or (). Received: head_units={head_units!r}")
         head_units = tuple(_checks.positive_int("head_units", units) for units in head_units)
         head_dropout = _checks.dropout_rate("head_dropout", head_dropout)
         kernel_initializer = initializers.get(kernel_initializer)
@@ -93,53 +102,56 @@ class ViTClassifier(Preset, keras.Model):
         if head == "token" and num_prefix_tokens == 0:
             raise ValueError('`head="token"` reads the first prefix token. Received: num_prefix_tokens=0')
 
-        backbone = ViTBackbone(
-            image_shape,
-            patch_size,
-            projection_dim,
-            num_layers,
-            num_heads,
-            key_dim,
-            mlp_dim,
-            num_prefix_tokens=num_prefix_tokens,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            activation=activation,
-            output_activation=output_activation,
-            use_bias=use_bias,
-            layer_norm_epsilon=layer_norm_epsilon,
-            kernel_initializer=initializers.for_child(kernel_initializer, "backbone"),
-            data_format=data_format,
-            dtype=policy,
-            name="backbone",
-        )
-        images = keras.Input(backbone.image_shape, name="images")
-        x = backbone(images)  # (B, num_prefix_tokens + N, D)
-        if head == "flatten":
-            x = keras.layers.Flatten(data_format="channels_last", dtype=policy, name="flatten_tokens")(x)
-        elif head == "token":
-            x = x[:, 0]  # (B, D)
-        else:
-            x = ops.mean(x[:, num_prefix_tokens:], axis=1)  # (B, D)
-        x = PortableDropout(head_dropout, dtype=policy, name="head_dropout")(x)
-        for i, units in enumerate(head_units):
-            x = keras.layers.Dense(
-                units,
-                activation=head_activation,
-                kernel_initializer=initializers.for_child(kernel_initializer, f"head_dense_{i}"),
+        name = name or unique_name("vit_classifier")
+        with keras.name_scope(name):
+            backbone = ViTBackbone(
+                image_shape,
+                patch_size,
+                projection_dim,
+                num_layers,
+                num_heads,
+                key_dim,
+                mlp_dim,
+                num_prefix_tokens=num_prefix_tokens,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                activation=activation,
+                output_activation=output_activation,
+                use_bias=use_bias,
+                layer_norm_epsilon=layer_norm_epsilon,
+                kernel_initializer=initializers.for_child(kernel_initializer, "backbone"),
+                data_format=data_format,
                 dtype=policy,
-                name=f"head_dense_{i}",
+                name="backbone",
+            )
+            images = keras.Input(backbone.image_shape, name="images")
+            x = backbone(images)  # (B, num_prefix_tokens + N, D)
+            if head == "flatten":
+                x = keras.layers.Flatten(data_format="channels_last", dtype=policy, name="flatten_tokens")(x)
+            elif head == "token":
+                x = x[:, 0]  # (B, D)
+            else:
+                x = ops.mean(x[:, num_prefix_tokens:], axis=1)  # (B, D)
+            x = PortableDropout(head_dropout, dtype=policy, name="head_dropout")(x)
+            for i, units in enumerate(head_units):
+                x = keras.layers.Dense(
+                    units,
+                    activation=head_activation,
+                    kernel_initializer=initializers.for_child(kernel_initializer, f"head_dense_{i}"),
+                    dtype=policy,
+                    name=f"head_dense_{i}",
+                )(x)
+                x = PortableDropout(head_dropout, dtype=policy, name=f"head_dropout_{i}")(x)
+            logits = keras.layers.Dense(
+                num_classes,
+                kernel_initializer=initializers.for_child(kernel_initializer, "logits"),
+                dtype=policy.variable_dtype,  # float16 and bfloat16 are too coarse for a loss
+                name="logits",
             )(x)
-            x = PortableDropout(head_dropout, dtype=policy, name=f"head_dropout_{i}")(x)
-        logits = keras.layers.Dense(
-            num_classes,
-            kernel_initializer=initializers.for_child(kernel_initializer, "logits"),
-            dtype=policy.variable_dtype,  # float16 and bfloat16 are too coarse for a loss
-            name="logits",
-        )(x)
-        super().__init__(inputs=images, outputs=logits, **kwargs)
+        super().__init__(inputs=images, outputs=logits, name=name)
 
         self.dtype_policy = policy
+        self.trainable = trainable
         self.backbone = backbone
         self.num_classes = num_classes
         self.head = head
@@ -147,6 +159,12 @@ class ViTClassifier(Preset, keras.Model):
         self.head_dropout = head_dropout
         self.head_activation = keras.activations.get(head_activation)
         self.kernel_initializer = kernel_initializer
+        freeze([*self.layers, *backbone.layers], frozen_layers)
+
+    @property
+    def frozen_layers(self) -> list[str]:
+        """The names of the layers whose weights do not train, the backbone's among them."""
+        return names_of_frozen([*self.layers, *self.backbone.layers])
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -159,4 +177,5 @@ class ViTClassifier(Preset, keras.Model):
             "head_dropout": self.head_dropout,
             "head_activation": keras.activations.serialize(self.head_activation),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "frozen_layers": self.frozen_layers,
         }

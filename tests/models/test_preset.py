@@ -1,0 +1,450 @@
+"""Presets: a model's configuration and weights in a folder, read and written."""
+
+import hashlib
+import json
+import os
+from importlib import resources
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from keras_vit_edu.models import ViTClassifier, preset
+from tests.support import random_weights, to_numpy
+
+SMALL = {
+    "num_classes": 3,
+    "image_shape": (8, 12, 1),
+    "patch_size": 4,
+    "projection_dim": 8,
+    "num_layers": 1,
+    "num_heads": 2,
+    "key_dim": 3,
+    "mlp_dim": 10,
+    "head_units": (6,),
+}
+BUNDLED = resources.files("keras_vit_edu.models") / "presets"
+
+
+@pytest.fixture
+def images(rng):
+    return rng.random((2, 8, 12, 1), "float32")
+
+
+@pytest.fixture
+def classifier():
+    model = ViTClassifier(**SMALL)
+    random_weights(model)
+    return model
+
+
+@pytest.fixture
+def folder(classifier, tmp_path):
+    """A preset that was written just now."""
+    classifier.save_to_preset(tmp_path / "preset", {"description": "a test", "class_names": ["a", "b", "c"]})
+    return tmp_path / "preset"
+
+
+def edit(file: Path, **changes):
+    """Change some entries of a JSON file."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def write_weights(folder: Path, weights: dict[str, np.ndarray]):
+    """Replace the weights of a preset, checksum and all."""
+    safetensors.numpy.save_file(weights, folder / "weights.safetensors")
+    edit(folder / "metadata.json", weights_sha256=sha256(folder / "weights.safetensors"))
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+# Bundled presets. -----------------------------------------------------------------------------------------------------
+
+
+def test_the_bundled_presets():
+    assert list(ViTClassifier.presets) == ["vit_mnist_d16", "vit_mnist_program_p"]
+
+
+def test_every_bundled_folder_is_the_preset_of_some_class():
+    assert sorted(entry.name for entry in BUNDLED.iterdir()) == list(ViTClassifier.presets)
+
+
+@pytest.mark.parametrize("name", ViTClassifier.presets)
+def test_a_bundled_preset_is_what_its_metadata_says(name):
+    metadata = ViTClassifier.presets[name]
+    model = ViTClassifier.from_preset(name, load_weights=False)
+    assert model.name == name
+    assert model.count_params() == metadata["parameters"]
+    assert len(metadata["class_names"]) == model.num_classes
+    assert metadata["description"]
+    assert metadata["format_version"] == preset.FORMAT_VERSION
+    height, width, _ = model.backbone.image_shape
+    assert f"{height}x{width}" in metadata["input"]
+    assert (metadata["weights_sha256"] is None) == (not (BUNDLED / name / "weights.safetensors").is_file())
+
+
+@pytest.mark.parametrize("name", ViTClassifier.presets)
+def test_a_bundled_preset_names_every_argument_so_that_new_defaults_leave_it_alone(name):
+    config = json.loads((BUNDLED / name / "config.json").read_text())["config"]
+    left_to_the_user = {"dtype", "trainable", "frozen_layers"}
+    assert set(config) == set(ViTClassifier(**SMALL).get_config()) - left_to_the_user
+
+
+def test_a_bundled_preset_follows_the_global_dtype_policy():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = ViTClassifier.from_preset("vit_mnist_d16", load_weights=False)
+    assert model.dtype_policy.name == "mixed_bfloat16"
+
+
+def test_program_p_and_the_courses_text_differ_in_the_size_of_a_head_alone():
+    program_p, text = (
+        ViTClassifier.from_preset(name, load_weights=False).get_config()
+        for name in ("vit_mnist_program_p", "vit_mnist_d16")
+    )
+    assert {key for key in text if text[key] != program_p[key]} == {"name", "key_dim"}
+    assert (program_p["key_dim"], text["key_dim"]) == (64, 16)
+
+
+def test_overrides_take_the_place_of_the_presets_arguments():
+    model = ViTClassifier.from_preset(
+        "vit_mnist_d16", load_weights=False, num_classes=26, head_units=(7,), name="letters"
+    )
+    assert (model.num_classes, model.head_units, model.name) == (26, (7,), "letters")
+    assert model.backbone.key_dim == 16
+
+
+def test_a_subclass_reads_the_presets_of_its_class():
+    class Mine(ViTClassifier):
+        pass
+
+    assert list(Mine.presets) == list(ViTClassifier.presets)
+    assert type(Mine.from_preset("vit_mnist_d16", load_weights=False)) is Mine
+
+
+# Written and read. ----------------------------------------------------------------------------------------------------
+
+
+def test_a_written_preset_gives_the_same_logits(classifier, folder, images):
+    loaded = ViTClassifier.from_preset(folder)
+    np.testing.assert_array_equal(to_numpy(loaded(images)), to_numpy(classifier(images)))
+    assert loaded.get_config() == classifier.get_config()
+
+
+@pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16", "float16"])
+def test_whatever_the_dtype_policy(policy, images, tmp_path):
+    model = ViTClassifier(**SMALL, dtype=policy)
+    random_weights(model)
+    model.save_to_preset(tmp_path)
+    loaded = ViTClassifier.from_preset(tmp_path)
+    assert loaded.dtype_policy.name == policy
+    np.testing.assert_array_equal(to_numpy(loaded(images)), to_numpy(model(images)))
+
+
+def test_a_preset_can_be_read_into_another_dtype(folder, classifier):
+    loaded = ViTClassifier.from_preset(folder, dtype="bfloat16")
+    weights = {weight.path: to_numpy(weight) for weight in loaded.weights}
+    for weight in classifier.weights:
+        np.testing.assert_allclose(weights[weight.path], to_numpy(weight), rtol=2**-8)
+
+
+def test_weights_lie_in_the_file_in_float32_under_their_paths(folder, classifier):
+    stored = safetensors.numpy.load_file(folder / "weights.safetensors")
+    assert {f"{classifier.name}/{path}" for path in stored} == {weight.path for weight in classifier.weights}
+    for weight in classifier.weights:
+        array = stored[weight.path.removeprefix(f"{classifier.name}/")]
+        assert array.dtype == "float32"
+        np.testing.assert_array_equal(array, keras.ops.convert_to_numpy(weight))
+
+
+def test_the_metadata_says_what_it_was_told_and_what_it_counted(folder, classifier):
+    assert json.loads((folder / "metadata.json").read_text()) == {
+        "description": "a test",
+        "class_names": ["a", "b", "c"],
+        "format_version": 1,
+        "parameters": classifier.count_params(),
+        "weights_sha256": sha256(folder / "weights.safetensors"),
+    }
+
+
+def test_what_is_counted_wins_over_what_is_told(classifier, tmp_path):
+    classifier.save_to_preset(tmp_path, {"parameters": 1, "format_version": 7, "weights_sha256": "0"})
+    assert ViTClassifier.from_preset(tmp_path).count_params() == classifier.count_params()
+    assert json.loads((tmp_path / "metadata.json").read_text())["parameters"] == classifier.count_params()
+
+
+def test_load_weights_false_gives_other_weights(folder, classifier):
+    loaded = ViTClassifier.from_preset(folder, load_weights=False)
+    assert loaded.get_config() == classifier.get_config()
+    assert (to_numpy(loaded.get_layer("logits").kernel) != to_numpy(classifier.get_layer("logits").kernel)).all()
+
+
+def test_a_folder_may_be_given_as_text(folder):
+    assert ViTClassifier.from_preset(str(folder)).num_classes == 3
+
+
+def test_training_goes_on_from_a_preset_whatever_was_frozen(classifier, tmp_path):
+    classifier.trainable = False
+    classifier.save_to_preset(tmp_path)
+    loaded = ViTClassifier.from_preset(tmp_path)
+    assert len(loaded.trainable_weights) == len(loaded.weights)
+
+
+@pytest.mark.parametrize("head", [{"head": "token", "num_prefix_tokens": 2}, {"head": "mean"}])
+def test_every_head(head, images, tmp_path):
+    model = ViTClassifier(**SMALL, **head)
+    random_weights(model)
+    model.save_to_preset(tmp_path)
+    np.testing.assert_array_equal(to_numpy(ViTClassifier.from_preset(tmp_path)(images)), to_numpy(model(images)))
+
+
+class Outer(keras.layers.Layer):
+    """Makes a classifier in its own `build`, so Keras puts its name before the path of every weight."""
+
+    def build(self, shape):
+        self.classifier = ViTClassifier(**SMALL)
+
+    def call(self, images):
+        return self.classifier(images)
+
+
+def test_a_classifier_made_inside_another_layer_is_written_and_read_as_any_other(folder, images, tmp_path):
+    outer = Outer(name="outer")
+    outer(images)
+    assert outer.classifier.weights[0].path.startswith("outer/vit_classifier")
+    outer.classifier.save_to_preset(tmp_path / "inner")
+    stored = safetensors.numpy.load_file(tmp_path / "inner" / "weights.safetensors")
+    assert stored.keys() == safetensors.numpy.load_file(folder / "weights.safetensors").keys()
+    with keras.name_scope("experiment"):
+        loaded = ViTClassifier.from_preset(tmp_path / "inner")
+    np.testing.assert_array_equal(to_numpy(loaded(images)), to_numpy(outer.classifier(images)))
+
+
+# Overwriting, and being stopped on the way. ---------------------------------------------------------------------------
+
+
+def test_a_preset_is_not_replaced_unasked(folder, classifier):
+    before = sha256(folder / "weights.safetensors")
+    random_weights(classifier, seed=1)
+    with pytest.raises(ValueError, match="preset is not empty; `overwrite=True` replaces"):
+        classifier.save_to_preset(folder)
+    assert sha256(folder / "weights.safetensors") == before
+
+
+def test_overwrite_replaces_the_preset_and_nothing_else(folder, classifier, images):
+    (folder / "README.md").write_text("mine")
+    random_weights(classifier, seed=1)
+    classifier.save_to_preset(folder, overwrite=True)
+    np.testing.assert_array_equal(to_numpy(ViTClassifier.from_preset(folder)(images)), to_numpy(classifier(images)))
+    assert sorted(os.listdir(folder)) == ["README.md", "config.json", "metadata.json", "weights.safetensors"]
+
+
+def test_overwrite_needs_nothing_to_overwrite(classifier, tmp_path):
+    classifier.save_to_preset(tmp_path / "some" / "where", overwrite=True)
+    assert ViTClassifier.from_preset(tmp_path / "some" / "where").num_classes == 3
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_is_not_taken_for_a_folder(classifier, tmp_path, overwrite):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(ValueError, match=r"A preset is a folder, and .*file is a file"):
+        classifier.save_to_preset(file, overwrite=overwrite)
+    assert file.read_text() == "mine"
+
+
+class Stopped(Exception):
+    """Stands for a full disk or a pulled plug."""
+
+
+def stop_at(call: int, monkeypatch, target, name: str):
+    """Let the `call`-th call of a function fail."""
+    original, calls = getattr(target, name), []
+
+    def sometimes(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == call:
+            raise Stopped
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(target, name, sometimes)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_stopped_while_writing_the_old_preset_is_whole(call, folder, classifier, monkeypatch):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    random_weights(classifier, seed=1)
+    stop_at(call, monkeypatch, Path, "write_bytes")
+    with pytest.raises(Stopped):
+        classifier.save_to_preset(folder, overwrite=True)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_stopped_while_moving_the_folder_is_refused(call, folder, classifier, monkeypatch):
+    random_weights(classifier, seed=1)
+    stop_at(call, monkeypatch, os, "replace")
+    with pytest.raises(Stopped):
+        classifier.save_to_preset(folder, overwrite=True)
+    with pytest.raises(ValueError, match=r"holds no preset: metadata.json missing"):
+        ViTClassifier.from_preset(folder)
+    assert not [file for file in folder.iterdir() if file.suffix == ".new"]
+
+
+def test_metadata_that_is_not_json_is_refused_before_anything_is_written(classifier, tmp_path):
+    with pytest.raises(ValueError, match=r"metadata.json would not be JSON: .*float32"):
+        classifier.save_to_preset(tmp_path / "preset", {"test_accuracy": np.float32(0.99)})
+    assert not (tmp_path / "preset").exists()
+
+
+def test_a_model_with_lora_weights_is_refused(classifier, tmp_path):
+    classifier.get_layer("logits").enable_lora(2)
+    with pytest.raises(ValueError, match=r"A preset holds plain weights.*LoRA.*logits/lora_kernel_a"):
+        classifier.save_to_preset(tmp_path)
+
+
+def test_a_quantized_model_is_refused(classifier, tmp_path):
+    classifier.get_layer("logits").quantize("int8")
+    with pytest.raises(ValueError, match=r"A preset holds plain weights.*logits/kernel of dtype int8"):
+        classifier.save_to_preset(tmp_path)
+
+
+# What is wrong with a preset, in one error. ---------------------------------------------------------------------------
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(ValueError, match=r"no preset 'vit_mnist_programp'.*Did you mean vit_mnist_program_p"):
+        ViTClassifier.from_preset("vit_mnist_programp")
+
+
+def test_a_preset_like_no_other_names_them_all():
+    with pytest.raises(ValueError, match=r"no preset 'resnet50'.*There are vit_mnist_d16, vit_mnist_program_p\."):
+        ViTClassifier.from_preset("resnet50")
+
+
+def test_weights_of_a_preset_without_weights(folder):
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"preset is a configuration without weights.*load_weights=False\)"):
+        ViTClassifier.from_preset(folder)
+    assert ViTClassifier.from_preset(folder, load_weights=False).num_classes == 3
+
+
+@pytest.mark.parametrize("name", ["config.json", "metadata.json"])
+def test_a_missing_file(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"holds no preset: {name} missing"):
+        ViTClassifier.from_preset(folder)
+
+
+def test_a_folder_with_something_else(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no preset: config.json and metadata.json missing"):
+        ViTClassifier.from_preset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metadata.json"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "cannot be read"),
+        (b"", "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"[1, 2]", "must hold a JSON object. Received: list"),
+    ],
+)
+def test_a_damaged_json_file(folder, name, content, message):
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} {message}"):
+        ViTClassifier.from_preset(folder)
+
+
+def test_weights_with_one_bit_flipped(folder):
+    data = bytearray((folder / "weights.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "weights.safetensors").write_bytes(data)
+    with pytest.raises(ValueError, match=r"weights.safetensors is damaged.*its SHA-256 is"):
+        ViTClassifier.from_preset(folder)
+
+
+def test_weights_cut_short(folder):
+    data = (folder / "weights.safetensors").read_bytes()
+    (folder / "weights.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"weights.safetensors is damaged"):
+        ViTClassifier.from_preset(folder)
+
+
+def test_weights_that_are_no_safetensors_though_the_checksum_fits(folder):
+    (folder / "weights.safetensors").write_bytes(b"something else")
+    edit(folder / "metadata.json", weights_sha256=sha256(folder / "weights.safetensors"))
+    with pytest.raises(ValueError, match=r"weights.safetensors cannot be read"):
+        ViTClassifier.from_preset(folder)
+
+
+def test_weights_of_another_shape(folder):
+    weights = safetensors.numpy.load_file(folder / "weights.safetensors")
+    weights["logits/bias"] = np.zeros(4, "float32")
+    write_weights(folder, weights)
+    message = r"not those of this model. Only there: logits/bias \(4,\). Only in the model: logits/bias \(3,\)\."
+    with pytest.raises(ValueError, match=message):
+        ViTClassifier.from_preset(folder)
+
+
+def test_a_weight_too_many(folder):
+    weights = safetensors.numpy.load_file(folder / "weights.safetensors")
+    write_weights(folder, {**weights, "extra/kernel": np.zeros((2, 2), "float32")})
+    with pytest.raises(ValueError, match=r"Only there: extra/kernel \(2, 2\). Only in the model: nothing\."):
+        ViTClassifier.from_preset(folder)
+
+
+def test_a_weight_too_few(folder):
+    weights = safetensors.numpy.load_file(folder / "weights.safetensors")
+    del weights["backbone/encoder_norm/gamma"]
+    write_weights(folder, weights)
+    with pytest.raises(
+        ValueError, match=r"Only there: nothing. Only in the model: backbone/encoder_norm/gamma \(8,\)\."
+    ):
+        ViTClassifier.from_preset(folder)
+
+
+def test_weights_that_an_override_makes_unfit(folder):
+    with pytest.raises(ValueError, match=r"Only there: .*logits/kernel \(6, 3\).*Only in the model: .*\(6, 4\)"):
+        ViTClassifier.from_preset(folder, num_classes=4)
+
+
+def test_a_much_larger_model_is_told_of_in_three_weights(folder):
+    with pytest.raises(ValueError, match=r"Only in the model: .* and 13 more\."):
+        ViTClassifier.from_preset(folder, num_layers=2)
+
+
+@pytest.mark.parametrize("version", [0, 2, None, "1"])
+def test_another_format_version(folder, version):
+    edit(folder / "metadata.json", format_version=version)
+    with pytest.raises(ValueError, match=f"reads presets of format 1. Received: .*preset of format {version}"):
+        ViTClassifier.from_preset(folder)
+
+
+def test_an_argument_that_the_constructor_does_not_have(folder):
+    config = json.loads((folder / "config.json").read_text())["config"]
+    edit(folder / "config.json", config={**config, "num_experts": 8})
+    with pytest.raises(ValueError, match=r"arguments of the preset .* do not fit ViTClassifier: .*num_experts"):
+        ViTClassifier.from_preset(folder)
+
+
+def test_an_override_that_the_constructor_does_not_have(folder):
+    with pytest.raises(ValueError, match=r"do not fit ViTClassifier: .*num_experts"):
+        ViTClassifier.from_preset(folder, num_experts=8)
+
+
+def test_a_config_without_arguments(folder):
+    (folder / "config.json").write_text('{"class_name": "ViTClassifier"}')
+    with pytest.raises(ValueError, match="do not fit ViTClassifier"):
+        ViTClassifier.from_preset(folder)
+
+
+@pytest.mark.parametrize("class_name", ["ViTBackbone", None])
+def test_a_preset_of_another_class(folder, class_name):
+    edit(folder / "config.json", class_name=class_name)
+    with pytest.raises(ValueError, match=f"is a preset of {class_name}, not of ViTClassifier"):
+        ViTClassifier.from_preset(folder)

@@ -1,0 +1,290 @@
+"""`ViTBackbone`: from an image to tokens."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_vit_edu.initializers import HeNormal
+from keras_vit_edu.layers import TransformerBlock
+from keras_vit_edu.models import ViTBackbone
+from keras_vit_edu.parity import oracle, output_and_gradients
+from tests.support import (
+    assert_agree,
+    compiled,
+    constructor_arguments,
+    copy_weights,
+    random_weights,
+    relative_difference,
+    revived,
+    to_numpy,
+)
+
+SIZES = {"projection_dim": 8, "num_layers": 2, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
+
+# Every argument, none at its default.
+NON_DEFAULT = {
+    "image_shape": (3, 8, 12),
+    "patch_size": (4, 3),
+    "projection_dim": 6,
+    "num_layers": 2,
+    "num_heads": 3,
+    "key_dim": 5,
+    "mlp_dim": 7,
+    "num_prefix_tokens": 2,
+    "dropout": 0.2,
+    "attention_dropout": 0.3,
+    "activation": keras.activations.relu,
+    "output_activation": keras.activations.tanh,
+    "use_bias": False,
+    "layer_norm_epsilon": 1e-3,
+    "kernel_initializer": HeNormal(seed=3),
+    "data_format": "channels_first",
+    "frozen_layers": ["patch_encoder", "transformer_block_1"],
+    "dtype": keras.DTypePolicy("mixed_bfloat16"),
+    "name": "mine",
+    "trainable": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "patch_size", "num_prefix_tokens", "tokens"),
+    [
+        ((28, 28, 1), 7, 0, 16),
+        ((28, 28, 1), 7, 1, 17),
+        ((8, 12, 3), 4, 0, 6),
+        ((8, 12, 1), (4, 2), 2, 14),
+        ((6, 6, 3), (6, 6), 0, 1),
+    ],
+)
+def test_an_image_becomes_prefix_tokens_and_a_token_per_patch(image_shape, patch_size, num_prefix_tokens, tokens, rng):
+    backbone = ViTBackbone(image_shape, patch_size, num_prefix_tokens=num_prefix_tokens, **SIZES)
+    random_weights(backbone)
+    images = rng.random((2, *image_shape), "float32")
+    output = backbone(images)
+    assert backbone.output_shape == (None, tokens, 8)
+    assert_agree(to_numpy(output), oracle_tokens(backbone, images), 2e-6)
+
+
+def test_other_activations_and_epsilon_and_no_bias(rng):
+    arguments = {"activation": "relu", "output_activation": "tanh", "use_bias": False, "layer_norm_epsilon": 0.1}
+    backbone = ViTBackbone((8, 12, 1), 4, **SIZES, **arguments)
+    random_weights(backbone)
+    images = rng.random((2, 8, 12, 1), "float32")
+    assert_agree(to_numpy(backbone(images)), oracle_tokens(backbone, images), 2e-6)
+
+
+def oracle_tokens(backbone: ViTBackbone, images: np.ndarray) -> np.ndarray:
+    weights = {weight.path.removeprefix(f"{backbone.name}/"): to_numpy(weight) for weight in backbone.weights}
+    return oracle.vit_backbone(weights, images, backbone.get_config())
+
+
+@pytest.mark.parametrize("argument", sorted(set(NON_DEFAULT) - {"trainable"}))
+def test_no_argument_is_at_its_default_below(argument):
+    assert NON_DEFAULT[argument] != inspect.signature(ViTBackbone.__init__).parameters[argument].default
+
+
+def test_config_keys_are_the_constructors_arguments():
+    assert set(NON_DEFAULT) == constructor_arguments(ViTBackbone)
+    assert set(ViTBackbone(**NON_DEFAULT).get_config()) == set(NON_DEFAULT)
+
+
+def test_every_argument_survives_its_config_and_json():
+    backbone = ViTBackbone(**NON_DEFAULT)
+    for copy in (revived(backbone), ViTBackbone.from_config(backbone.get_config())):
+        assert copy.get_config() == backbone.get_config()
+        for argument, value in NON_DEFAULT.items():
+            if argument == "kernel_initializer":
+                assert isinstance(copy.kernel_initializer, HeNormal)
+                assert copy.kernel_initializer.get_config()["seed"] == 3
+            elif argument == "dtype":
+                assert copy.dtype_policy.name == "mixed_bfloat16"
+            else:
+                assert getattr(copy, argument) == value, argument
+
+
+def test_arguments_reach_the_layers():
+    backbone = ViTBackbone(**NON_DEFAULT)
+    for block in backbone.transformer_blocks:
+        expected = {
+            key: NON_DEFAULT[key]
+            for key in ("num_heads", "key_dim", "mlp_dim", "dropout", "attention_dropout", "use_bias")
+        }
+        assert {key: getattr(block, key) for key in expected} == expected
+        assert block.activation is keras.activations.relu
+        assert block.output_activation is keras.activations.tanh
+        assert block.layer_norm_epsilon == 1e-3
+        assert isinstance(block.kernel_initializer, HeNormal)
+    assert backbone.get_layer("encoder_norm").epsilon == 1e-3
+    assert backbone.get_layer("patch_encoder").num_prefix_tokens == 2
+    assert backbone.get_layer("patch_encoder").grid_size == (2, 4)
+    assert {layer.compute_dtype for layer in backbone.layers if layer.weights} == {"bfloat16"}
+
+
+def test_a_copy_made_under_other_global_settings_computes_the_same(rng):
+    backbone = ViTBackbone((8, 12, 3), (4, 3), dtype="float32", **SIZES)
+    random_weights(backbone)
+    images = rng.random((2, 8, 12, 3), "float32")
+    expected = to_numpy(backbone(images))
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    copy = revived(backbone)
+    copy_weights(backbone, copy)
+    np.testing.assert_array_equal(to_numpy(copy(images)), expected)
+
+
+def test_global_settings_are_the_defaults():
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    backbone = ViTBackbone((3, 8, 12), 4, **SIZES)
+    assert backbone.data_format == "channels_first"
+    assert backbone.output.dtype == "bfloat16"
+    assert backbone.grid_size == (2, 3)
+
+
+def test_channels_first_gives_the_same_tokens(rng):
+    last = ViTBackbone((8, 12, 3), (4, 3), data_format="channels_last", **SIZES)
+    first = ViTBackbone((3, 8, 12), (4, 3), data_format="channels_first", **SIZES)
+    random_weights(last)
+    copy_weights(last, first)
+    images = rng.random((2, 8, 12, 3), "float32")
+    np.testing.assert_array_equal(to_numpy(first(images.transpose(0, 3, 1, 2))), to_numpy(last(images)))
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16", "bfloat16"])
+def test_shapes_and_dtypes_agree_symbolically_eagerly_and_compiled(policy, rng):
+    backbone = ViTBackbone((8, 12, 1), 4, num_prefix_tokens=1, dtype=policy, **SIZES)
+    dtype = keras.DTypePolicy(policy).compute_dtype
+    for batch in (None, 1, 7):
+        symbolic = backbone(keras.KerasTensor((batch, 8, 12, 1)))
+        assert (symbolic.shape, symbolic.dtype) == ((batch, 7, 8), dtype)
+        assert backbone.compute_output_shape((batch, 8, 12, 1)) == (batch, 7, 8)
+    for batch in (1, 7):
+        images = ops.convert_to_tensor(rng.random((batch, 8, 12, 1), "float32"))
+        for output in (backbone(images), compiled(backbone)(images)):
+            assert tuple(output.shape) == (batch, 7, 8)
+            assert keras.backend.standardize_dtype(output.dtype) == dtype
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_is_close_to_float32(policy, rng):
+    backbone = ViTBackbone((8, 12, 3), 4, **SIZES)
+    random_weights(backbone)
+    mixed = ViTBackbone((8, 12, 3), 4, dtype=policy, **SIZES)
+    copy_weights(backbone, mixed)
+    images = rng.random((2, 8, 12, 3), "float32")
+    difference = relative_difference(to_numpy(mixed(images)), to_numpy(backbone(images)))
+    assert 0 < difference <= 2e-2
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    sizes = {name: np.int64(size) for name, size in SIZES.items()}
+    backbone = ViTBackbone((np.int32(8), 12, 1), np.int64(4), num_prefix_tokens=np.int64(1), **sizes)
+    assert revived(backbone).output_shape == (None, 7, 8)
+
+
+@pytest.mark.parametrize("num_prefix_tokens", [0, 2])
+def test_gradients_reach_every_trainable_weight(num_prefix_tokens, rng):
+    backbone = ViTBackbone((8, 12, 1), 4, num_prefix_tokens=num_prefix_tokens, **SIZES)
+    random_weights(backbone, scale=0.8)
+    images, cotangent = rng.random((2, 8, 12, 1), "float32"), rng.normal(size=backbone.output_shape[1:])
+    _, _, gradients = output_and_gradients(backbone, [images], cotangent.astype("float32"))
+    assert len(gradients) == len(backbone.weights)
+    largest = max(np.abs(gradient).max() for gradient in gradients.values())
+    for path, gradient in gradients.items():
+        if path.endswith("k_dense/bias"):  # adds the same to every score of a row, which the softmax takes off again
+            assert np.abs(gradient).max() < 1e-5 * largest
+        else:
+            assert np.abs(gradient).max() > 1e-4 * largest, path
+
+
+def test_blocks_are_at_hand_in_their_order():
+    backbone = ViTBackbone((8, 12, 1), 4, **SIZES)
+    blocks = backbone.transformer_blocks
+    assert [block.name for block in blocks] == ["transformer_block_0", "transformer_block_1"]
+    assert all(isinstance(block, TransformerBlock) for block in blocks)
+
+
+def test_the_output_of_any_layer_can_be_read(rng):
+    backbone = ViTBackbone((8, 12, 1), 4, **SIZES)
+    first_block = keras.Model(backbone.input, backbone.get_layer("transformer_block_0").output)
+    images = rng.random((2, 8, 12, 1), "float32")
+    tokens = backbone.get_layer("patch_encoder")(backbone.get_layer("patches")(images))
+    np.testing.assert_array_equal(to_numpy(first_block(images)), to_numpy(backbone.transformer_blocks[0](tokens)))
+
+
+def test_one_seeded_initializer_gives_every_kernel_numbers_of_its_own():
+    backbone = ViTBackbone((8, 12, 1), 4, kernel_initializer=HeNormal(seed=3), **SIZES)
+    kernels = [w for w in backbone.weights if "transformer_block" in w.path and w.name == "kernel"]
+    assert len(kernels) == 12
+    assert len({to_numpy(kernel).tobytes() for kernel in kernels}) == 12
+
+
+def test_a_seeded_initializer_fixes_the_kernels_of_the_blocks():
+    first, second = (ViTBackbone((8, 12, 1), 4, kernel_initializer=HeNormal(seed=3), **SIZES) for _ in range(2))
+    for path in ("attention/q_dense/kernel", "mlp_output/kernel"):
+        kernels = [
+            to_numpy(next(w for w in backbone.weights if w.path.endswith(f"transformer_block_1/{path}")))
+            for backbone in (first, second)
+        ]
+        np.testing.assert_array_equal(*kernels)
+
+
+def test_what_is_frozen_stays_frozen_in_a_copy():
+    backbone = ViTBackbone((8, 12, 1), 4, **SIZES)
+    backbone.transformer_blocks[0].trainable = False
+    copy = revived(backbone)
+    assert copy.frozen_layers == ["transformer_block_0"]
+    assert [w.path for w in copy.trainable_weights] == [w.path for w in backbone.trainable_weights]
+
+
+def test_a_frozen_backbone_stays_frozen_in_a_copy_until_someone_says_otherwise():
+    backbone = ViTBackbone((8, 12, 1), 4, **SIZES)
+    backbone.trainable = False
+    copy = revived(backbone)
+    assert (copy.trainable, copy.trainable_weights) == (False, [])
+    assert not copy.get_layer("patch_encoder").trainable
+    copy.trainable = True
+    assert len(copy.trainable_weights) == len(copy.weights)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_shape": 28}, r"`image_shape` must be \(H, W, C\).*image_shape=28"),
+        ({"image_shape": (28, 28)}, r"`image_shape` must be .*image_shape=\(28, 28\)"),
+        ({"image_shape": (28.0, 28, 1)}, "`image_shape` must be a whole number.*28.0"),
+        ({"image_shape": (0, 28, 1)}, "`image_shape` must be 1 or more.*0"),
+        ({"patch_size": 5}, "`patch_size` must divide the image: 8 / 5 leaves 3 pixels over"),
+        ({"patch_size": (4, 5)}, "`patch_size` must divide the image: 12 / 5 leaves 2 pixels over"),
+        ({"patch_size": 0}, "`patch_size` must be.*1 or more.*0"),
+        ({"projection_dim": 0}, "`projection_dim` must be 1 or more"),
+        ({"num_layers": 0}, "`num_layers` must be 1 or more"),
+        ({"num_layers": True}, "`num_layers` must be a whole number.*True"),
+        ({"num_heads": 2.0}, "`num_heads` must be a whole number.*2.0"),
+        ({"num_heads": -1}, "`num_heads` must be 1 or more.*-1"),
+        ({"key_dim": 0}, "`key_dim` must be 1 or more"),
+        ({"mlp_dim": "10"}, "`mlp_dim` must be a whole number.*'10'"),
+        ({"num_prefix_tokens": -1}, "`num_prefix_tokens` must be 0 or more.*-1"),
+        ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\).*1.0"),
+        ({"attention_dropout": -0.1}, r"`(attention_)?dropout` must be a number in \[0, 1\).*-0.1"),
+        ({"data_format": "channels_middle"}, "`data_format` must be .*channels_middle"),
+        ({"frozen_layers": ["head"]}, "There is no layer 'head' to freeze.*transformer_block_1"),
+    ],
+)
+def test_a_bad_argument_is_one_clear_error(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ViTBackbone(**{"image_shape": (8, 12, 1), "patch_size": 4, **SIZES, **arguments})
+
+
+def test_a_misspelt_argument_is_not_swallowed():
+    with pytest.raises(TypeError, match="num_layer"):
+        ViTBackbone((8, 12, 1), 4, num_layer=3, **SIZES)
+
+
+def test_an_image_of_another_size_is_refused(rng):
+    backbone = ViTBackbone((8, 12, 1), 4, **SIZES)
+    with pytest.raises(ValueError, match=r"8, 12, 1"):
+        backbone(rng.random((2, 12, 12, 1), "float32"))

@@ -1,0 +1,39 @@
+"""One model with everything in it that the package registers."""
+
+import keras
+import numpy as np
+
+from keras_vit_edu.initializers import HeNormal, TruncatedNormal
+from keras_vit_edu.layers import MyMultiHeadAttention, PatchEncoder, Patches, PortableDropout, TransformerBlock
+from keras_vit_edu.models import ViTBackbone, ViTClassifier
+
+IMAGE_SHAPE = (8, 12, 3)
+SIZES = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
+
+
+def classifier(name: str, head: str) -> ViTClassifier:
+    """A small classifier with that head."""
+    return ViTClassifier(
+        4, IMAGE_SHAPE, (4, 3), num_prefix_tokens=1, head=head, head_units=(6,), name=name, **SIZES
+    )  # fmt: skip
+
+
+def everything() -> keras.Model:
+    """Images to 4 logits, through every layer, both models, every head, and initializers in the configuration."""
+    images = keras.Input(IMAGE_SHAPE)
+    patches = Patches((2, 4))(images)
+    tokens = PatchEncoder(12, 8, num_prefix_tokens=2, grid_size=(4, 3))(patches)
+    tokens = TransformerBlock(2, 4, 10, kernel_initializer=HeNormal(seed=1), seed=2)(tokens)
+    memory = ViTBackbone(IMAGE_SHAPE, 4, kernel_initializer=TruncatedNormal(stddev=0.2), **SIZES)(images)
+    attention = MyMultiHeadAttention(2, 4, value_dim=5, output_shape=6, kernel_initializer=HeNormal())
+    x = attention(tokens, memory, use_causal_mask=True)
+    x = PortableDropout(0.3, noise_shape=(None, 1, None))(x)
+    x = keras.layers.Dense(4, name="own")(keras.layers.GlobalAveragePooling1D()(x))
+    heads = [classifier(head, head)(images) for head in ("flatten", "token", "mean")]
+    return keras.Model(images, keras.layers.Add()([x, *heads]), name="everything")
+
+
+def batch() -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels to try it with."""
+    rng = np.random.default_rng(0)
+    return rng.random((6, *IMAGE_SHAPE), "float32"), rng.integers(0, 4, 6).astype("int32")

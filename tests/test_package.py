@@ -1,0 +1,119 @@
+"""What importing the package brings, and what it leaves alone."""
+
+import importlib
+import importlib.metadata
+import inspect
+import json
+import os
+import subprocess
+import sys
+from importlib import resources
+
+import keras
+import pytest
+
+import keras_vit_edu
+from keras_vit_edu import initializers, layers, models
+from keras_vit_edu._backend import BACKENDS, installed_backends
+
+
+def modules_after(code: str, backend: str) -> set[str]:
+    """The top-level modules that a fresh process holds after running `code`."""
+    process = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport json, sys; print(json.dumps(sorted(sys.modules)))"],
+        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {name.partition(".")[0] for name in json.loads(process.stdout.splitlines()[-1])}
+
+
+IMPORT = "import keras_vit_edu"
+FIT = """
+import keras_vit_edu, keras, numpy as np
+from keras_vit_edu.models import ViTClassifier
+model = ViTClassifier(3, (8, 8, 1), 4, 8, 1, 2, 3, 10, head="mean", head_units=())
+model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+model.fit(np.zeros((2, 8, 8, 1), "float32"), np.array([0, 2]), verbose=0)
+"""
+
+
+@pytest.mark.parametrize("backend", installed_backends())
+def test_a_fit_on_one_backend_leaves_the_others_out(backend):
+    loaded = modules_after(FIT, backend)
+    assert backend in loaded
+    by_keras_itself = {"jax"}  # `import keras` imports it where it is installed, for Orbax's checkpoints
+    assert loaded.isdisjoint(set(BACKENDS) - {backend} - by_keras_itself)
+
+
+@pytest.mark.parametrize("backend", installed_backends())
+def test_the_import_brings_the_core_dependencies_and_nothing_else(backend):
+    added = modules_after(IMPORT, backend) - modules_after("import keras, numpy", backend)
+    assert added - set(sys.stdlib_module_names) == {"keras_vit_edu", "safetensors"}
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert keras_vit_edu.__version__ == importlib.metadata.version("keras-vit-edu")
+
+
+def test_types_are_shipped():
+    assert (resources.files("keras_vit_edu") / "py.typed").is_file()
+
+
+# Names. ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_subpackages_are_attributes_of_the_package():
+    assert {"datasets", "initializers", "layers", "models", "parity", "random", "training"} <= set(
+        keras_vit_edu.__all__
+    )
+    for name in keras_vit_edu.__all__:
+        assert getattr(keras_vit_edu, name) is importlib.import_module(f"keras_vit_edu.{name}")
+
+
+def test_the_layers():
+    assert set(layers.__all__) == {
+        "MyMultiHeadAttention", "PatchEncoder", "Patches", "PortableDropout", "TransformerBlock", "attention_weights",
+        "fused_attention",
+    }  # fmt: skip
+
+
+def test_the_models():
+    assert {"ViTBackbone", "ViTClassifier"} <= set(models.__all__)
+
+
+def public(module):
+    """The public names of a module, and what they stand for."""
+    return {name: getattr(module, name) for name in getattr(module, "__all__", dir(module)) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", keras_vit_edu.__all__)
+def test_every_public_name_is_documented(name):
+    module = getattr(keras_vit_edu, name)
+    assert module.__doc__
+    for name_within, value in public(module).items():
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert "__doc__" in vars(value) or inspect.isfunction(value)
+            assert value.__doc__, f"{name}.{name_within} has no docstring"
+
+
+# Registration: a saved file names its classes so. ---------------------------------------------------------------------
+
+REGISTERED = {
+    value.__name__: value
+    for module in (layers, models, initializers)
+    for value in public(module).values()
+    if inspect.isclass(value) and value.__module__.startswith("keras_vit_edu")
+}
+
+
+def test_there_is_something_to_register():
+    assert {"Patches", "ViTClassifier", "GlorotUniform"} <= set(REGISTERED)
+    assert len(REGISTERED) >= 17  # 5 layers, 2 models, 10 initializers
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_every_class_is_registered_under_the_packages_name(name):
+    assert keras.saving.get_registered_name(REGISTERED[name]) == f"keras_vit_edu>{name}"
+    assert keras.saving.get_registered_object(f"keras_vit_edu>{name}") is REGISTERED[name]
