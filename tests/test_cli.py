@@ -81,9 +81,9 @@ def test_train_end_to_end(small_mnist, tmp_path):
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["status"] == "finished"
-    assert record["seed"] == 3
+    assert record["configuration"]["recipe"]["seed"] == 3
     assert record["backend"] == BACKEND
-    assert record["dataset"]["name"] == "mnist"
+    assert record["configuration"]["dataset"]["name"] == "mnist"
     assert record["command"][:2] == ["keras-vit-edu", "train"]
     assert 0 <= record["test_accuracy"] <= 1
     assert "4,544,778 parameters" in done.stdout
@@ -101,8 +101,8 @@ def test_the_seed_decides_the_run_and_nothing_else_does(train, tmp_path):
 def test_a_run_has_a_folder_by_default(train, tmp_path):
     assert train("--dataset", "fashion-mnist") == 0
     record = json.loads((tmp_path / "runs" / f"small-fashion-mnist-{BACKEND}-0" / "run.json").read_text())
-    assert record["model"] == "small_model"
-    assert record["dataset"]["class_names"][9] == "Ankle boot"
+    assert record["configuration"]["model"]["config"]["name"] == "small_model"
+    assert record["class_names"][9] == "Ankle boot"
 
 
 def test_quiet_is_quiet(train, capfd):
@@ -113,17 +113,19 @@ def test_quiet_is_quiet(train, capfd):
 def test_overwrite(train, capsys):
     assert train("--run", "out", "--quiet") == 0
     assert train("--run", "out", "--quiet") == 2
-    assert "out holds a run already" in one_line(capsys)
+    assert "out holds a finished run" in one_line(capsys)
     assert train("--run", "out", "--quiet", "--overwrite") == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--epochs", "0"], "'--epochs'.*1"),
+        (["--epochs", "0"], "`epochs` must be a whole number, 1 or more.*epochs=0"),
         (["--epochs", "many"], "'--epochs'"),
-        (["--seed", "-1"], "'--seed'.*0"),
-        (["--seed", str(2**31)], "'--seed'.*2147483647"),
+        (["--seed", "-1"], "`seed` must be.*seed=-1"),
+        (["--seed", str(2**31)], "`seed` must be.*2147483648"),
+        (["--learning-rate", "0"], "`learning_rate` must be a number above 0"),
+        (["--recipe", "programp"], "Did you mean program-p"),
         (["--preset", "vit_mnist_program"], "Did you mean vit_mnist_program_p"),
         (["--dataset", "mnits"], "Did you mean mnist"),
         (["--data", "nowhere.npz"], "There is no mnist at nowhere.npz"),
@@ -205,3 +207,52 @@ def test_the_console_script_is_the_same_command():
     )
     assert done.stdout == command("--version").stdout
     assert BACKEND in done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished_run(small_mnist, small_model, tmp_path_factory):
+    """A run folder, finished."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    arguments = ["--preset", str(small_model), "--data", str(small_mnist), "--epochs", "1", "--quiet"]
+    assert cli.run(["train", *arguments, "--run", str(run)]) == 0
+    return run
+
+
+def test_evaluate_a_run(finished_run, small_mnist, capsys):
+    assert cli.run(["evaluate", str(finished_run), "--data", str(small_mnist)]) == 0
+    shown = capsys.readouterr().out
+    found = json.loads((finished_run / "evaluate.json").read_text())
+    assert found["accuracy"] == pytest.approx(json.loads((finished_run / "run.json").read_text())["test_accuracy"])
+    assert found["images"] == 100
+    assert f"test accuracy {found['accuracy']:.4f} +- {found['standard_error']:.4f}" in shown
+    for name in ("confusion.png", "mistakes.png"):
+        assert (finished_run / name).stat().st_size > 1000
+
+
+def test_evaluate_a_preset_and_print_json(small_model, tmp_path, capsys):
+    assert cli.run(["evaluate", str(small_model), "--json", "--mistakes", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 2000
+    assert (tmp_path / "evaluate-small-mnist-sample" / "evaluate.json").is_file()
+
+
+def test_what_cannot_be_evaluated(finished_run, tmp_path, capsys):
+    assert cli.run(["evaluate", "vit_mnist_d16"]) == 2
+    assert "without weights" in one_line(capsys)
+    (tmp_path / "half").mkdir()
+    record = json.loads((finished_run / "run.json").read_text())
+    (tmp_path / "half" / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
+    assert cli.run(["evaluate", "half"]) == 2
+    assert "not finished" in one_line(capsys)
+    (tmp_path / "half" / "run.json").write_text("{}")
+    assert cli.run(["evaluate", "half"]) == 2
+    assert "damaged" in one_line(capsys)
+
+
+def test_a_run_of_another_configuration_names_the_difference(train, monkeypatch, capsys, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "fit", lambda *arguments, **keywords: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert train("--run", "out", "--quiet") == 130
+    capsys.readouterr()
+    assert train("--run", "out", "--quiet", "--seed", "7") == 2
+    assert "recipe.seed was 0 and is 7" in one_line(capsys)
+    assert train("--run", "out", "--quiet") == 0

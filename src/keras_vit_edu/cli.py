@@ -5,7 +5,9 @@ one line that says what was wrong, never a traceback.
 """
 
 import contextlib
+import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
@@ -21,14 +23,15 @@ except ImportError:
 
 import keras
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 import keras_vit_edu
 from keras_vit_edu import datasets, training
 from keras_vit_edu.models import ViTClassifier
-from keras_vit_edu.random import SEED_LIMIT
+from keras_vit_edu.training.checkpoint import write_atomically
 
-# What `--epochs` is if nobody says: the course's 60 on a whole dataset, a few minutes' worth on the sample.
-EPOCHS = {"mnist-sample": 15, "mnist": 60, "fashion-mnist": 60}
+SAMPLE_EPOCHS = 15  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
 INTERRUPTED = 130  # as a shell reports it
 # Of click, or of the copy of it inside newer versions of typer.
 UsageError: Any = typer.BadParameter.__base__
@@ -61,9 +64,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         status = app(arguments or ["--help"], prog_name=_backend.COMMAND, standalone_mode=False) or 0
     except UsageError as error:
         return _complain(error.format_message(), 2)
-    except UsersMistake as error:
+    except (UsersMistake, training.RunFolderError) as error:
         return _complain(str(error), 2)
-    except OSError as error:  # a full disk, say
+    except (training.TrainingFailed, OSError) as error:  # OSError: a full disk, say
         return _complain(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
@@ -86,6 +89,11 @@ def _checking() -> Iterator[None]:
 def _complain(text: str, status: int) -> int:
     print(f"{_backend.COMMAND}: {' '.join(text.split())}", file=sys.stderr)
     return status
+
+
+def _stop(number: int, frame: Any) -> NoReturn:
+    """A request to end, as batch systems send it, is an interruption like Ctrl-C."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _show_version(asked: bool) -> None:
@@ -115,12 +123,23 @@ def train(
         Path | None,
         typer.Option(help="An npz file or a folder with the four IDX files; the dataset is mnist if not said."),
     ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Name of a recipe, or a JSON file; options below change it.")
+    ] = "program-p",
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="How often to go through the training images. [default: 15 or 60]")
+        int | None,
+        typer.Option(help="How often to go through the training images. [default: the recipe's; sample: 15]"),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=SEED_LIMIT - 1, help="The same seed gives the same run on every backend.")
-    ] = 0,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, adam, sgd or lion.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest rate of the schedule.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant, cosine or linear.")] = None,
+    warmup_epochs: Annotated[float | None, typer.Option(help="How long the rate climbs first.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Longest gradient.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Momentum of a moving average of the weights.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
     run: Annotated[
         Path | None, typer.Option(help="Folder to write into. [default: runs/PRESET-DATASET-BACKEND-SEED]")
@@ -128,31 +147,141 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")] = False,
 ) -> None:
-    """Train a Vision Transformer from scratch and evaluate it on the test images."""
+    """Train a Vision Transformer from scratch and evaluate it on the test images.
+
+    The same command again goes on with a run that was interrupted.
+    """
     console = Console(quiet=quiet, highlight=False, soft_wrap=True)
     dataset = dataset or ("mnist-sample" if data is None else "mnist")
     with _checking():
+        settings = training.load_recipe(recipe)
+        if dataset == "mnist-sample" and recipe == "program-p":
+            settings = settings.replace(epochs=SAMPLE_EPOCHS)
+        settings = settings.replace(
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            schedule=schedule,
+            warmup_epochs=warmup_epochs,
+            weight_decay=weight_decay,
+            label_smoothing=label_smoothing,
+            clip_norm=clip_norm,
+            ema=ema,
+            seed=seed,
+        )
         images = datasets.load(dataset, data)
-        keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(settings.seed)
         model = ViTClassifier.from_preset(preset, load_weights=False)
         _check_fit(model, images)
         here = keras.backend.backend()
-        run = run or Path("runs") / f"{Path(preset).name}-{dataset}-{here}-{seed}"
+        run = run or Path("runs") / f"{Path(preset).name}-{dataset}-{here}-{settings.seed}"
         folder = training.RunFolder(run, overwrite=overwrite)
-    epochs = epochs or EPOCHS[dataset]
 
     console.print(
-        f"{model.name}, {model.count_params():,} parameters, on {here} ({training.device()}), seed {seed}\n"
-        f"{dataset} from {images.source}: {len(images.x_train):,} training images (the last 10 % for validation), "
-        f"{len(images.x_test):,} test images\n"
-        f"{epochs} epochs, into {folder}"
+        f"{model.name}, {model.count_params():,} parameters, on {here} ({training.device()}), seed {settings.seed}\n"
+        f"{dataset} from {images.source}: {len(images.x_train):,} training images, of them the last "
+        f"{settings.validation_split:.0%} for validation; {len(images.x_test):,} test images\n"
+        f"recipe {settings.name}, {settings.epochs} epochs, into {folder}"
     )
-    record = training.train(model, images, folder, epochs, seed=seed, console=console)
+    signal.signal(signal.SIGTERM, _stop)
+    with folder:
+        record = training.train(model, images, folder, settings, console=console)
     console.print(
         f"test accuracy {record['test_accuracy']:.4f}, loss {record['test_loss']:.4f}, "
         f"{record['timings']['training_seconds']:.0f} s of training\n"
         f"{folder}{os.sep}: {', '.join(file.name for file in folder.files())}"
     )
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="RUN_OR_PRESET", help="A run folder, or a preset with weights.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose test images. [default: the run's dataset; else mnist-sample]")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="An npz file or a folder with the four IDX files.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into. [default: the run's; else evaluate-PRESET-DATASET]")
+    ] = None,
+    most: Annotated[int, typer.Option("--mistakes", min=0, help="How many mistakes to show.")] = 24,
+    json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
+) -> None:
+    """Test a trained classifier: accuracy, class by class, confusion matrix, most confident mistakes."""
+    with _checking():
+        classifier, of_run = _trained(model)
+        dataset = dataset or of_run or ("mnist-sample" if data is None else "mnist")
+        images = datasets.load(dataset, data)
+        found = training.evaluate(classifier, images.x_test, images.y_test, images.class_names)
+        folder = out or (Path(model) if of_run else Path(f"evaluate-{Path(model).name}-{dataset}"))
+        folder.mkdir(parents=True, exist_ok=True)
+    content = {"model": model, "dataset": dataset, "source": images.source, **found.to_json()}
+    write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2) + "\n").encode())
+    files = ["evaluate.json", *_draw(found, images, most, folder)]
+    if json_only:
+        print(json.dumps(content, indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("class", "images", "precision", "recall", "F1")
+    for row in found.per_class():
+        shares = ("-" if row[name] is None else f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
+        table.add_row(row["class"], str(row["images"]), *shares)
+    console.print(table)
+    console.print(
+        f"{classifier.name} on {dataset}: test accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
+        f"(standard error, {len(found.labels):,} images), loss {found.loss:.4f}\n{folder}{os.sep}: {', '.join(files)}"
+    )
+
+
+def _trained(name: str) -> tuple[keras.Model, str | None]:
+    """The model of a run folder and the name of its dataset, or a preset's model and None."""
+    if not (Path(name) / "run.json").is_file():
+        return ViTClassifier.from_preset(name), None
+    try:
+        record = json.loads((Path(name) / "run.json").read_text(encoding="utf-8"))
+        of_run = record["configuration"]["dataset"]["name"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{Path(name) / 'run.json'} is damaged: {error!r}") from None
+    if record.get("status") != "finished":
+        raise ValueError(
+            f"The run in {name} is not finished (it says {record.get('status')!r}); train goes on with it."
+        )
+    return keras.saving.load_model(Path(name) / "model.keras"), of_run
+
+
+def _draw(found: training.Evaluation, images: datasets.ImageDataset, most: int, folder: Path) -> list[str]:
+    from keras_vit_edu import plots
+
+    plots.confusion_matrix(found.confusion, found.class_names, folder / "confusion.png")
+    wrong = found.mistakes(most)
+    titles = [
+        f"{found.class_names[found.labels[i]]} taken for {found.class_names[found.predictions[i]]}\n"
+        f"{found.probabilities[i].max():.1%} sure, no. {i}"
+        for i in wrong
+    ]
+    plots.mistakes(images.x_test[wrong], titles, folder / "mistakes.png")
+    return ["confusion.png", "mistakes.png"]
+
+
+@app.command()
+def doctor(
+    json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
+) -> None:
+    """Show what is here: versions, device, precision, threads, extras, data, folders."""
+    from keras_vit_edu.doctor import examine
+
+    findings = examine()
+    if json_only:
+        print(json.dumps(findings, indent=2))
+        return
+    table = Table(show_header=False, box=None)
+    for section, entries in findings.items():
+        table.add_row(f"[bold]{section}[/bold]")
+        for name, value in entries.items():
+            table.add_row(f"  {name}", escape(str(value)))
+    Console(highlight=False, soft_wrap=True).print(table)
 
 
 def _check_fit(model: ViTClassifier, images: datasets.ImageDataset) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 try:
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
     from matplotlib.ticker import MaxNLocator
@@ -35,4 +37,52 @@ def learning_curve(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], file: str | Path) -> None:
+    """Draw a confusion matrix: a row for each true class, its right answers on the diagonal.
+
+    Args:
+        matrix: counts `(num_classes, num_classes)`; row true, column predicted.
+        class_names: of rows and columns.
+        file: PNG to write.
+    """
+    count = len(class_names)
+    side = 2.2 + 0.5 * count
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # a root, so that rare mistakes are seen
+    for row in range(count):
+        for column in range(count):
+            if matrix[row, column]:
+                colour = "white" if shares[row, column] > 0.3 else "black"
+                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=9)
+    long_names = max(map(len, class_names)) > 2
+    axes.set_xticks(range(count), class_names, rotation=45 if long_names else 0, ha="right" if long_names else "center")
+    axes.set_yticks(range(count), class_names)
+    axes.set(title="confusion matrix", xlabel="predicted", ylabel="true")
+    figure.savefig(file, dpi=120)
+
+
+def mistakes(images: np.ndarray, titles: Sequence[str], file: str | Path) -> None:
+    """Draw images in a grid, a title over each.
+
+    Args:
+        images: `(n, H, W, 1)` or `(n, H, W, 3)`, uint8; n may be 0.
+        titles: one for each.
+        file: PNG to write.
+    """
+    columns = min(max(len(images), 1), 6)
+    rows = max(-(-len(images) // columns), 1)
+    figure = Figure(figsize=(1.9 * columns, 2.2 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, image, title in zip(grid, images, titles, strict=False):
+        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title, fontsize=9)
+    if not len(images):
+        grid[0].text(0.5, 0.5, "no mistakes", ha="center", va="center")
     figure.savefig(file, dpi=120)

@@ -1,6 +1,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -12,7 +14,7 @@ def test_run_json_is_replaced_whole(tmp_path):
     run.update(status="running", seed=3)
     run.update(status="finished")
     assert json.loads((tmp_path / "deep/run/run.json").read_text()) == {"status": "finished", "seed": 3}
-    assert os.listdir(run.path) == ["run.json"]
+    assert sorted(os.listdir(run.path)) == [".lock", "run.json"]
 
 
 def test_a_failed_write_leaves_the_old_run_json(tmp_path):
@@ -33,14 +35,54 @@ def test_an_empty_folder_is_taken(tmp_path):
     assert RunFolder(tmp_path).path == tmp_path
 
 
-def test_a_folder_with_a_run_is_kept_unless_told(tmp_path):
-    run = RunFolder(tmp_path / "run")
-    run.update(status="finished")
-    (run / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"holds a run already.*--run.*--overwrite"):
+def test_a_finished_run_is_kept_unless_told(tmp_path):
+    with RunFolder(tmp_path / "run") as run:
+        run.update(status="finished")
+        (run / "notes.txt").write_text("mine")
+        (run / "checkpoint").mkdir()
+        (run / "checkpoint" / "epoch-00001.safetensors").write_text("")
+    with pytest.raises(ValueError, match=r"holds a finished run.*--run.*--overwrite"):
         RunFolder(tmp_path / "run")
     RunFolder(tmp_path / "run", overwrite=True)
-    assert os.listdir(tmp_path / "run") == ["notes.txt"]
+    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "notes.txt"]
+
+
+def test_a_run_that_was_begun_is_gone_on_with_if_it_is_the_same(tmp_path):
+    with RunFolder(tmp_path / "run") as run:
+        run.configure({"recipe": {"epochs": 3, "ema": None}, "model": {"name": "a"}})
+        run.update(status="interrupted")
+    with RunFolder(tmp_path / "run") as run:
+        run.configure({"recipe": {"epochs": 3, "ema": None}, "model": {"name": "a"}})
+        assert run.record["status"] == "interrupted"
+    with RunFolder(tmp_path / "run") as run:
+        complaint = (
+            r"another run: recipe\.epochs was 3 and is 5; recipe\.ema was null and is 0\.9; model\.name was \"a\""
+        )
+        with pytest.raises(ValueError, match=complaint):
+            run.configure({"recipe": {"epochs": 5, "ema": 0.9}, "model": {"name": "b"}})
+
+
+def test_one_process_at_a_time(tmp_path):
+    holder = "import sys, keras_vit_edu.training as t; r = t.RunFolder(sys.argv[1]); print('in', flush=True); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "in\n"
+        with pytest.raises(ValueError, match="Another process is working in"):
+            RunFolder(tmp_path)
+    finally:
+        process.kill()  # a dead process does not leave its lock behind
+        process.communicate()
+    RunFolder(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3"])
+def test_a_damaged_run_json(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=r"run\.json is damaged.*--overwrite"):
+        RunFolder(tmp_path)
+    RunFolder(tmp_path, overwrite=True)
 
 
 def test_a_folder_with_other_things_is_never_touched(tmp_path):
@@ -48,7 +90,7 @@ def test_a_folder_with_other_things_is_never_touched(tmp_path):
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="something other than a run"):
             RunFolder(tmp_path, overwrite=overwrite)
-    assert os.listdir(tmp_path) == ["thesis.txt"]
+    assert os.listdir(tmp_path) == ["thesis.txt"]  # not even a lock
 
 
 def test_a_file_is_no_folder(tmp_path):

@@ -27,17 +27,21 @@ def small():
     )
 
 
-def tiny_model():
-    keras.utils.set_random_seed(0)
+def tiny_model(seed=0):
+    keras.utils.set_random_seed(seed)
     return ViTClassifier(
         projection_dim=16, num_layers=1, num_heads=2, key_dim=8, mlp_dim=32, head="mean", head_units=(), name="tiny"
     )
 
 
 def trained(path, dataset, model=None, **arguments):
-    model = model or tiny_model()
-    arguments = {"epochs": 3, "batch_size": 50, "console": Console(quiet=True), **arguments}
-    return model, training.train(model, dataset, training.RunFolder(path), **arguments)
+    """Model and record of a run of three short epochs; `arguments` are of `train` and of the recipe."""
+    of_train = {"console": Console(quiet=True)}
+    of_train |= {name: arguments.pop(name) for name in ("console", "callbacks") if name in arguments}
+    recipe = training.Recipe(**{"epochs": 3, "batch_size": 50, **arguments})
+    model = model or tiny_model(recipe.seed)
+    with training.RunFolder(path) as run:
+        return model, training.train(model, dataset, run, recipe, **of_train)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +54,10 @@ def finished(tmp_path_factory, small):
 
 def test_the_folder_holds_everything(finished):
     folder = finished[2]
-    wanted = {"run.json", "history.csv", "accuracy.png", "loss.png", "summary.txt", "model.keras"}
+    wanted = {"run.json", "history.csv", "accuracy.png", "loss.png", "summary.txt", "model.keras", "checkpoint"}
     if shutil.which("dot"):
         wanted.add("model.png")
-    assert {file.name for file in folder.iterdir()} == wanted
+    assert {file.name for file in folder.iterdir() if not file.name.startswith(".")} == wanted
     for name in ("accuracy.png", "loss.png"):
         with Image.open(folder / name) as image:
             assert image.width > 400
@@ -66,10 +70,10 @@ def test_run_json_says_what_ran_and_how_well(finished, small):
     assert written["status"] == "finished"
     assert written["backend"] == keras.backend.backend()
     assert written["versions"]["keras"] == keras.__version__
-    assert written["seed"] == 0
-    assert written["epochs"] == written["epochs_done"] == 3
+    assert written["configuration"]["recipe"]["seed"] == 0
+    assert written["configuration"]["recipe"]["epochs"] == written["epochs_done"] == 3
     assert written["parameters"] == model.count_params()
-    assert written["dataset"]["train"], written["dataset"]["validation"] == (360, 40)
+    assert written["images"] == {"train": 360, "validation": 40, "test": 100}
     logits = model.predict(small.x_test.astype("float32") / 255, verbose=0)
     assert written["test_accuracy"] == pytest.approx(np.mean(logits.argmax(axis=1) == small.y_test), abs=1e-6)
 
@@ -154,23 +158,6 @@ def test_run_json_says_running_while_it_runs(tmp_path, small):
 
     trained(tmp_path / "run", small, epochs=1, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=look)])
     assert seen == ["running"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        ({"epochs": 0}, "epochs=0"),
-        ({"epochs": 1.5}, "epochs=1.5"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"validation_split": 1.0}, "validation_split=1.0"),
-        ({"seed": -1}, "seed=-1"),
-        ({"seed": None}, "seed=None"),
-    ],
-)
-def test_arguments_out_of_range_are_refused_before_anything_is_written(tmp_path, small, arguments, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        trained(tmp_path / "run", small, **arguments)
-    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_run_goes_on_without_graphviz(tmp_path, small, monkeypatch):

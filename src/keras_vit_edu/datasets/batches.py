@@ -23,9 +23,11 @@ class Batches(keras.utils.PyDataset):
         batch_size: images per batch; the last batch may hold fewer.
         shuffle: False to keep the given order in every epoch.
         seed: int in [0, 2**31), of the order.
+        one_hot: the number of classes, to get labels as float32 rows with a 1; None for int labels.
 
     Returns:
-        Indexing gives `(images, labels)`: float32 in [0, 1] `(b, H, W, C)`, and int32 `(b,)`.
+        Indexing gives `(images, labels)`: float32 in [0, 1] `(b, H, W, C)`, and int32 `(b,)` or float32
+        `(b, one_hot)`.
 
     Raises:
         ValueError: if there are no images, or not as many labels, or a size or seed is out of range.
@@ -42,6 +44,7 @@ class Batches(keras.utils.PyDataset):
         batch_size: int = 256,
         shuffle: bool = True,
         seed: int = 0,
+        one_hot: int | None = None,
     ) -> None:
         super().__init__()
         if len(images) != len(labels) or len(images) == 0:
@@ -53,6 +56,8 @@ class Batches(keras.utils.PyDataset):
             raise ValueError("`seed` must be an int. Received: seed=None")
         self.images = images
         self.labels = np.asarray(labels, "int32")
+        if one_hot is not None:
+            self.labels = np.eye(one_hot, dtype="float32")[self.labels]
         self.batch_size = _checks.positive_int("batch_size", batch_size)
         self.shuffle = shuffle
         self.seed = checked_seed

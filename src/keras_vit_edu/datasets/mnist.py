@@ -17,6 +17,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_vit_edu import _backend
+
 DIGITS = tuple("0123456789")
 CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -100,6 +102,19 @@ def load(name: str = "mnist-sample", path: str | Path | None = None) -> ImageDat
         if found is not None:
             return _read(name, found)
     return _download(name, from_environment)
+
+
+def locate(name: str) -> str | None:
+    """Where `load(name)` would read from, without reading or downloading: a path, `"the package"`, or None."""
+    if name == "mnist-sample":
+        return "the package"
+    from_environment = os.environ.get(ENVIRONMENT_VARIABLE)
+    found = _find(name, Path(from_environment)) if from_environment else None
+    cached = _backend.keras_home() / "datasets"
+    for place in (found, cached / "mnist.npz" if name == "mnist" else cached / name):
+        if place is not None and place.exists():
+            return str(place)
+    return None
 
 
 def split(dataset: ImageDataset, validation_split: float = 0.1) -> tuple[tuple, tuple]:

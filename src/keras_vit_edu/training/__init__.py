@@ -1,6 +1,21 @@
 """Training a classifier of images: Keras's own `fit`, with a run folder around it."""
 
+from keras_vit_edu.training.checkpoint import RunFolderError
+from keras_vit_edu.training.evaluate import Evaluation, evaluate
+from keras_vit_edu.training.recipe import RECIPES, Recipe, load_recipe
 from keras_vit_edu.training.run_folder import RunFolder, device
-from keras_vit_edu.training.train import save_uncompiled, train
+from keras_vit_edu.training.train import TrainingFailed, save_uncompiled, train
 
-__all__ = ["RunFolder", "device", "save_uncompiled", "train"]
+__all__ = [
+    "RECIPES",
+    "Evaluation",
+    "Recipe",
+    "RunFolder",
+    "RunFolderError",
+    "TrainingFailed",
+    "device",
+    "evaluate",
+    "load_recipe",
+    "save_uncompiled",
+    "train",
+]

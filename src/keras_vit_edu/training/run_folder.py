@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,49 +14,91 @@ from typing import Any
 
 import keras
 
+from keras_vit_edu.training.checkpoint import RunFolderError, write_atomically
+
 # What a run may leave in its folder. `overwrite` removes these and nothing else.
 FILES = (
     "run.json", "history.csv", "accuracy.png", "loss.png", "summary.txt", "model.png", "model.keras",
 )  # fmt: skip
+CHECKPOINTS = "checkpoint"
+LOCK = ".lock"
 
 
 class RunFolder:
-    """A new folder for one run.
+    """The folder of one run, new or to be gone on with.
 
-    `run.json` is there from the first moment, with `"status": "running"`; only a run that came to its end says
-    `"finished"`.
+    `run.json` is written first, with `"status": "running"`, and last, with `"finished"`: a run that is half done can be
+    told from one that came to its end. While a process works in the folder it holds a lock there, which the operating
+    system lets go when the process ends, however it ends.
 
     Args:
-        path: where; parents are created.
+        path: where; parents are created. A run in there that is not finished will be gone on with.
         overwrite: remove the run that is there.
 
     Raises:
-        ValueError: if there is something at `path` (or, with `overwrite`, something that is no run), or it cannot be
-            written.
+        RunFolderError: if there is a finished run (or something that is no run) at `path`, if another process works in
+            it, or if it cannot be written.
     """
 
     def __init__(self, path: str | Path, overwrite: bool = False) -> None:
         self.path = Path(path)
         self.record: dict[str, Any] = {}
         try:
-            self._make(overwrite)
+            self._open(overwrite)
         except OSError as error:
-            raise ValueError(f"The run folder {self.path} cannot be written: {error.strerror or error}") from None
+            raise RunFolderError(f"The run folder {self.path} cannot be written: {error.strerror or error}") from None
 
-    def _make(self, overwrite: bool) -> None:
+    def _open(self, overwrite: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"The run folder {self.path} is a file.")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not (self / "run.json").is_file():
-                raise ValueError(f"{self.path} exists and holds something other than a run; name another --run.")
-            if not overwrite:
-                raise ValueError(f"{self.path} holds a run already; name another --run, or give --overwrite.")
-            for name in FILES:
-                (self / name).unlink(missing_ok=True)
+            raise RunFolderError(f"The run folder {self.path} is a file.")
+        is_run = (self / "run.json").is_file()
+        if self.path.is_dir() and not is_run and any(file.name != LOCK for file in self.path.iterdir()):
+            raise RunFolderError(f"{self.path} exists and holds something other than a run; name another --run.")
         self.path.mkdir(parents=True, exist_ok=True)
-        probe = self / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink()
+        self._lock()
+        if is_run and overwrite:
+            self._clear()
+        elif is_run:
+            self.record = self._read_record()
+            if self.record.get("status") == "finished":
+                raise RunFolderError(f"{self.path} holds a finished run; name another --run, or give --overwrite.")
+
+    def _lock(self) -> None:
+        try:
+            import filelock
+        except ImportError:
+            raise RunFolderError('Run folders need filelock: pip install "keras-vit-edu[cli]"') from None
+        self._held = filelock.FileLock(self / LOCK)
+        try:
+            self._held.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunFolderError(f"Another process is working in {self.path}.") from None
+
+    def _clear(self) -> None:
+        for name in FILES:
+            (self / name).unlink(missing_ok=True)
+        shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
+
+    def _read_record(self) -> dict[str, Any]:
+        try:
+            record = json.loads((self / "run.json").read_text(encoding="utf-8"))
+            if not isinstance(record, dict):
+                raise TypeError("it holds no object")
+        except (ValueError, TypeError) as error:
+            raise RunFolderError(
+                f"{self / 'run.json'} is damaged ({error}); --overwrite starts the run again."
+            ) from None
+        return record
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        self._held.release()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -63,12 +106,29 @@ class RunFolder:
     def __str__(self) -> str:
         return str(self.path)
 
+    def configure(self, configuration: Mapping[str, Any]) -> None:
+        """Say what the run is; an unfinished run in this folder must be the same.
+
+        Args:
+            configuration: JSON; everything that decides how the run comes out, on whatever backend.
+
+        Raises:
+            RunFolderError: if the run that was begun here was configured otherwise; names what differs.
+        """
+        configuration = json.loads(json.dumps(configuration))
+        if self.record:
+            differing = list(differences(self.record.get("configuration", {}), configuration))
+            if differing:
+                raise RunFolderError(
+                    f"{self.path} holds the beginning of another run: {'; '.join(differing)}. "
+                    "Name another --run, or give --overwrite."
+                )
+        self.record["configuration"] = configuration
+
     def update(self, **entries: Any) -> None:
         """Add entries to `run.json`, which is replaced in one step: never half-written."""
         self.record.update(entries)
-        aside = self / "run.json.new"
-        aside.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
-        os.replace(aside, self / "run.json")
+        write_atomically(self / "run.json", (json.dumps(self.record, indent=2) + "\n").encode())
 
     def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
         """Write `history.csv`: a row per epoch, counted from 1."""
@@ -81,6 +141,15 @@ class RunFolder:
     def files(self) -> list[Path]:
         """What the run has written so far."""
         return [self / name for name in FILES if (self / name).is_file()]
+
+
+def differences(before: Any, now: Any, path: str = "") -> Any:
+    """What two JSON values differ in, a line each: `recipe.epochs was 3 and is 5`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        yield f"{path} was {json.dumps(before)} and is {json.dumps(now)}"
 
 
 def environment() -> dict[str, Any]:

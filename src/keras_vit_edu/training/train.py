@@ -1,5 +1,7 @@
 """One training run, from a new model to a folder with everything about it."""
 
+import hashlib
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -9,42 +11,41 @@ from typing import Any
 import keras
 from rich.console import Console
 
-from keras_vit_edu import _checks
 from keras_vit_edu.datasets import Batches, ImageDataset, split
+from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from keras_vit_edu.training.progress import ProgressDisplay
-from keras_vit_edu.training.run_folder import RunFolder, environment, now
+from keras_vit_edu.training.recipe import Recipe
+from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, environment, now
+
+
+class TrainingFailed(RuntimeError):
+    """The run cannot go on; its last checkpoint is kept."""
 
 
 def train(
     model: keras.Model,
     dataset: ImageDataset,
     run: RunFolder,
-    epochs: int,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 1e-4,
-    validation_split: float = 0.1,
-    seed: int = 0,
+    recipe: Recipe | None = None,
     console: Console | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, Any]:
     """Train a classifier with Keras's `fit`, evaluate it on the test set, and write it all down.
 
-    AdamW (Loshchilov and Hutter 2019), cross-entropy of logits, and the last part of the training images kept for
-    validation: the course's program. The seed fixes the order of the batches; the weights and the dropout masks were
-    fixed as the model was built (`keras.utils.set_random_seed` before it).
+    A run that was interrupted, at whatever moment, is gone on with by the same call on the same folder, and ends with
+    the same weights, bit for bit, as one that never was (on the same backend, with the same versions). The model must
+    be made anew for it in the same way: `keras.utils.set_random_seed(recipe.seed)`, then the model, fixes weights and
+    dropout masks; the recipe's seed fixes the order of the batches.
 
     Written into the run folder: `run.json` (first, and once more at the end), `summary.txt`, `model.png` (if Graphviz
-    is installed), `history.csv` (after each epoch), `accuracy.png`, `loss.png`, `model.keras` (uncompiled, so any
-    backend loads it).
+    is installed), `history.csv` and a checkpoint (after each epoch), `accuracy.png`, `loss.png`, `model.keras`
+    (uncompiled, so any backend loads it).
 
     Args:
         model: images `(B, 28, 28, 1)` in [0, 1] to logits `(B, num_classes)`; it is compiled here.
         dataset: what to learn.
         run: where to write.
-        epochs: how often to go through the training images.
-        batch_size, learning_rate, weight_decay, validation_split: as the names say.
-        seed: int in [0, 2**31), of the order of the batches.
+        recipe: how to train; None for the course's.
         console: for the progress display; None for the standard output.
         callbacks: further Keras callbacks.
 
@@ -52,63 +53,67 @@ def train(
         What `run.json` says: among the rest `test_accuracy` from 0 to 1 and `test_loss`, after the last epoch.
 
     Raises:
-        ValueError: for arguments out of range.
+        RunFolderError: if the folder holds the beginning of another run, or its checkpoints are of another model, of a
+            newer format, or all damaged.
+        TrainingFailed: if the loss is no longer a finite number; says where.
     """
-    epochs = _checks.positive_int("epochs", epochs)
+    recipe = recipe or Recipe()
     console = console or Console(highlight=False)
-    (x_train, y_train), (x_validation, y_validation) = split(dataset, validation_split)
-    training = Batches(x_train, y_train, batch_size, seed=seed)
-    validation = Batches(x_validation, y_validation, batch_size, shuffle=False)
-    test = Batches(dataset.x_test, dataset.y_test, batch_size, shuffle=False)
+    (x_train, y_train), (x_validation, y_validation) = split(dataset, recipe.validation_split)
+    one_hot = len(dataset.class_names) if recipe.label_smoothing else None
+    training = Batches(x_train, y_train, recipe.batch_size, seed=recipe.seed, one_hot=one_hot)
+    validation = Batches(x_validation, y_validation, recipe.batch_size, shuffle=False, one_hot=one_hot)
+    test = Batches(dataset.x_test, dataset.y_test, recipe.batch_size, shuffle=False, one_hot=one_hot)
 
+    run.configure(
+        {"recipe": recipe.to_json(), "dataset": _fingerprint(dataset), "model": _configuration(model)},
+    )
     run.update(
         status="running",
-        started=now(),
         **environment(),
-        model=model.name,
         parameters=model.count_params(),
-        dataset={
-            "name": dataset.name,
-            "source": dataset.source,
-            "train": len(x_train),
-            "validation": len(x_validation),
-            "test": len(dataset.x_test),
-            "class_names": list(dataset.class_names),
-        },
-        seed=seed,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer={"name": "AdamW", "learning_rate": learning_rate, "weight_decay": weight_decay},
+        images={"train": len(x_train), "validation": len(x_validation), "test": len(dataset.x_test)},
+        source=dataset.source,
+        class_names=list(dataset.class_names),
     )
     describe(model, run, console)
 
-    model.compile(
-        optimizer=keras.optimizers.AdamW(learning_rate=learning_rate, weight_decay=weight_decay),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
-    history = History(run)
-    display = ProgressDisplay(epochs, len(training), console)
-    began = time.monotonic()
+    _compile(model, recipe, len(training))
+    found = load_newest(run / CHECKPOINTS, model, console.print)
+    history = History(run, found.history if found else {})
+    run.update(sessions=[*run.record.get("sessions", []), {"started": now(), "epochs_done": history.epochs_done}])
+    if found:
+        console.print(f"going on after epoch {found.epochs_done} ({found.file})")
+    checkpoints = KeepCheckpoints(run / CHECKPOINTS, history)
+    display = ProgressDisplay(recipe.epochs, len(training), console)
     try:
         model.fit(
             training,
             validation_data=validation,
-            epochs=epochs,
+            epochs=recipe.epochs,
+            initial_epoch=history.epochs_done,
             shuffle=False,  # `Batches` has its own order
             verbose=0,
-            callbacks=[training.follow_epochs(), history, display, *callbacks],
+            callbacks=[
+                training.follow_epochs(),
+                *([ValidateWithAverage()] if recipe.ema else []),
+                StopIfNotFinite(),
+                history,
+                checkpoints,
+                display,
+                *callbacks,
+            ],
         )
     except BaseException as error:
         display.close()
-        stopped = isinstance(error, KeyboardInterrupt)
-        run.update(status="interrupted" if stopped else "failed", stopped=now(), epochs_done=history.epochs_done)
+        status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
+        run.update(status=status, stopped=now(), reason=str(error), epochs_done=history.epochs_done)
         raise
-    seconds = time.monotonic() - began
 
     measured = model.evaluate(test, verbose=0, return_dict=True)
     _draw_curves(history, measured, run, console)
     save_uncompiled(model, run / "model.keras")
+    seconds = sum(history.values["seconds"])
     run.update(
         status="finished",
         finished=now(),
@@ -117,18 +122,47 @@ def train(
         validation_accuracy=history.values["val_accuracy"][-1],
         test_accuracy=round(float(measured["accuracy"]), 6),
         test_loss=float(measured["loss"]),
-        timings={"training_seconds": round(seconds, 2), "seconds_per_epoch": round(seconds / epochs, 2)},
+        timings={
+            "training_seconds": round(seconds, 2),
+            "seconds_per_epoch": round(seconds / recipe.epochs, 2),
+            "seconds_per_checkpoint": checkpoints.seconds_each,
+        },
     )
     return run.record
+
+
+def _compile(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
+    loss: keras.losses.Loss
+    metric: keras.metrics.Metric
+    if recipe.label_smoothing:
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+        metric = keras.metrics.CategoricalAccuracy(name="accuracy")
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    model.compile(optimizer=recipe.build_optimizer(model, steps_per_epoch), loss=loss, metrics=[metric])
+
+
+def _fingerprint(dataset: ImageDataset) -> dict[str, Any]:
+    """What the dataset is, wherever it lies."""
+    digest = hashlib.sha256()
+    for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
+        digest.update(str(array.shape).encode())
+        digest.update(array.tobytes())
+    return {"name": dataset.name, "sha256": digest.hexdigest()}
+
+
+def _configuration(model: keras.Model) -> dict[str, Any]:
+    return keras.saving.serialize_keras_object(model)
 
 
 class History(keras.callbacks.Callback):
     """Keeps what each epoch measured, and its seconds, and writes `history.csv` after each."""
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, values: dict[str, list[float]]) -> None:
         super().__init__()
         self.run = run
-        self.values: dict[str, list[float]] = {}
+        self.values = values
 
     @property
     def epochs_done(self) -> int:
@@ -143,6 +177,60 @@ class History(keras.callbacks.Callback):
         for name, value in {**(logs or {}), "seconds": seconds}.items():
             self.values.setdefault(name, []).append(float(value))
         self.run.write_history(self.values)
+
+
+class KeepCheckpoints(keras.callbacks.Callback):
+    """A checkpoint at the end of every epoch."""
+
+    def __init__(self, folder: Path, history: History) -> None:
+        super().__init__()
+        self.folder = folder
+        self.history = history
+        self._seconds: list[float] = []
+
+    @property
+    def seconds_each(self) -> float:
+        """How long one took in this session, in the mean; 0 if none was made."""
+        return round(sum(self._seconds) / max(len(self._seconds), 1), 3)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        began = time.monotonic()
+        save_checkpoint(self.folder, self.model, epoch + 1, self.history.values)
+        self._seconds.append(time.monotonic() - began)
+
+
+class StopIfNotFinite(keras.callbacks.Callback):
+    """Ends the run at the first step whose loss is no finite number; no checkpoint is made of it."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        loss = float((logs or {})["loss"])
+        if not math.isfinite(loss):
+            raise TrainingFailed(
+                f"the loss is {loss} since step {batch + 1} of epoch {self._epoch + 1}; a lower learning rate or "
+                "clipping may help. The last checkpoint is kept."
+            )
+
+
+class ValidateWithAverage(keras.callbacks.Callback):
+    """Puts the optimizer's moving average of the weights into the model while it is validated.
+
+    (`keras.callbacks.SwapEMAWeights` does the same, but on TensorFlow by additions that round the weights.)
+    """
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        weights = self.model.trainable_variables
+        averages = self.model.optimizer._model_variables_moving_average
+        # Copies, in NumPy: JAX gives the memory of one step's arrays to the next step.
+        self._kept = [keras.ops.convert_to_numpy(variable.value).copy() for variable in weights]
+        for variable, average in zip(weights, averages, strict=True):
+            variable.assign(keras.ops.convert_to_numpy(average.value).copy())
+
+    def on_test_end(self, logs: Any = None) -> None:
+        for variable, kept in zip(self.model.trainable_variables, self._kept, strict=True):
+            variable.assign(kept)
 
 
 def describe(model: keras.Model, run: RunFolder, console: Console) -> None:

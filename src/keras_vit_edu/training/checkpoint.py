@@ -1,0 +1,196 @@
+"""Checkpoints at the ends of epochs, and how a run goes on from one.
+
+A checkpoint is one safetensors file that holds everything the rest of the run depends on: the weights, the optimizer
+(with its moving average), the dropout counters, the number of epochs done and their history. It is written aside,
+flushed to the disk and renamed in one step, so it is there whole or not at all; its header has a checksum all the same,
+for disks that lie. Batches depend on the seed and the epoch alone, so an epoch that was interrupted is run again from
+its beginning and comes out the same.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+FORMAT_VERSION = 1
+KEPT = 2  # the newest, and the one before in case the newest is damaged
+FILE_NAME = re.compile(r"epoch-(\d{5})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint says besides its arrays."""
+
+    file: Path
+    epochs_done: int
+    history: dict[str, list[float]]
+
+
+def state_arrays(model: keras.Model) -> dict[str, np.ndarray]:
+    """Everything that training changes, by a name that is the same on every backend and in every process.
+
+    Variables of the model (weights and dropout counters) and of its optimizer (step, moments, moving average), each
+    under its position and path.
+    """
+    return {name: _to_numpy(variable) for name, variable in _variables(model).items()}
+
+
+def _variables(model: keras.Model) -> dict[str, Any]:
+    named = {}
+    for owner, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
+        for position, variable in enumerate(variables):
+            # Keras numbers optimizers and seed generators as a process makes them: adam_w_1, seed_generator_7.
+            path = re.sub(r"\b(seed_generator|adam_?w?|sgd|lion)(_\d+)?/", "", variable.path)
+            named[f"{owner}/{position:04}/{path}"] = variable
+    return named
+
+
+def _to_numpy(variable: Any) -> np.ndarray:
+    array = keras.ops.convert_to_numpy(variable.value)
+    # Counters are int64, uint32 or int32, as the backend has it; a file has them in one type.
+    return array.astype("int64" if array.dtype.kind in "iu" else array.dtype, order="C")
+
+
+def save_checkpoint(folder: Path, model: keras.Model, epochs_done: int, history: Mapping[str, list[float]]) -> Path:
+    """Write a checkpoint, whole or not at all, and remove all but the newest two.
+
+    Args:
+        folder: where; created if it is not there.
+        model: compiled, its optimizer built.
+        epochs_done: how many epochs lie behind it.
+        history: what they measured, JSON.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: if it cannot be written; what was there before is still there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = state_arrays(model)
+    header = {
+        "format_version": str(FORMAT_VERSION),
+        "epochs_done": str(epochs_done),
+        "history": json.dumps(history),
+        "sha256": _checksum(arrays),
+    }
+    file = folder / f"epoch-{epochs_done:05}.safetensors"
+    write_atomically(file, safetensors.numpy.save(arrays, metadata=header))
+    for old in _files(folder)[KEPT:]:
+        old.unlink()
+    return file
+
+
+def write_atomically(file: Path, data: bytes) -> None:
+    """Give `file` the content `data` in one step: after a crash it holds the old content or the new."""
+    aside = file.with_name(file.name + ".new")
+    try:
+        with open(aside, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+    if os.name == "posix":  # the rename itself reaches the disk with its folder
+        descriptor = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def load_newest(folder: Path, model: keras.Model, complain: Callable[[str], None]) -> Checkpoint | None:
+    """Put the state of the newest sound checkpoint into `model`.
+
+    Args:
+        folder: with checkpoints; need not be there.
+        model: compiled, its optimizer built.
+        complain: called with one line for each checkpoint that is damaged and therefore passed over.
+
+    Returns:
+        What the checkpoint says; None if there is no checkpoint.
+
+    Raises:
+        RunFolderError: if there are checkpoints and all are damaged, or one belongs to another model or optimizer, or
+            to a newer format.
+    """
+    files = _files(folder)
+    for file in files:
+        try:
+            header, arrays = _read(file)
+        except _Damaged as error:
+            complain(f"{file} is damaged ({error}); taking the checkpoint before it.")
+            continue
+        _assign(model, arrays, file)
+        return Checkpoint(file, int(header["epochs_done"]), json.loads(header["history"]))
+    if files:
+        raise RunFolderError(f"Every checkpoint in {folder} is damaged; --overwrite starts the run again.")
+    return None
+
+
+class RunFolderError(ValueError):
+    """A run folder that cannot be used as asked; its text is for the person who named it."""
+
+
+class _Damaged(Exception):
+    pass
+
+
+def _files(folder: Path) -> list[Path]:
+    """The checkpoints, the newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((file for file in folder.iterdir() if FILE_NAME.fullmatch(file.name)), reverse=True)
+
+
+def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    try:
+        with safetensors.safe_open(file, framework="numpy") as stored:
+            header = stored.metadata() or {}
+            version = int(header.get("format_version", 0))
+            if version > FORMAT_VERSION:
+                raise RunFolderError(
+                    f"{file} is a checkpoint of format {version}; this version of keras_vit_edu reads up to "
+                    f"{FORMAT_VERSION}. Update it to go on with this run."
+                )
+            arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _Damaged(error) from None
+    if header.get("sha256") != _checksum(arrays):
+        raise _Damaged("its checksum is wrong")
+    return header, arrays
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray], file: Path) -> None:
+    variables = _variables(model)
+    expected = {(name, tuple(variable.shape)) for name, variable in variables.items()}
+    stored = {(name, array.shape) for name, array in arrays.items()}
+    if expected != stored:
+        differing = sorted(expected ^ stored)
+        raise RunFolderError(
+            f"{file} is of another model or optimizer; {len(differing)} variables are on one side only, "
+            f"the first of them {differing[0]}."
+        )
+    for name, variable in variables.items():
+        variable.assign(arrays[name].astype(keras.backend.standardize_dtype(variable.dtype)))

@@ -1,0 +1,124 @@
+"""How well a classifier does, class by class, and where it errs."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a classifier made of `n` images.
+
+    Attributes:
+        labels: the right classes, int `(n,)`.
+        probabilities: softmax of the logits, float64 `(n, num_classes)`.
+        class_names: what the classes stand for.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    class_names: tuple[str, ...]
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """The most probable class of each image, int `(n,)`."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of images that are classified rightly, 0 to 1."""
+        return float(np.mean(self.predictions == self.labels))
+
+    @property
+    def standard_error(self) -> float:
+        """Of the accuracy, sqrt(p (1 - p) / n): how far it would vary between test sets of this size."""
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / len(self.labels))
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """How many images of class `row` were taken for class `column`, int `(num_classes, num_classes)`."""
+        count = len(self.class_names)
+        pairs = self.labels * count + self.predictions
+        return np.bincount(pairs, minlength=count * count).reshape(count, count)
+
+    @property
+    def loss(self) -> float:
+        """The mean cross-entropy, in nats."""
+        right = self.probabilities[np.arange(len(self.labels)), self.labels]
+        return float(-np.mean(np.log(np.maximum(right, np.finfo("float64").tiny))))
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """For each class: its name, number of images, precision, recall and F1 (None where that would be 0 / 0)."""
+        matrix = self.confusion
+        rows = []
+        for index, name in enumerate(self.class_names):
+            right, images, taken = matrix[index, index], matrix[index].sum(), matrix[:, index].sum()
+            rows.append(
+                {
+                    "class": name,
+                    "images": int(images),
+                    "precision": _ratio(right, taken),
+                    "recall": _ratio(right, images),
+                    "f1": _ratio(2 * right, images + taken),
+                }
+            )
+        return rows
+
+    def mistakes(self, most: int) -> np.ndarray:
+        """Indices of the images that are classified wrongly, the most confident mistakes first, at most `most`."""
+        wrong = np.flatnonzero(self.predictions != self.labels)
+        confidence = self.probabilities[wrong].max(axis=1)
+        return wrong[np.argsort(-confidence, kind="stable")][:most]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the single images, as JSON holds it."""
+        return {
+            "images": len(self.labels),
+            "accuracy": self.accuracy,
+            "standard_error": self.standard_error,
+            "loss": self.loss,
+            "per_class": self.per_class(),
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def evaluate(
+    model: keras.Model, images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], batch_size: int = 256
+) -> Evaluation:
+    """Let a classifier classify.
+
+    Args:
+        model: images in [0, 1] to logits.
+        images: uint8 `(n, H, W, C)`.
+        labels: int `(n,)`.
+        class_names: what the labels stand for.
+        batch_size: images at a time.
+
+    Returns:
+        An `Evaluation`.
+
+    Raises:
+        ValueError: if the model does not take such images, or gives another number of logits than there are classes.
+    """
+    wanted = tuple(model.input_shape[1:])
+    if images.shape[1:] != wanted or model.output_shape[-1] != len(class_names):
+        raise ValueError(
+            f"{model.name} takes images of shape {wanted} and tells {model.output_shape[-1]} classes apart. "
+            f"Received: images of shape {images.shape[1:]} of {len(class_names)} classes"
+        )
+    logits = [
+        keras.ops.convert_to_numpy(
+            model(images[i : i + batch_size].astype("float32") / np.float32(255), training=False)
+        )
+        for i in range(0, len(images), batch_size)
+    ]
+    scores = np.concatenate(logits).astype("float64")
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return Evaluation(np.asarray(labels), scores / scores.sum(axis=1, keepdims=True), tuple(class_names))

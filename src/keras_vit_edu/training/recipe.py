@@ -1,0 +1,250 @@
+"""A recipe: everything about a training run but the model and the data."""
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_vit_edu import random
+
+OPTIMIZERS = {
+    "adamw": keras.optimizers.AdamW,
+    "adam": keras.optimizers.Adam,
+    "sgd": keras.optimizers.SGD,
+    "lion": keras.optimizers.Lion,
+}
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. The defaults are the course's Program P.
+
+    Attributes:
+        name: what to call it.
+        optimizer: `"adamw"`, `"adam"`, `"sgd"` (with Nesterov momentum 0.9) or `"lion"`.
+        learning_rate: the highest rate of the schedule, above 0.
+        schedule: `"constant"`, `"cosine"` (Loshchilov and Hutter 2017) or `"linear"`, from the highest rate down to
+            `final_learning_rate` at the end of the last epoch.
+        warmup_epochs: how long the rate climbs from 0 first, evenly; 0 or more, less than `epochs`.
+        final_learning_rate: where the schedule ends, 0 to `learning_rate`.
+        weight_decay: decoupled (Loshchilov and Hutter 2019), 0 or more.
+        no_weight_decay: variables whose path contains one of these are exempt from weight decay, such as
+            `("bias", "norm", "position_embedding", "prefix_tokens")`.
+        label_smoothing: share of the target spread over all classes, in [0, 1) (Szegedy et al. 2016).
+        clip_norm: longest gradient, all weights taken together; None for no clipping.
+        ema: momentum of an exponential moving average of the weights, in (0, 1): the average is what is validated,
+            tested and kept. None for none.
+        epochs: how often to go through the training images.
+        batch_size: images per step.
+        validation_split: the share of the training images, their last part, kept for validation, in (0, 1).
+        augmentation: `"none"`.
+        seed: int in [0, 2**31): of the weights, the dropout masks and the order of the batches.
+
+    Raises:
+        ValueError: for a value out of range; the field is named.
+
+    Examples:
+        >>> Recipe(epochs=3).learning_rate
+        0.001
+        >>> Recipe.from_json(Recipe(ema=0.999).to_json()).ema
+        0.999
+    """
+
+    name: str = "program-p"
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    final_learning_rate: float = 0.0
+    weight_decay: float = 1e-4
+    no_weight_decay: tuple[str, ...] = ()
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    ema: float | None = None
+    epochs: int = 60
+    batch_size: int = 256
+    validation_split: float = 0.1
+    augmentation: str = "none"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.no_weight_decay, list):
+            object.__setattr__(self, "no_weight_decay", tuple(self.no_weight_decay))
+        for field, (is_right, wanted) in RULES.items():
+            value = getattr(self, field)
+            if not is_right(value):
+                raise ValueError(f"The recipe's `{field}` must be {wanted}. Received: {field}={value!r}")
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                "The recipe's `final_learning_rate` must not be above `learning_rate`. "
+                f"Received: final_learning_rate={self.final_learning_rate}, learning_rate={self.learning_rate}"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                "The recipe's `warmup_epochs` must be fewer than `epochs`. "
+                f"Received: warmup_epochs={self.warmup_epochs}, epochs={self.epochs}"
+            )
+
+    def replace(self, **values: Any) -> "Recipe":
+        """A recipe with some values changed; those that are None stay."""
+        return dataclasses.replace(self, **{field: value for field, value in values.items() if value is not None})
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as JSON holds it."""
+        return {**dataclasses.asdict(self), "no_weight_decay": list(self.no_weight_decay)}
+
+    @classmethod
+    def from_json(cls, values: Any) -> "Recipe":
+        """The recipe of a JSON object; fields that it leaves out are the course's.
+
+        Raises:
+            ValueError: if it is no object, names a field that there is not, or holds a value out of range.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"A recipe is a JSON object. Received: {type(values).__name__}")
+        fields = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in fields:
+                near = difflib.get_close_matches(name, fields)
+                hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(fields)}."
+                raise ValueError(f"A recipe has no field {name!r}. {hint}")
+        return cls(**values)
+
+    # What Keras makes of it. ------------------------------------------------------------------------------------------
+
+    def learning_rate_schedule(self, steps_per_epoch: int) -> Any:
+        """The rate by step: a number, or a Keras schedule."""
+        warmup_steps = round(self.warmup_epochs * steps_per_epoch)
+        if self.schedule == "constant" and not warmup_steps:
+            return self.learning_rate
+        decay_steps = max(self.epochs * steps_per_epoch - warmup_steps, 1)
+        if self.schedule == "cosine":
+            final_share = self.final_learning_rate / self.learning_rate
+            if not warmup_steps:
+                return keras.optimizers.schedules.CosineDecay(self.learning_rate, decay_steps, alpha=final_share)
+            return keras.optimizers.schedules.CosineDecay(
+                0.0, decay_steps, alpha=final_share, warmup_target=self.learning_rate, warmup_steps=warmup_steps
+            )
+        final = self.learning_rate if self.schedule == "constant" else self.final_learning_rate
+        return LinearWithWarmup(self.learning_rate, final, warmup_steps, decay_steps)
+
+    def build_optimizer(self, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+        """The optimizer for the weights of `model`, built."""
+        options: dict[str, Any] = {"learning_rate": self.learning_rate_schedule(steps_per_epoch)}
+        if self.optimizer == "sgd":
+            options |= {"momentum": 0.9, "nesterov": True}
+        if self.ema is not None:
+            options |= {"use_ema": True, "ema_momentum": self.ema}
+        optimizer = OPTIMIZERS[self.optimizer](
+            weight_decay=self.weight_decay or None, global_clipnorm=self.clip_norm, **options
+        )
+        if self.weight_decay and self.no_weight_decay:
+            exempt = [v for v in model.trainable_variables if any(part in v.path for part in self.no_weight_decay)]
+            optimizer.exclude_from_weight_decay(var_list=exempt)
+        optimizer.build(model.trainable_variables)
+        return optimizer
+
+
+@keras.saving.register_keras_serializable(package="keras_vit_edu")
+class LinearWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """From 0 up to `peak` over `warmup_steps`, then down to `final` over `decay_steps`, both in a straight line.
+
+    Args:
+        peak: the highest rate.
+        final: the rate from step `warmup_steps + decay_steps` on.
+        warmup_steps: 0 for no warm-up.
+        decay_steps: 1 or more.
+    """
+
+    def __init__(self, peak: float, final: float, warmup_steps: int, decay_steps: int) -> None:
+        super().__init__()
+        self.peak, self.final, self.warmup_steps, self.decay_steps = peak, final, warmup_steps, decay_steps
+
+    def __call__(self, step: Any) -> Any:
+        step = keras.ops.cast(step, "float32")
+        done = keras.ops.clip((step - self.warmup_steps) / self.decay_steps, 0.0, 1.0)
+        rate = self.peak + (self.final - self.peak) * done
+        return keras.ops.where(step < self.warmup_steps, self.peak * step / max(self.warmup_steps, 1), rate)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("peak", "final", "warmup_steps", "decay_steps")
+        return {name: getattr(self, name) for name in names}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _number(is_right: Callable[[Any], bool], wanted: str) -> Rule:
+    return lambda value: _is_number(value) and is_right(value), wanted
+
+
+def _one_of(choices: Sequence[str]) -> Rule:
+    return lambda value: value in choices, f"one of {', '.join(choices)}"
+
+
+def _or_none(rule: Rule) -> Rule:
+    return lambda value: value is None or rule[0](value), f"{rule[1]}, or none"
+
+
+# What each field may be, and how to say so.
+RULES: dict[str, Rule] = {
+    "name": (lambda value: isinstance(value, str) and value != "", "a text"),
+    "optimizer": _one_of(tuple(OPTIMIZERS)),
+    "learning_rate": _number(lambda value: value > 0, "a number above 0"),
+    "schedule": _one_of(SCHEDULES),
+    "warmup_epochs": _number(lambda value: value >= 0, "a number, 0 or more"),
+    "final_learning_rate": _number(lambda value: value >= 0, "a number, 0 or more"),
+    "weight_decay": _number(lambda value: value >= 0, "a number, 0 or more"),
+    "no_weight_decay": (
+        lambda value: isinstance(value, tuple) and all(isinstance(part, str) and part for part in value),
+        "a list of texts",
+    ),
+    "label_smoothing": _number(lambda value: 0 <= value < 1, "a number in [0, 1)"),
+    "clip_norm": _or_none(_number(lambda value: value > 0, "a number above 0")),
+    "ema": _or_none(_number(lambda value: 0 < value < 1, "a number in (0, 1)")),
+    "epochs": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "batch_size": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "validation_split": _number(lambda value: 0 < value < 1, "a number in (0, 1)"),
+    "augmentation": _one_of(("none",)),
+    "seed": (lambda value: _is_whole(value) and 0 <= value < random.SEED_LIMIT, "a whole number in [0, 2**31)"),
+}
+
+RECIPES = {"program-p": Recipe()}
+
+
+def load_recipe(name_or_file: str | Path) -> Recipe:
+    """A recipe by its name, or from a JSON file.
+
+    Raises:
+        ValueError: if there is neither, or the file is no JSON or no recipe.
+    """
+    if str(name_or_file) in RECIPES:
+        return RECIPES[str(name_or_file)]
+    file = Path(name_or_file)
+    if not file.is_file():
+        near = difflib.get_close_matches(str(name_or_file), RECIPES)
+        hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(RECIPES)}."
+        raise ValueError(f"There is no recipe {str(name_or_file)!r}, and no such file. {hint}")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The recipe {file} cannot be read as JSON: {error}") from None
+    try:
+        return Recipe.from_json({"name": file.stem, **values} if isinstance(values, dict) else values)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None

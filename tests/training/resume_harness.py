@@ -1,0 +1,208 @@
+"""Interrupt a training run again and again, and see that it ends as if nothing had been.
+
+    python -m tests.training.resume_harness --signals 25 --writes 10 --full-disks 5
+
+A small model is trained once without interruption, in a process of its own, by the command `keras-vit-edu train`.
+Then the same command is interrupted at random moments (SIGINT, SIGTERM and SIGKILL in turn), killed while it writes a
+checkpoint, and run with the disk full, each time gone on with to the end. Every weight of every model so made must
+equal the first one's, bit for bit. Prints a line an interruption and a summary; exits with 1 if any run was lost.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from keras_vit_edu import datasets
+from keras_vit_edu.models import ViTClassifier
+
+EPOCHS = 4
+
+
+@dataclass
+class Harness:
+    """A small training, and the weights that it ends with."""
+
+    folder: Path
+    python: str = sys.executable
+    reference: str = ""
+    seconds: float = 0.0
+    lost: list[str] = field(default_factory=list)
+    interruptions: int = 0
+
+    def prepare(self) -> None:
+        """Make data, model and the run that nothing interrupts."""
+        sample = datasets.load("mnist-sample")
+        np.savez(
+            self.folder / "data.npz",
+            x_train=sample.x_train[:2000],
+            y_train=sample.y_train[:2000],
+            x_test=sample.x_test[:100],
+            y_test=sample.y_test[:100],
+        )
+        # Dropout in every place, and a head wide enough that writing a checkpoint takes a moment.
+        model = ViTClassifier(
+            projection_dim=16, num_layers=1, key_dim=8, mlp_dim=32, head_units=(2000, 300), name="small"
+        )
+        model.save_to_preset(self.folder / "preset")
+        began = time.monotonic()
+        self.finish(self.folder / "reference")
+        self.seconds = time.monotonic() - began
+        self.reference = self.weights(self.folder / "reference")
+
+    def start(self, run: Path) -> subprocess.Popen:
+        """Start the training into `run`, or go on with it."""
+        arguments = ["train", "--preset", self.folder / "preset", "--data", self.folder / "data.npz", "--run", run]
+        options = ["--epochs", EPOCHS, "--batch-size", 100, "--ema", 0.9, "--schedule", "cosine", "--quiet"]
+        return subprocess.Popen(
+            [self.python, "-m", "keras_vit_edu", *map(str, [*arguments, *options])],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, run: Path) -> None:
+        """Train to the end."""
+        process = self.start(run)
+        _, errors = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{run} did not end: {errors}")
+
+    def weights(self, run: Path) -> str:
+        """A digest of every array in the model that a run left, dropout counters included."""
+        digest = hashlib.sha256()
+
+        def add(name, item):
+            if isinstance(item, h5py.Dataset):
+                digest.update(name.encode())
+                digest.update(np.asarray(item).tobytes())
+
+        with zipfile.ZipFile(run / "model.keras") as archive:
+            content = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(content) as stored:
+            stored.visititems(add)
+        return digest.hexdigest()
+
+    def check(self, what: str, run: Path, say=print) -> None:
+        """Go on with an interrupted run to its end and compare."""
+        self.interruptions += 1
+        try:
+            self.finish(run)
+            same = self.weights(run) == self.reference
+        except RuntimeError as error:
+            say(error)
+            same = False
+        if not same:
+            self.lost.append(what)
+        say(f"{self.interruptions:3}  {what:48} {'same weights' if same else 'LOST'}")
+        shutil.rmtree(run)
+
+    # The three ways to interrupt. -------------------------------------------------------------------------------------
+
+    def interrupt_at_random(self, number: signal.Signals, seed: int) -> str:
+        """Send a signal at a random moment; returns what was done."""
+        run = self.folder / f"{number.name}-{seed}"
+        process = self.start(run)
+        delay = random.Random(seed).uniform(0.3, 1.0) * self.seconds
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay)
+        process.send_signal(number)
+        process.communicate()
+        checkpoints = len(list((run / "checkpoint").glob("*.safetensors"))) if run.is_dir() else 0
+        run.mkdir(exist_ok=True)
+        if process.returncode == 0:  # it was faster than the signal
+            shutil.rmtree(run)
+            run.mkdir()
+            return f"{number.name}: too late, counted as a fresh run", run
+        return f"{number.name} after {delay:.1f} s, {checkpoints} checkpoints kept", run
+
+    def kill_in_a_write(self, seed: int):
+        """SIGKILL while a checkpoint is being written."""
+        for attempt in range(50):
+            run = self.folder / f"write-{seed}-{attempt}"
+            process = self.start(run)
+            after = random.Random(seed).randrange(EPOCHS)  # let so many checkpoints pass
+            pause = random.Random(seed).uniform(0, 0.01)
+            while process.poll() is None:
+                names = os.listdir(run / "checkpoint") if (run / "checkpoint").is_dir() else []
+                if any(name.endswith(".new") for name in names) and (
+                    max((int(name[6:11]) for name in names if name.endswith(".safetensors")), default=0) >= after
+                ):
+                    time.sleep(pause)
+                    process.kill()
+                    break
+                time.sleep(0.0005)
+            process.communicate()
+            torn = list((run / "checkpoint").glob("*.new"))
+            if torn:  # else the write was over before the signal came
+                return f"SIGKILL in a write, {torn[0].stat().st_size:,} bytes of {torn[0].stem[:11]} written", run
+            shutil.rmtree(run)
+        raise RuntimeError("no signal came during a write in 50 attempts")
+
+    def fill_the_disk(self, seed: int):
+        """A disk with room for some checkpoints only; then there is room again."""
+        disk = self.folder / f"disk-{seed}"
+        disk.mkdir()
+        size = random.Random(seed).choice([1, 4, 9, 14, 20])
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", disk], check=True)
+        try:
+            process = self.start(disk / "run")
+            _, errors = process.communicate()
+            assert process.returncode == 1, errors
+            assert "No space left on device" in errors, errors
+            assert "Traceback" not in errors, errors
+            shutil.copytree(disk / "run", self.folder / f"after-disk-{seed}")
+        finally:
+            subprocess.run(["umount", disk], check=True)
+        return f"disk of {size} MB full", self.folder / f"after-disk-{seed}"
+
+
+def can_mount() -> bool:
+    """Whether this process may make a small disk of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False
+        )
+        if done.returncode == 0:
+            subprocess.run(["umount", folder], check=True)
+        return done.returncode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--signals", type=int, default=25)
+    parser.add_argument("--writes", type=int, default=10)
+    parser.add_argument("--full-disks", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        harness = Harness(Path(folder))
+        harness.prepare()
+        print(f"without interruption: {harness.seconds:.1f} s, weights {harness.reference[:16]}")
+        signals = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+        for seed in range(arguments.signals):
+            harness.check(*harness.interrupt_at_random(signals[seed % 3], arguments.seed + seed))
+        for seed in range(arguments.writes):
+            harness.check(*harness.kill_in_a_write(arguments.seed + seed))
+        for seed in range(arguments.full_disks):
+            harness.check(*harness.fill_the_disk(arguments.seed + seed))
+        print(f"{harness.interruptions} interruptions, {len(harness.lost)} runs lost")
+        return 1 if harness.lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

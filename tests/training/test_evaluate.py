@@ -1,0 +1,77 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vit_edu.training import Evaluation, evaluate
+
+# Ten images of three classes. Wrong are 3 (a taken for b, 0.5 sure), 6 (b taken for c, 0.9) and 9 (c taken for a, 0.6).
+LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
+PROBABILITIES = np.array(
+    [
+        [0.8, 0.1, 0.1],
+        [0.8, 0.1, 0.1],
+        [0.8, 0.1, 0.1],
+        [0.3, 0.5, 0.2],
+        [0.1, 0.8, 0.1],
+        [0.1, 0.8, 0.1],
+        [0.05, 0.05, 0.9],
+        [0.1, 0.1, 0.8],
+        [0.1, 0.1, 0.8],
+        [0.6, 0.2, 0.2],
+    ]
+)
+
+
+@pytest.fixture
+def found():
+    return Evaluation(LABELS, PROBABILITIES, ("a", "b", "c"))
+
+
+def test_accuracy_and_its_standard_error(found):
+    assert found.accuracy == 0.7
+    assert found.standard_error == pytest.approx(math.sqrt(0.7 * 0.3 / 10))
+
+
+def test_the_confusion_matrix_has_a_row_for_each_true_class(found):
+    np.testing.assert_array_equal(found.confusion, [[3, 1, 0], [0, 2, 1], [1, 0, 2]])
+
+
+def test_each_class_has_precision_recall_and_f1(found):
+    rows = {row.pop("class"): row for row in found.per_class()}
+    assert rows["a"] == {"images": 4, "precision": 3 / 4, "recall": 3 / 4, "f1": pytest.approx(3 / 4)}
+    assert rows["b"] == {"images": 3, "precision": 2 / 3, "recall": 2 / 3, "f1": pytest.approx(2 / 3)}
+
+
+def test_a_class_without_images_or_predictions_has_no_ratios():
+    found = Evaluation(np.array([0]), np.array([[1.0, 0.0]]), ("a", "b"))
+    assert found.per_class()[1] == {"class": "b", "images": 0, "precision": None, "recall": None, "f1": None}
+
+
+def test_the_most_confident_mistakes_come_first(found):
+    assert found.mistakes(10).tolist() == [6, 9, 3]
+    assert found.mistakes(2).tolist() == [6, 9]
+
+
+def test_the_loss_is_the_mean_cross_entropy(found):
+    expected = -(7 * math.log(0.8) + math.log(0.3) + math.log(0.05) + math.log(0.2)) / 10
+    assert found.loss == pytest.approx(expected)
+
+
+def test_a_model_is_evaluated_on_images_from_0_to_1_with_softmax():
+    model = keras.Sequential([keras.layers.Input((1, 2, 1)), keras.layers.Flatten()])  # two pixels, two logits
+    images = np.array([[0, 255], [255, 0], [51, 102]], "uint8").reshape(3, 1, 2, 1)
+    found = evaluate(model, images, np.array([1, 0, 0]), ("left", "right"), batch_size=2)
+    e = math.e
+    expected = [[1 / (1 + e), e / (1 + e)], [e / (1 + e), 1 / (1 + e)], [1 / (1 + e**0.2), e**0.2 / (1 + e**0.2)]]
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+    assert found.accuracy == pytest.approx(2 / 3)
+
+
+def test_a_model_for_other_images_or_classes_is_refused():
+    model = keras.Sequential([keras.layers.Input((1, 2, 1)), keras.layers.Flatten()], name="two")
+    with pytest.raises(ValueError, match=r"two takes images of shape \(1, 2, 1\).*\(3, 2, 1\)"):
+        evaluate(model, np.zeros((1, 3, 2, 1), "uint8"), np.zeros(1, int), ("a", "b"))
+    with pytest.raises(ValueError, match=r"tells 2 classes apart.*of 3 classes"):
+        evaluate(model, np.zeros((1, 1, 2, 1), "uint8"), np.zeros(1, int), ("a", "b", "c"))

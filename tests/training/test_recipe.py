@@ -1,0 +1,167 @@
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vit_edu.training import Recipe, load_recipe
+
+
+def test_program_p_is_the_courses():
+    recipe = load_recipe("program-p")
+    assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == ("adamw", 1e-3, 1e-4)
+    assert (recipe.epochs, recipe.batch_size, recipe.validation_split) == (60, 256, 0.1)
+    assert (recipe.schedule, recipe.warmup_epochs, recipe.label_smoothing) == ("constant", 0, 0)
+    assert (recipe.clip_norm, recipe.ema, recipe.no_weight_decay) == (None, None, ())
+
+
+EVERYTHING = {
+    "name": "mine",
+    "optimizer": "lion",
+    "learning_rate": 0.01,
+    "schedule": "cosine",
+    "warmup_epochs": 1.5,
+    "final_learning_rate": 1e-5,
+    "weight_decay": 0.05,
+    "no_weight_decay": ["bias", "norm"],
+    "label_smoothing": 0.1,
+    "clip_norm": 1.0,
+    "ema": 0.999,
+    "epochs": 7,
+    "batch_size": 32,
+    "validation_split": 0.2,
+    "augmentation": "none",
+    "seed": 5,
+}
+
+
+def test_json_both_ways():
+    assert Recipe.from_json(json.loads(json.dumps(EVERYTHING))).to_json() == EVERYTHING
+
+
+def test_a_file_with_a_few_fields_changes_those(tmp_path):
+    (tmp_path / "short.json").write_text('{"epochs": 2, "ema": 0.99}')
+    assert load_recipe(tmp_path / "short.json") == Recipe(name="short", epochs=2, ema=0.99)
+
+
+def test_replace_changes_what_is_given():
+    assert Recipe().replace(epochs=3, seed=None) == Recipe(epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""),
+        ("optimizer", "adan"),
+        ("learning_rate", 0),
+        ("learning_rate", math.nan),
+        ("learning_rate", "0.1"),
+        ("schedule", "step"),
+        ("warmup_epochs", -1),
+        ("final_learning_rate", -1e-9),
+        ("weight_decay", -1),
+        ("no_weight_decay", "bias"),
+        ("no_weight_decay", [1]),
+        ("label_smoothing", 1.0),
+        ("clip_norm", 0),
+        ("ema", 1.0),
+        ("ema", True),
+        ("epochs", 0),
+        ("epochs", 2.0),
+        ("batch_size", 0),
+        ("validation_split", 1),
+        ("augmentation", "lots"),
+        ("seed", 2**31),
+        ("seed", -1),
+    ],
+)
+def test_a_value_out_of_range_names_its_field(field, value):
+    with pytest.raises(ValueError, match=rf"The recipe's `{field}` must be .*Received: {field}="):
+        Recipe.from_json({field: value})
+
+
+def test_values_that_contradict_each_other():
+    with pytest.raises(ValueError, match="`warmup_epochs` must be fewer than `epochs`"):
+        Recipe(warmup_epochs=3, epochs=3)
+    with pytest.raises(ValueError, match="`final_learning_rate` must not be above"):
+        Recipe(learning_rate=1e-3, final_learning_rate=1e-2)
+
+
+def test_an_unknown_field_gets_a_hint():
+    with pytest.raises(ValueError, match=r"no field 'learning_rat'. Did you mean learning_rate"):
+        Recipe.from_json({"learning_rat": 1})
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "cannot be read as JSON"),
+        ("{'a': 1}", "cannot be read as JSON"),
+        ("[1]", "is a JSON object"),
+        ('{"x": 1}', "'x'"),
+    ],
+)
+def test_a_file_that_is_no_recipe(tmp_path, content, complaint):
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(ValueError, match=complaint) as error:
+        load_recipe(tmp_path / "bad.json")
+    assert "bad.json" in str(error.value)
+
+
+def test_neither_name_nor_file():
+    with pytest.raises(ValueError, match=r"no recipe 'program_p', and no such file. Did you mean program-p"):
+        load_recipe("program_p")
+
+
+def rates(recipe, steps_per_epoch, steps):
+    schedule = recipe.learning_rate_schedule(steps_per_epoch)
+    if isinstance(schedule, float):
+        return [schedule] * len(steps)
+    return [float(schedule(step)) for step in steps]
+
+
+def test_the_rates_of_each_schedule():
+    steps = [0, 5, 10, 15, 20, 25, 30]  # an epoch is 10 steps; one of warm-up, two of decay
+    common = {"learning_rate": 1.0, "epochs": 3, "warmup_epochs": 1, "final_learning_rate": 0.2}
+    # By hand. Half-way down a cosine is the mean of its ends; a quarter of the way is 0.2 + 0.8 (1 + cos 45 deg) / 2.
+    quarter = 0.8 * (1 + math.sqrt(0.5)) / 2
+    cosine = [0, 0.5, 1, 0.2 + quarter, 0.6, 1 - quarter, 0.2]
+    np.testing.assert_allclose(rates(Recipe(schedule="cosine", **common), 10, steps), cosine, atol=1e-6)
+    linear = [0, 0.5, 1, 0.8, 0.6, 0.4, 0.2]
+    np.testing.assert_allclose(rates(Recipe(schedule="linear", **common), 10, steps), linear, atol=1e-6)
+    constant = [0, 0.5, 1, 1, 1, 1, 1]
+    np.testing.assert_allclose(rates(Recipe(schedule="constant", **common), 10, steps), constant, atol=1e-6)
+    assert rates(Recipe(learning_rate=0.5), 10, steps) == [0.5] * 7
+
+
+def small_model():
+    model = keras.Sequential(
+        [keras.layers.Input((3,)), keras.layers.Dense(4), keras.layers.LayerNormalization(name="norm")]
+    )
+    return model, keras.ops.ones((2, 3))
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lion"])
+def test_each_optimizer_takes_what_the_recipe_says(name):
+    model, _ = small_model()
+    optimizer = Recipe(optimizer=name, weight_decay=0.1, clip_norm=2.0, ema=0.5).build_optimizer(model, 10)
+    assert optimizer.name.startswith(name.replace("adamw", "adam"))
+    assert optimizer.weight_decay == 0.1
+    assert optimizer.global_clipnorm == 2.0
+    assert optimizer.ema_momentum == 0.5
+    assert optimizer.built
+
+
+def test_exempt_weights_do_not_decay():
+    model, _ = small_model()
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    recipe = Recipe(learning_rate=0.1, weight_decay=0.5, no_weight_decay=["bias", "norm"])
+    optimizer = recipe.build_optimizer(model, 10)
+    # Without a gradient AdamW only decays: w - rate * decay * w = 1 - 0.05.
+    optimizer.apply([keras.ops.zeros(variable.shape) for variable in model.trainable_variables])
+    after = {
+        variable.path.split("/")[-1]: float(np.ravel(variable.numpy())[0]) for variable in model.trainable_variables
+    }
+    assert after == {"kernel": pytest.approx(0.95), "bias": 1.0, "gamma": 1.0, "beta": 1.0}
