@@ -302,10 +302,11 @@ def get(identifier: Any) -> Any:
     Raises:
         ValueError: if nothing is known under that name.
 
-    >>> type(get("glorot_uniform")).__module__
-    'keras_vit_edu.initializers'
-    >>> type(get("zeros")).__name__
-    'Zeros'
+    Examples:
+        >>> type(get("glorot_uniform")).__module__
+        'keras_vit_edu.initializers'
+        >>> type(get("zeros")).__name__
+        'Zeros'
     """
     if isinstance(identifier, str) and identifier in PORTABLE:
         return PORTABLE[identifier]()
@@ -329,9 +330,10 @@ def for_child(initializer: Any, child: str) -> Any:
     Raises:
         ValueError: for an int seed outside [0, 2**31).
 
-    >>> query, key = (for_child(GlorotUniform(seed=0), child) for child in ("query", "key"))
-    >>> query.seed == key.seed
-    False
+    Examples:
+        >>> query, key = (for_child(GlorotUniform(seed=0), child) for child in ("query", "key"))
+        >>> query.seed == key.seed
+        False
     """
     config = initializer.get_config() if isinstance(initializer, keras.initializers.Initializer) else {}
     if "seed" not in config or isinstance(config["seed"], dict):

@@ -76,10 +76,11 @@ def derive_seed(seed: int | None, child: str) -> int | None:
     Raises:
         ValueError: for a seed outside [0, 2**31).
 
-    >>> derive_seed(0, "query") == derive_seed(0, "query")
-    True
-    >>> derive_seed(0, "query") == derive_seed(0, "key")
-    False
+    Examples:
+        >>> derive_seed(0, "query") == derive_seed(0, "query")
+        True
+        >>> derive_seed(0, "query") == derive_seed(0, "key")
+        False
     """
     if seed is None:
         return None
@@ -103,8 +104,9 @@ def bits(seed: int, counter: int, shape: Sequence[int]) -> np.ndarray:
     Raises:
         ValueError: for a seed outside [0, 2**31).
 
-    >>> bits(seed=0, counter=0, shape=(3,)).tolist()
-    [3840970600, 32400371, 3215604308]
+    Examples:
+        >>> bits(seed=0, counter=0, shape=(3,)).tolist()
+        [3840970600, 32400371, 3215604308]
     """
     key = stream_key(seed, counter)
     position = np.arange(math.prod(shape), dtype=np.uint32)
@@ -196,8 +198,9 @@ def dropout_mask(seed: int, counter: int, shape: Sequence[int], rate: float) -> 
     Raises:
         ValueError: for a rate outside [0, 1) or a seed outside [0, 2**31).
 
-    >>> dropout_mask(seed=3, counter=0, shape=(6,), rate=0.25).tolist()
-    [True, True, True, True, False, True]
+    Examples:
+        >>> dropout_mask(seed=3, counter=0, shape=(6,), rate=0.25).tolist()
+        [True, True, True, True, False, True]
     """
     return bits(seed, counter, shape).view(np.int32) >= _keep_threshold(rate)
 

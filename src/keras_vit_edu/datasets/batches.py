@@ -32,9 +32,10 @@ class Batches(keras.utils.PyDataset):
     Raises:
         ValueError: if there are no images, or not as many labels, or a size or seed is out of range.
 
-    >>> batches = Batches(np.zeros((5, 28, 28, 1), "uint8"), np.arange(5), batch_size=2, seed=0)
-    >>> [len(labels) for _, labels in batches]
-    [2, 2, 1]
+    Examples:
+        >>> batches = Batches(np.zeros((5, 28, 28, 1), "uint8"), np.arange(5), batch_size=2, seed=0)
+        >>> [len(labels) for _, labels in batches]
+        [2, 2, 1]
     """
 
     def __init__(

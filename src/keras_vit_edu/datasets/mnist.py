@@ -79,8 +79,9 @@ def load(name: str = "mnist-sample", path: str | Path | None = None) -> ImageDat
         ValueError: for an unknown name; for data that cannot be found; for a file that is damaged or does not hold
             28x28 uint8 images with as many labels from 0 to 9.
 
-    >>> load("mnist-sample")
-    <mnist-sample: 10000 + 2000 images from the package>
+    Examples:
+        >>> load("mnist-sample")
+        <mnist-sample: 10000 + 2000 images from the package>
     """
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS)

@@ -97,9 +97,13 @@ class MyMultiHeadAttention(keras.layers.Layer):
         dropout: probability that a score is dropped in training.
         use_bias: whether the four projections have one.
         output_shape: width of the output, an int; None for the width of the query.
-        kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, activity_regularizer,
-            kernel_constraint, bias_constraint: of the four projections. An initializer with a seed gives each
-            projection a seed of its own, derived from it.
+        kernel_initializer: of the four projections; one with a seed gives each a seed of its own, derived from it.
+        bias_initializer: likewise.
+        kernel_regularizer: of the four projections.
+        bias_regularizer: of the four projections.
+        activity_regularizer: of the four projections' outputs.
+        kernel_constraint: of the four projections.
+        bias_constraint: of the four projections.
         seed: of the dropout.
         **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
 
@@ -129,11 +133,12 @@ class MyMultiHeadAttention(keras.layers.Layer):
     Reference:
         Vaswani et al., "Attention is all you need" (NeurIPS 2017), section 3.2.
 
-    >>> attention = MyMultiHeadAttention(num_heads=4, key_dim=16)
-    >>> tokens = np.random.default_rng(0).normal(size=(2, 10, 64)).astype("float32")
-    >>> output, scores = attention(tokens, tokens, return_attention_scores=True)
-    >>> tuple(output.shape), tuple(scores.shape)
-    ((2, 10, 64), (2, 4, 10, 10))
+    Examples:
+        >>> attention = MyMultiHeadAttention(num_heads=4, key_dim=16)
+        >>> tokens = np.random.default_rng(0).normal(size=(2, 10, 64)).astype("float32")
+        >>> output, scores = attention(tokens, tokens, return_attention_scores=True)
+        >>> tuple(output.shape), tuple(scores.shape)
+        ((2, 10, 64), (2, 4, 10, 10))
     """
 
     def __init__(
@@ -371,10 +376,11 @@ class MyMultiHeadAttention(keras.layers.Layer):
         Raises:
             ValueError: if `layer` is no such layer, is not built, is quantized, or has what this layer does not.
 
-        >>> theirs = keras.layers.MultiHeadAttention(num_heads=4, key_dim=16)
-        >>> theirs.build((None, 10, 64), (None, 10, 64))
-        >>> tuple(MyMultiHeadAttention.from_keras(theirs).q_dense.kernel.shape)
-        (64, 64)
+        Examples:
+            >>> theirs = keras.layers.MultiHeadAttention(num_heads=4, key_dim=16)
+            >>> theirs.build((None, 10, 64), (None, 10, 64))
+            >>> tuple(MyMultiHeadAttention.from_keras(theirs).q_dense.kernel.shape)
+            (64, 64)
         """
         if not isinstance(layer, keras.layers.MultiHeadAttention):
             raise ValueError(f"Only a `keras.layers.MultiHeadAttention` can be taken over. Received: {layer}")
@@ -412,10 +418,11 @@ class MyMultiHeadAttention(keras.layers.Layer):
         Raises:
             ValueError: if this layer is not built, or is quantized.
 
-        >>> ours = MyMultiHeadAttention(num_heads=4, key_dim=16)
-        >>> ours.build((None, 10, 64), (None, 10, 64))
-        >>> tuple(ours.to_keras().query_dense.kernel.shape)
-        (64, 4, 16)
+        Examples:
+            >>> ours = MyMultiHeadAttention(num_heads=4, key_dim=16)
+            >>> ours.build((None, 10, 64), (None, 10, 64))
+            >>> tuple(ours.to_keras().query_dense.kernel.shape)
+            (64, 4, 16)
         """
         if not self.built:
             raise ValueError(f"Only a layer with weights can be handed over: build or call it first. Received: {self}")

@@ -45,9 +45,10 @@ class PatchEncoder(keras.layers.Layer):
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equation 1.
         Darcet et al., "Vision transformers need registers" (ICLR 2024).
 
-    >>> encoder = PatchEncoder(num_patches=16, projection_dim=64, num_prefix_tokens=1)
-    >>> tuple(encoder(np.zeros((2, 16, 49), "float32")).shape)
-    (2, 17, 64)
+    Examples:
+        >>> encoder = PatchEncoder(num_patches=16, projection_dim=64, num_prefix_tokens=1)
+        >>> tuple(encoder(np.zeros((2, 16, 49), "float32")).shape)
+        (2, 17, 64)
     """
 
     def __init__(

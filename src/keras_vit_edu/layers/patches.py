@@ -36,10 +36,11 @@ class Patches(keras.layers.Layer):
     Reference:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), section 3.1.
 
-    >>> import numpy as np
-    >>> image = np.arange(16).reshape(1, 4, 4, 1)
-    >>> keras.ops.convert_to_numpy(Patches(2)(image))[0].tolist()
-    [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    Examples:
+        >>> import numpy as np
+        >>> image = np.arange(16).reshape(1, 4, 4, 1)
+        >>> keras.ops.convert_to_numpy(Patches(2)(image))[0].tolist()
+        [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
     """
 
     def __init__(self, patch_size: int | Sequence[int], data_format: str | None = None, **kwargs: Any) -> None:

@@ -39,10 +39,11 @@ class PortableDropout(keras.layers.Dropout):
     Reference:
         Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting" (JMLR 2014).
 
-    >>> dropout = PortableDropout(0.5, seed=0)
-    >>> kept = dropout(np.ones((2, 8), "float32"), training=True)
-    >>> sorted(set(keras.ops.convert_to_numpy(kept).flatten().tolist()))
-    [0.0, 2.0]
+    Examples:
+        >>> dropout = PortableDropout(0.5, seed=0)
+        >>> kept = dropout(np.ones((2, 8), "float32"), training=True)
+        >>> sorted(set(keras.ops.convert_to_numpy(kept).flatten().tolist()))
+        [0.0, 2.0]
     """
 
     def __init__(

@@ -50,11 +50,12 @@ class TransformerBlock(keras.layers.Layer):
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 2 and 3.
         Xiong et al., "On layer normalization in the transformer architecture" (ICML 2020), on pre-norm.
 
-    >>> import numpy as np
-    >>> block = TransformerBlock(num_heads=4, key_dim=16, mlp_dim=128)
-    >>> tokens, scores = block(np.zeros((2, 17, 64), "float32"), return_attention_scores=True)
-    >>> tuple(tokens.shape), tuple(scores.shape)
-    ((2, 17, 64), (2, 4, 17, 17))
+    Examples:
+        >>> import numpy as np
+        >>> block = TransformerBlock(num_heads=4, key_dim=16, mlp_dim=128)
+        >>> tokens, scores = block(np.zeros((2, 17, 64), "float32"), return_attention_scores=True)
+        >>> tuple(tokens.shape), tuple(scores.shape)
+        ((2, 17, 64), (2, 4, 17, 17))
     """
 
     def __init__(

@@ -60,9 +60,10 @@ class Preset:
                 argument is none of the constructor's, if the preset has no weights and they were not declined, or if
                 they do not fit the model.
 
-        >>> from keras_vit_edu.models import ViTClassifier
-        >>> ViTClassifier.from_preset("vit_mnist_program_p", load_weights=False).count_params()
-        4544778
+        Examples:
+            >>> from keras_vit_edu.models import ViTClassifier
+            >>> ViTClassifier.from_preset("vit_mnist_program_p", load_weights=False).count_params()
+            4544778
         """
         folder = cls._find(preset)
         config, metadata = _read_json(folder / CONFIG), _read_json(folder / METADATA)

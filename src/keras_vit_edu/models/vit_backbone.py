@@ -25,12 +25,19 @@ class ViTBackbone(keras.Model):
         key_dim: size of one head.
         mlp_dim: width of the hidden layer of each block's MLP.
         num_prefix_tokens: learned tokens before the patches: a class token, registers.
-        dropout, attention_dropout, activation, output_activation, use_bias, layer_norm_epsilon, kernel_initializer:
-            of every `TransformerBlock`. An initializer with a seed gives each block a seed of its own.
+        dropout: of each block's MLP, in training.
+        attention_dropout: of each block's attention scores, in training.
+        activation: after the first Dense of each MLP.
+        output_activation: after the second Dense of each MLP; the course's program has `"gelu"` there too.
+        use_bias: whether the attention's projections have one.
+        layer_norm_epsilon: added to the variance in every normalisation.
+        kernel_initializer: of every kernel but the patch projection's; with a seed, each block gets one of its own.
         data_format: None for Keras's global setting.
         frozen_layers: names of layers, of those in `layers`, that do not train. It is how `backbone.get_layer(name)
             .trainable = False` survives saving.
-        dtype, name, trainable: of `keras.Model`.
+        dtype: a dtype policy, such as `"mixed_bfloat16"`; None for Keras's global one.
+        name: of the model.
+        trainable: False to freeze all of it.
 
     There is no `seed`: `keras.utils.set_random_seed` before the constructor fixes weights and dropout masks, to the
     same bits on every backend.
@@ -48,9 +55,10 @@ class ViTBackbone(keras.Model):
     Reference:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 1 to 4.
 
-    >>> backbone = ViTBackbone((28, 28, 1), 7, projection_dim=64, num_layers=2, num_heads=4, key_dim=16, mlp_dim=128)
-    >>> backbone.output_shape
-    (None, 16, 64)
+    Examples:
+        >>> backbone = ViTBackbone((28, 28, 1), 7, 64, num_layers=2, num_heads=4, key_dim=16, mlp_dim=128)
+        >>> backbone.output_shape
+        (None, 16, 64)
     """
 
     def __init__(

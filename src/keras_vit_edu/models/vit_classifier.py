@@ -29,18 +29,33 @@ class ViTClassifier(Preset, keras.Model):
 
     Args:
         num_classes: number of logits.
-        image_shape, patch_size, projection_dim, num_layers, num_heads, key_dim, mlp_dim, num_prefix_tokens, dropout,
-            attention_dropout, activation, output_activation, use_bias, layer_norm_epsilon, data_format: of the
-            `ViTBackbone`.
+        image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`. This and what follows to
+            `data_format` is of the `ViTBackbone`.
+        patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image.
+        projection_dim: D, the width of a token.
+        num_layers: number of transformer blocks.
+        num_heads: attention heads in each.
+        key_dim: size of one head.
+        mlp_dim: width of the hidden layer of each block's MLP.
+        num_prefix_tokens: learned tokens before the patches: a class token, registers.
+        dropout: of each block's MLP, in training.
+        attention_dropout: of each block's attention scores, in training.
+        activation: after the first Dense of each MLP.
+        output_activation: after the second Dense of each MLP; the published ViT has None.
+        use_bias: whether the attention's projections have one.
+        layer_norm_epsilon: added to the variance in every normalisation.
+        kernel_initializer: of every kernel but the patch projection's, here and in the backbone; with a seed, each
+            kernel gets one of its own.
+        data_format: None for Keras's global setting.
         head: `"flatten"`, `"token"` or `"mean"`.
         head_units: widths of the Dense layers before the logits; may be empty.
         head_dropout: probability of dropping an element before each Dense layer of the head, in training.
         head_activation: of the Dense layers before the logits.
-        kernel_initializer: of every kernel but the patch projection's, here and in the backbone; with a seed, each
-            kernel gets one of its own.
         frozen_layers: names of layers that do not train, of those in `layers` and in `backbone.layers`. It is how
             `classifier.backbone.trainable = False` survives saving.
-        dtype, name, trainable: of `keras.Model`.
+        dtype: a dtype policy, such as `"mixed_bfloat16"`; None for Keras's global one.
+        name: of the model.
+        trainable: False to freeze all of it.
 
     There is no `seed`: `keras.utils.set_random_seed` before the constructor fixes weights and dropout masks, to the
     same bits on every backend.
@@ -57,9 +72,10 @@ class ViTClassifier(Preset, keras.Model):
     Reference:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021); appendix D.3 compares the heads.
 
-    >>> classifier = ViTClassifier(num_classes=10, head="mean", head_units=())
-    >>> classifier.output_shape
-    (None, 10)
+    Examples:
+        >>> classifier = ViTClassifier(num_classes=10, head="mean", head_units=())
+        >>> classifier.output_shape
+        (None, 10)
     """
 
     def __init__(

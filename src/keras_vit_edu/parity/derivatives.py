@@ -31,11 +31,12 @@ def output_and_gradients(
     Returns:
         The output; the gradient of each input; the gradient of each trainable weight by its path.
 
-    >>> layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="dense")
-    >>> layer.build((None, 2))
-    >>> output, (input_gradient,), gradients = output_and_gradients(layer, [np.array([[2.0, 3.0]], "float32")])
-    >>> output.tolist(), input_gradient.tolist(), gradients["dense/kernel"].tolist()
-    ([[5.0]], [[1.0, 1.0]], [[2.0], [3.0]])
+    Examples:
+        >>> layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="dense")
+        >>> layer.build((None, 2))
+        >>> output, (input_gradient,), gradients = output_and_gradients(layer, [np.array([[2.0, 3.0]], "float32")])
+        >>> output.tolist(), input_gradient.tolist(), gradients["dense/kernel"].tolist()
+        ([[5.0]], [[1.0, 1.0]], [[2.0], [3.0]])
     """
     call = call or (lambda layer, *inputs: layer(*inputs, training=training))
     differentiate = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}[keras.backend.backend()]

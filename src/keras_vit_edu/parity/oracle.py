@@ -260,8 +260,9 @@ def vit_classifier(weights: Weights, images: np.ndarray, config: Mapping[str, An
 def gradient(function: Callable[[np.ndarray], Any], x: np.ndarray, step: float = 1e-5) -> np.ndarray:
     """The gradient of a function with one number as its value, by central differences; wrong by about step**2.
 
-    >>> gradient(lambda x: (x**3).sum(), np.array([1.0, 2.0])).round(6).tolist()
-    [3.0, 12.0]
+    Examples:
+        >>> gradient(lambda x: (x**3).sum(), np.array([1.0, 2.0])).round(6).tolist()
+        [3.0, 12.0]
     """
     x = _float64(x)
     slopes = np.empty_like(x)
