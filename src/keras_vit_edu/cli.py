@@ -31,7 +31,7 @@ from keras_vit_edu import datasets, training
 from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.training.checkpoint import write_atomically
 
-SAMPLE_EPOCHS = 15  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
+SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
 INTERRUPTED = 130  # as a shell reports it
 # Of click, or of the copy of it inside newer versions of typer.
 UsageError: Any = typer.BadParameter.__base__
@@ -128,7 +128,7 @@ def train(
     ] = "program-p",
     epochs: Annotated[
         int | None,
-        typer.Option(help="How often to go through the training images. [default: the recipe's; sample: 15]"),
+        typer.Option(help="How often to go through the training images. [default: the recipe's; sample: 20]"),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw, adam, sgd or lion.")] = None,
