@@ -88,7 +88,7 @@ def test_train_end_to_end(small_mnist, tmp_path):
     assert 0 <= record["test_accuracy"] <= 1
     assert "4,544,778 parameters" in done.stdout
     assert f"test accuracy {record['test_accuracy']:.4f}" in done.stdout
-    assert re.search(r"out.: run\.json, history\.csv, accuracy\.png, loss\.png, summary\.txt", done.stdout)
+    assert "out/: accuracy.png, history.csv, loss.png, model.keras" in done.stdout.replace(os.sep, "/")
 
 
 def test_the_seed_decides_the_run_and_nothing_else_does(train, tmp_path):
@@ -126,6 +126,8 @@ def test_overwrite(train, capsys):
         (["--seed", str(2**31)], "`seed` must be.*2147483648"),
         (["--learning-rate", "0"], "`learning_rate` must be a number above 0"),
         (["--recipe", "programp"], "Did you mean program-p"),
+        (["--validation-split", "0.99999"], "`validation_split` must leave images on both sides"),
+        (["--no-weight-decay", "biass", "--run", "x"], "names 'biass', and no variable"),
         (["--preset", "vit_mnist_program"], "Did you mean vit_mnist_program_p"),
         (["--dataset", "mnits"], "Did you mean mnist"),
         (["--data", "nowhere.npz"], "There is no mnist at nowhere.npz"),
@@ -150,6 +152,9 @@ def test_a_model_for_other_images_is_refused(tmp_path, capsys):
     ViTClassifier(image_shape=(14, 14, 1), num_layers=1, name="half").save_to_preset(tmp_path / "half")
     assert cli.run(["train", "--preset", "half"]) == 2
     assert "images of shape (14, 14, 1)" in one_line(capsys)
+    ViTClassifier(12, num_layers=1, name="twelve").save_to_preset(tmp_path / "twelve")
+    assert cli.run(["train", "--preset", "twelve"]) == 2
+    assert "tells 12 classes apart" in one_line(capsys)
 
 
 def test_an_unknown_verb_gets_a_hint(capsys):
@@ -218,12 +223,27 @@ def finished_run(small_mnist, small_model, tmp_path_factory):
     return run
 
 
+def test_a_folder_with_brackets_in_its_name(train, capsys, tmp_path):
+    assert train("--run", "x[/b] [red]") == 0
+    assert "x[/b] [red]" in capsys.readouterr().out
+    assert (tmp_path / "x[/b] [red]" / "run.json").is_file()
+
+
+def test_a_notice_keeps_the_name_of_the_extra(train, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "keras_vit_edu.plots", None)
+    monkeypatch.delattr(keras_vit_edu, "plots", raising=False)
+    assert train("--run", "out") == 0
+    assert "no accuracy.png" in capsys.readouterr().out
+
+
 def test_evaluate_a_run(finished_run, small_mnist, capsys):
     assert cli.run(["evaluate", str(finished_run), "--data", str(small_mnist)]) == 0
     shown = capsys.readouterr().out
     found = json.loads((finished_run / "evaluate.json").read_text())
     assert found["accuracy"] == pytest.approx(json.loads((finished_run / "run.json").read_text())["test_accuracy"])
     assert found["images"] == 100
+    assert cli.run(["evaluate", str(finished_run), "--dataset", "mnist-sample", "--json"]) == 0
+    assert json.loads((finished_run / "evaluate.json").read_text()) == found  # other images, another folder
     assert f"test accuracy {found['accuracy']:.4f} +- {found['standard_error']:.4f}" in shown
     for name in ("confusion.png", "mistakes.png"):
         assert (finished_run / name).stat().st_size > 1000

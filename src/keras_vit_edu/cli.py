@@ -19,11 +19,11 @@ from keras_vit_edu import _backend
 try:
     import typer
 except ImportError:
-    sys.exit('keras-vit-edu: the command needs typer: pip install "keras-vit-edu[cli]"')
+    print('keras-vit-edu: the command needs typer: pip install "keras-vit-edu[cli]"', file=sys.stderr)
+    sys.exit(2)
 
 import keras
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 import keras_vit_edu
@@ -135,10 +135,15 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="The highest rate of the schedule.")] = None,
     schedule: Annotated[str | None, typer.Option(help="constant, cosine or linear.")] = None,
     warmup_epochs: Annotated[float | None, typer.Option(help="How long the rate climbs first.")] = None,
+    final_learning_rate: Annotated[float | None, typer.Option(help="Where the schedule ends.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
+    no_weight_decay: Annotated[
+        list[str] | None, typer.Option(help="Part of the path of variables that do not decay; may be repeated.")
+    ] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Longest gradient.")] = None,
     ema: Annotated[float | None, typer.Option(help="Momentum of a moving average of the weights.")] = None,
+    validation_split: Annotated[float | None, typer.Option(help="Share of the training images kept.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
     run: Annotated[
@@ -151,7 +156,7 @@ def train(
 
     The same command again goes on with a run that was interrupted.
     """
-    console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+    console = Console(quiet=quiet, highlight=False, soft_wrap=True, markup=False)
     dataset = dataset or ("mnist-sample" if data is None else "mnist")
     with _checking():
         settings = training.load_recipe(recipe)
@@ -164,16 +169,21 @@ def train(
             learning_rate=learning_rate,
             schedule=schedule,
             warmup_epochs=warmup_epochs,
+            final_learning_rate=final_learning_rate,
             weight_decay=weight_decay,
+            no_weight_decay=no_weight_decay or None,
             label_smoothing=label_smoothing,
             clip_norm=clip_norm,
             ema=ema,
+            validation_split=validation_split,
             seed=seed,
         )
         images = datasets.load(dataset, data)
+        datasets.split(images, settings.validation_split)  # complains if it leaves nothing
         keras.utils.set_random_seed(settings.seed)
         model = ViTClassifier.from_preset(preset, load_weights=False)
         _check_fit(model, images)
+        settings.exempt_from_decay(model)  # complains if one of them is none
         here = keras.backend.backend()
         run = run or Path("runs") / f"{Path(preset).name}-{dataset}-{here}-{settings.seed}"
         folder = training.RunFolder(run, overwrite=overwrite)
@@ -211,18 +221,21 @@ def evaluate(
     """Test a trained classifier: accuracy, class by class, confusion matrix, most confident mistakes."""
     with _checking():
         classifier, of_run = _trained(model)
-        dataset = dataset or of_run or ("mnist-sample" if data is None else "mnist")
+        dataset = dataset or of_run or "mnist-sample"
+        if data is not None and dataset == "mnist-sample":
+            dataset = "mnist"
         images = datasets.load(dataset, data)
         found = training.evaluate(classifier, images.x_test, images.y_test, images.class_names)
-        folder = out or (Path(model) if of_run else Path(f"evaluate-{Path(model).name}-{dataset}"))
+        folder = out or (Path(model) if dataset == of_run else Path(f"evaluate-{Path(model).name}-{dataset}"))
         folder.mkdir(parents=True, exist_ok=True)
+        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is written)
     content = {"model": model, "dataset": dataset, "source": images.source, **found.to_json()}
     write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2) + "\n").encode())
     files = ["evaluate.json", *_draw(found, images, most, folder)]
     if json_only:
         print(json.dumps(content, indent=2))
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     table = Table("class", "images", "precision", "recall", "F1")
     for row in found.per_class():
         shares = ("-" if row[name] is None else f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
@@ -278,15 +291,15 @@ def doctor(
         return
     table = Table(show_header=False, box=None)
     for section, entries in findings.items():
-        table.add_row(f"[bold]{section}[/bold]")
+        table.add_row(section)
         for name, value in entries.items():
-            table.add_row(f"  {name}", escape(str(value)))
-    Console(highlight=False, soft_wrap=True).print(table)
+            table.add_row(f"  {name}", str(value))
+    Console(highlight=False, soft_wrap=True, markup=False).print(table)
 
 
 def _check_fit(model: ViTClassifier, images: datasets.ImageDataset) -> None:
     image_shape = images.x_train.shape[1:]
-    if tuple(model.input_shape[1:]) != image_shape or model.num_classes < len(images.class_names):
+    if tuple(model.input_shape[1:]) != image_shape or model.num_classes != len(images.class_names):
         raise ValueError(
             f"{model.name} takes images of shape {tuple(model.input_shape[1:])} and tells {model.num_classes} classes "
             f"apart; {images.name} has images of shape {image_shape} of {len(images.class_names)} classes."

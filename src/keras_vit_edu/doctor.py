@@ -34,7 +34,7 @@ def examine() -> dict[str, dict[str, Any]]:
             "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
             "keras": keras.__version__,
             "backend": keras.backend.backend(),
-            **{backend: _version(backend) or "not installed" for backend in _backend.BACKENDS},
+            **{backend: _version_of_backend(backend) for backend in _backend.BACKENDS},
         },
         "computing": {"device": device(), "dtype policy": keras.config.dtype_policy().name, **_precision_and_threads()},
         "extras": {name: _extra(name, modules) for name, modules in EXTRAS.items()},
@@ -47,11 +47,13 @@ def examine() -> dict[str, dict[str, Any]]:
     }
 
 
-def _version(package: str) -> str | None:
+def _version_of_backend(backend: str) -> str:
+    if backend not in _backend.installed_backends():
+        return "not installed"
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        return importlib.metadata.version(backend)
+    except importlib.metadata.PackageNotFoundError:  # tensorflow-cpu, say
+        return "installed"
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> str:
@@ -74,6 +76,8 @@ def _precision_and_threads() -> dict[str, Any]:
         asked = getattr(jax.config, "jax_default_matmul_precision", None) or "default"
         tf32 = asked in ("default", "tensorfloat32") and jax.default_backend() != "cpu"
         return {"matrix products": _with_tf32(asked, tf32), "threads": cores}
+    if backend != "tensorflow":
+        return {"matrix products": "full float32", "threads": cores}
     import tensorflow as tf
 
     tf32 = tf.config.experimental.tensor_float_32_execution_enabled() and bool(tf.config.list_physical_devices("GPU"))

@@ -112,6 +112,7 @@ def test_fit_sees_each_epochs_batches_in_order():
     ("arguments", "complaint"),
     [
         ({"labels": np.zeros(2)}, "3 images and 2 labels"),
+        ({"images": np.zeros((3, 2, 2, 1), "float32")}, "uint8.*float32"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": 2**31}, "below 2"),
@@ -121,6 +122,12 @@ def test_fit_sees_each_epochs_batches_in_order():
 def test_what_cannot_be_batched_is_refused(arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
         Batches(**{"images": np.zeros((3, 2, 2, 1), "uint8"), "labels": np.zeros(3), **arguments})
+
+
+def test_labels_as_rows_with_a_one():
+    _, rows = Batches(np.zeros((3, 1, 1, 1), "uint8"), [2, 0, 1], shuffle=False, one_hot=4)[0]
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, [[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0]])
 
 
 def test_an_index_outside_is_refused():

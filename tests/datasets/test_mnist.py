@@ -130,6 +130,20 @@ def test_the_environment_variable_says_where(tmp_path, arrays, monkeypatch):
     assert_holds(datasets.load("mnist"), arrays)
 
 
+def test_one_file_for_all_is_not_taken_for_another_dataset(tmp_path, arrays, monkeypatch):
+    def offline(*arguments, **keywords):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", offline)
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    write_idx(tmp_path / "files", arrays)  # no name of their own: MNIST's
+    for path in (tmp_path / "mnist.npz", tmp_path / "files"):
+        monkeypatch.setenv("KERAS_VIT_EDU_DATA", str(path))
+        assert_holds(datasets.load("mnist"), arrays)
+        with pytest.raises(ValueError, match="does not hold it, and Keras could not download it"):
+            datasets.load("fashion-mnist")
+
+
 def test_a_path_goes_before_the_environment_variable(tmp_path, arrays, monkeypatch):
     other = {**arrays, "y_test": 9 - arrays["y_test"]}
     np.savez(tmp_path / "mnist.npz", **other)

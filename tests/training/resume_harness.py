@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import hashlib
 import io
+import json
 import os
 import random
 import shutil
@@ -97,8 +98,8 @@ class Harness:
             stored.visititems(add)
         return digest.hexdigest()
 
-    def check(self, what: str, run: Path, say=print) -> None:
-        """Go on with an interrupted run to its end and compare."""
+    def check(self, what: str, run: Path, say=print) -> bool:
+        """Go on with an interrupted run to its end; whether it came out as the one that nothing interrupted."""
         self.interruptions += 1
         try:
             self.finish(run)
@@ -110,27 +111,38 @@ class Harness:
             self.lost.append(what)
         say(f"{self.interruptions:3}  {what:48} {'same weights' if same else 'LOST'}")
         shutil.rmtree(run)
+        return same
 
     # The three ways to interrupt. -------------------------------------------------------------------------------------
 
-    def interrupt_at_random(self, number: signal.Signals, seed: int) -> str:
-        """Send a signal at a random moment; returns what was done."""
-        run = self.folder / f"{number.name}-{seed}"
-        process = self.start(run)
-        delay = random.Random(seed).uniform(0.3, 1.0) * self.seconds
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(delay)
-        process.send_signal(number)
-        process.communicate()
-        checkpoints = len(list((run / "checkpoint").glob("*.safetensors"))) if run.is_dir() else 0
-        run.mkdir(exist_ok=True)
-        if process.returncode == 0:  # it was faster than the signal
+    def interrupt_at_random(self, number: signal.Signals, seed: int) -> tuple[str, Path]:
+        """Send a signal at a random moment between the first checkpoint and the end; what was done, and the run."""
+        for attempt in range(20):
+            run = self.folder / f"{number.name}-{seed}-{attempt}"
+            began = time.monotonic()
+            process = self.start(run)
+            while process.poll() is None and not self.checkpoints(run):
+                time.sleep(0.001)
+            delay = random.Random(f"{seed} {attempt}").uniform(0, 0.3) * self.seconds
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(delay)
+            process.send_signal(number)
+            process.communicate()
+            if self.status(run) != "finished":  # else it came to its end before the signal
+                kept = ", ".join(name[6:11] for name in self.checkpoints(run))
+                return f"{number.name} after {time.monotonic() - began:.2f} s, checkpoints {kept}", run
             shutil.rmtree(run)
-            run.mkdir()
-            return f"{number.name}: too late, counted as a fresh run", run
-        return f"{number.name} after {delay:.1f} s, {checkpoints} checkpoints kept", run
+        raise RuntimeError("no signal came in time in 20 attempts")
 
-    def kill_in_a_write(self, seed: int):
+    def status(self, run: Path) -> str:
+        """What `run.json` says."""
+        return json.loads((run / "run.json").read_text())["status"]
+
+    def checkpoints(self, run: Path) -> list[str]:
+        """The names of the checkpoints that are there, the oldest first."""
+        return sorted(file.name for file in (run / "checkpoint").glob("*.safetensors"))
+
+    def kill_in_a_write(self, seed: int) -> tuple[str, Path]:
         """SIGKILL while a checkpoint is being written."""
         for attempt in range(50):
             run = self.folder / f"write-{seed}-{attempt}"
@@ -153,7 +165,7 @@ class Harness:
             shutil.rmtree(run)
         raise RuntimeError("no signal came during a write in 50 attempts")
 
-    def fill_the_disk(self, seed: int):
+    def fill_the_disk(self, seed: int) -> tuple[str, Path]:
         """A disk with room for some checkpoints only; then there is room again."""
         disk = self.folder / f"disk-{seed}"
         disk.mkdir()

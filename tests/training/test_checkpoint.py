@@ -110,6 +110,7 @@ def test_its_history_is_the_same_and_its_sessions_are_told(tmp_path, small, unin
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "finished"
     assert [session["epochs_done"] for session in record["sessions"]] == [0, 2]
+    assert [session["backend"] for session in record["sessions"]] == [keras.backend.backend()] * 2
 
 
 def test_a_run_interrupted_after_its_last_epoch_only_has_the_end_to_do(tmp_path, small, uninterrupted, monkeypatch):
@@ -118,6 +119,21 @@ def test_a_run_interrupted_after_its_last_epoch_only_has_the_end_to_do(tmp_path,
     go(tmp_path / "run", small, stop_at=99, model=model)
     assert not (tmp_path / "run" / "model.keras").exists()
     assert_same(go(tmp_path / "run", small), uninterrupted[0])
+
+
+def test_a_full_disk_is_what_is_told_even_if_telling_fails(tmp_path, small, monkeypatch):
+    with training.RunFolder(tmp_path / "run") as run:
+
+        def full(*arguments, **keywords):
+            monkeypatch.setattr(run, "update", full_for_run_json)
+            raise OSError(28, "No space left on device: checkpoint")
+
+        def full_for_run_json(**entries):
+            raise OSError(28, "No space left on device: run.json")
+
+        monkeypatch.setattr(sys.modules["keras_vit_edu.training.train"], "save_checkpoint", full)
+        with pytest.raises(OSError, match="checkpoint"):
+            training.train(new_model(), small, run, RECIPE, Console(quiet=True))
 
 
 def interrupt_the_final(evaluate):
@@ -142,6 +158,8 @@ def damage(file, how):
         data = data[: len(data) // 2]
     elif how == "empty":
         data = b""
+    elif how == "another history":
+        data = data.replace(b"1.0", b"1.5")
     elif how == "a flipped bit":
         data[-5] ^= 1
     else:
@@ -149,7 +167,7 @@ def damage(file, how):
     file.write_bytes(data)
 
 
-@pytest.mark.parametrize("how", ["empty", "truncated", "a flipped bit", "a broken header"])
+@pytest.mark.parametrize("how", ["empty", "truncated", "a flipped bit", "a broken header", "another history"])
 def test_damage_is_noticed(tmp_path, how):
     model = compiled(new_model())
     for epoch in (1, 2):

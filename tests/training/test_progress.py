@@ -26,6 +26,19 @@ def test_a_plain_line_an_epoch_where_there_is_no_terminal():
     assert not lines[2].endswith("left")
 
 
+def test_the_time_left_of_a_run_that_is_gone_on_with(monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr("keras_vit_edu.training.progress.time.monotonic", lambda: next(clock))
+    text = io.StringIO()
+    display = ProgressDisplay(10, 2, Console(file=text, width=200, force_terminal=False))
+    display.on_train_begin()  # at 0
+    display.on_epoch_begin(7)  # at 1
+    display.on_train_batch_end(0, {})
+    display.on_train_batch_end(1, {})
+    display.on_epoch_end(7, {})  # at 2, and the time left is asked for at 3: 2 steps in 3 s, 4 of 6 steps left
+    assert text.getvalue() == "epoch  8/10     1.0 s    0:06 left\n"
+
+
 def test_a_bar_on_a_terminal():
     text = shown(force_terminal=True)
     assert "\x1b[" in text

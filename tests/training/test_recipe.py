@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.training import Recipe, load_recipe
 
 
@@ -151,6 +152,30 @@ def test_each_optimizer_takes_what_the_recipe_says(name):
     assert optimizer.global_clipnorm == 2.0
     assert optimizer.ema_momentum == 0.5
     assert optimizer.built
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lion"])
+def test_without_weight_decay_nothing_decays(name):
+    model, _ = small_model()
+    before = model.get_weights()
+    optimizer = Recipe(optimizer=name, weight_decay=0).build_optimizer(model, 10)
+    optimizer.apply([keras.ops.zeros(variable.shape) for variable in model.trainable_variables])
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_name_of_the_model_exempts_nothing():
+    keras.utils.set_random_seed(0)
+    model = ViTClassifier(num_layers=1, head="mean", head_units=(), name="normal")
+    exempt = {v.path for v in Recipe(no_weight_decay=["norm"]).exempt_from_decay(model)}
+    assert exempt == {v.path for v in model.trainable_variables if "norm/" in v.path}
+    assert len(exempt) == 6  # gamma and beta of three normalisations
+
+
+def test_an_exemption_that_exempts_nothing_is_a_mistake():
+    model, _ = small_model()
+    with pytest.raises(ValueError, match=r"names 'biass', and no variable of .* is called so"):
+        Recipe(no_weight_decay=["bias", "biass"]).build_optimizer(model, 10)
 
 
 def test_exempt_weights_do_not_decay():

@@ -39,12 +39,33 @@ def test_a_finished_run_is_kept_unless_told(tmp_path):
     with RunFolder(tmp_path / "run") as run:
         run.update(status="finished")
         (run / "notes.txt").write_text("mine")
+        (run / "evaluate.json").write_text("{}")
         (run / "checkpoint").mkdir()
         (run / "checkpoint" / "epoch-00001.safetensors").write_text("")
     with pytest.raises(ValueError, match=r"holds a finished run.*--run.*--overwrite"):
         RunFolder(tmp_path / "run")
     RunFolder(tmp_path / "run", overwrite=True)
     assert sorted(os.listdir(tmp_path / "run")) == [".lock", "notes.txt"]
+
+
+def test_the_lock_is_let_go_of_when_a_folder_is_refused(tmp_path):
+    with RunFolder(tmp_path) as run:
+        run.update(status="finished")
+    with pytest.raises(ValueError, match="finished run") as kept:
+        RunFolder(tmp_path)
+    RunFolder(tmp_path, overwrite=True).close()  # while `kept` still holds what the first one left
+    assert kept
+
+
+@pytest.mark.parametrize("left", ["run.json.new", "history.csv", "checkpoint"])
+def test_what_a_killed_beginning_or_overwriting_left_is_no_obstacle(tmp_path, left):
+    if left == "checkpoint":
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "epoch-00001.safetensors").write_text("old")
+    else:
+        (tmp_path / left).write_text("")
+    RunFolder(tmp_path).close()
+    assert os.listdir(tmp_path) == [".lock"]
 
 
 def test_a_run_that_was_begun_is_gone_on_with_if_it_is_the_same(tmp_path):

@@ -70,7 +70,7 @@ def test_run_json_says_what_ran_and_how_well(finished, small):
     assert written["status"] == "finished"
     assert written["backend"] == keras.backend.backend()
     assert written["versions"]["keras"] == keras.__version__
-    assert written["configuration"]["recipe"]["seed"] == 0
+    assert written["seed"] == written["recipe"]["seed"] == written["configuration"]["recipe"]["seed"] == 0
     assert written["configuration"]["recipe"]["epochs"] == written["epochs_done"] == 3
     assert written["parameters"] == model.count_params()
     assert written["images"] == {"train": 360, "validation": 40, "test": 100}
@@ -158,6 +158,17 @@ def test_run_json_says_running_while_it_runs(tmp_path, small):
 
     trained(tmp_path / "run", small, epochs=1, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=look)])
     assert seen == ["running"]
+
+
+def test_a_run_goes_on_though_graphviz_fails(tmp_path, small, monkeypatch):
+    dot = tmp_path / "bin" / "dot"
+    dot.parent.mkdir()
+    dot.write_text("#!/bin/sh\ncase $1 in -V) exit 0;; esac\nexit 1\n")  # there, but without what it needs to draw
+    dot.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{dot.parent}:/bin:/usr/bin")
+    _, record = trained(tmp_path / "run", small, epochs=1)
+    assert record["status"] == "finished"
+    assert not (tmp_path / "run" / "model.png").exists()
 
 
 def test_a_run_goes_on_without_graphviz(tmp_path, small, monkeypatch):

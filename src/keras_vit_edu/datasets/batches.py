@@ -52,6 +52,8 @@ class Batches(keras.utils.PyDataset):
             raise ValueError(
                 f"There must be images, and one label each. Received: {len(images)} images and {len(labels)} labels"
             )
+        if images.dtype != np.uint8:
+            raise ValueError(f"Images must be uint8, 0 to 255. Received: images of dtype {images.dtype}")
         checked_seed = random.check_seed(seed)
         if checked_seed is None:
             raise ValueError("`seed` must be an int. Received: seed=None")

@@ -33,6 +33,10 @@ IDX_FILES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
+# What NumPy, zipfile and zlib raise over files that are damaged, encrypted, or say that they hold terabytes.
+UNREADABLE = (
+    OSError, EOFError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 RECIPE = (
     "Give the path of an npz file (with the arrays x_train, y_train, x_test, y_test) or of a folder with the four IDX "
     f"files, with --data PATH or in {ENVIRONMENT_VARIABLE}; or take the bundled `mnist-sample`."
@@ -70,7 +74,8 @@ def load(name: str = "mnist-sample", path: str | Path | None = None) -> ImageDat
         name: `"mnist-sample"` (bundled: 10,000 + 2,000 images of MNIST, each class with its share), `"mnist"` or
             `"fashion-mnist"` (60,000 + 10,000 each).
         path: of an npz file, or of a folder that holds one of that name or the four IDX files (gzipped or not). None
-            to look into the path in `KERAS_VIT_EDU_DATA`, then to let Keras download. Not for the bundled sample.
+            to look into the path in `KERAS_VIT_EDU_DATA` (which may hold several datasets, so that Fashion-MNIST must
+            be in a file or folder of its name), then to let Keras download. Not for the bundled sample.
 
     Returns:
         An `ImageDataset`.
@@ -99,7 +104,7 @@ def load(name: str = "mnist-sample", path: str | Path | None = None) -> ImageDat
         return _read(name, found)
     from_environment = os.environ.get(ENVIRONMENT_VARIABLE)
     if from_environment:
-        found = _find(name, Path(from_environment))
+        found = _find_beside_others(name, Path(from_environment))
         if found is not None:
             return _read(name, found)
     return _download(name, from_environment)
@@ -110,7 +115,7 @@ def locate(name: str) -> str | None:
     if name == "mnist-sample":
         return "the package"
     from_environment = os.environ.get(ENVIRONMENT_VARIABLE)
-    found = _find(name, Path(from_environment)) if from_environment else None
+    found = _find_beside_others(name, Path(from_environment)) if from_environment else None
     cached = _backend.keras_home() / "datasets"
     for place in (found, cached / "mnist.npz" if name == "mnist" else cached / name):
         if place is not None and place.exists():
@@ -142,16 +147,28 @@ def split(dataset: ImageDataset, validation_split: float = 0.1) -> tuple[tuple, 
 
 
 def _find(name: str, path: Path) -> Path | None:
-    """The npz file, or the folder of IDX files, at `path`; None if there is neither."""
+    """The npz file, or the folder of IDX files, that is meant by the `path` given for this dataset; None if none is."""
     if path.is_file():
         return path
-    for file_name in (f"{name}.npz", f"{name.replace('-', '_')}.npz"):
-        if (path / file_name).is_file():
-            return path / file_name
-    for folder in (path / name, path / name.replace("-", "_"), path):
-        if any(_idx_file(folder, array) for array in ARRAYS):
+    return _find_beside_others(name, path) or (path if _has_idx_files(path) else None)
+
+
+def _find_beside_others(name: str, path: Path) -> Path | None:
+    """The same where the path may hold several datasets: files of no name of their own are MNIST's."""
+    names = (name, name.replace("-", "_"))
+    if path.is_file():
+        return path if path.stem in names else None
+    for npz in (path / f"{own}.npz" for own in names):
+        if npz.is_file():
+            return npz
+    for folder in (path / own for own in names):
+        if _has_idx_files(folder):
             return folder
-    return None
+    return path if name == "mnist" and _has_idx_files(path) else None
+
+
+def _has_idx_files(folder: Path) -> bool:
+    return any(_idx_file(folder, array) for array in ARRAYS)
 
 
 def _read(name: str, path: Path) -> ImageDataset:
@@ -166,7 +183,7 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
             if missing:
                 raise ValueError(f"it holds {', '.join(arrays) or 'nothing'}, but no {', '.join(missing)}")
             return {array: arrays[array] for array in ARRAYS}
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{file} cannot be read as an npz file: {_npz_complaint(error)}. {RECIPE}") from None
 
 

@@ -82,8 +82,8 @@ def save_checkpoint(folder: Path, model: keras.Model, epochs_done: int, history:
         "format_version": str(FORMAT_VERSION),
         "epochs_done": str(epochs_done),
         "history": json.dumps(history),
-        "sha256": _checksum(arrays),
     }
+    header["sha256"] = _checksum(header, arrays)
     file = folder / f"epoch-{epochs_done:05}.safetensors"
     write_atomically(file, safetensors.numpy.save(arrays, metadata=header))
     for old in _files(folder)[KEPT:]:
@@ -160,8 +160,8 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     try:
         with safetensors.safe_open(file, framework="numpy") as stored:
             header = stored.metadata() or {}
-            version = int(header.get("format_version", 0))
-            if version > FORMAT_VERSION:
+            version = header.get("format_version", "")
+            if version.isdecimal() and int(version) > FORMAT_VERSION:
                 raise RunFolderError(
                     f"{file} is a checkpoint of format {version}; this version of keras_vit_edu reads up to "
                     f"{FORMAT_VERSION}. Update it to go on with this run."
@@ -169,13 +169,13 @@ def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, safetensors.SafetensorError) as error:
         raise _Damaged(error) from None
-    if header.get("sha256") != _checksum(arrays):
+    if header.pop("sha256", None) != _checksum(header, arrays):
         raise _Damaged("its checksum is wrong")
     return header, arrays
 
 
-def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def _checksum(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(name.encode())
         digest.update(arrays[name].tobytes())

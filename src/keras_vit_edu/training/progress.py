@@ -21,7 +21,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         super().__init__()
         self.epochs = epochs
         self.steps = steps
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, markup=False)
         self.progress: Progress | None = None
         if self.console.is_terminal or self.console.is_jupyter:
             self.progress = Progress(
@@ -36,12 +36,14 @@ class ProgressDisplay(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self._began = time.monotonic()
         self._steps_done = 0
+        self._first_epoch: int | None = None  # not 0 where a run is gone on with
         if self.progress is not None:
             self.progress.start()
             self._task = self.progress.add_task("", total=self.steps, numbers="")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
+        if self._first_epoch is None:
+            self._first_epoch = epoch
         self._epoch_began = time.monotonic()
         if self.progress is not None:
             self.progress.reset(self._task, description=f"epoch {epoch + 1}/{self.epochs}", numbers="")
@@ -68,7 +70,8 @@ class ProgressDisplay(keras.callbacks.Callback):
             self.progress.stop()
 
     def _time_left(self) -> str:
-        seconds = (time.monotonic() - self._began) / self._steps_done * (self.epochs * self.steps - self._steps_done)
+        steps_left = (self.epochs - (self._first_epoch or 0)) * self.steps - self._steps_done
+        seconds = (time.monotonic() - self._began) / self._steps_done * steps_left
         minutes, seconds = divmod(round(seconds), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"

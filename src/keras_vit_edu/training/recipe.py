@@ -35,8 +35,8 @@ class Recipe:
         warmup_epochs: how long the rate climbs from 0 first, evenly; 0 or more, less than `epochs`.
         final_learning_rate: where the schedule ends, 0 to `learning_rate`.
         weight_decay: decoupled (Loshchilov and Hutter 2019), 0 or more.
-        no_weight_decay: variables whose path contains one of these are exempt from weight decay, such as
-            `("bias", "norm", "position_embedding", "prefix_tokens")`.
+        no_weight_decay: variables whose path inside the model contains one of these are exempt from weight decay, such
+            as `("bias", "norm", "position_embedding")`. One that no variable contains is an error.
         label_smoothing: share of the target spread over all classes, in [0, 1) (Szegedy et al. 2016).
         clip_norm: longest gradient, all weights taken together; None for no clipping.
         ema: momentum of an exponential moving average of the weights, in (0, 1): the average is what is validated,
@@ -142,14 +142,25 @@ class Recipe:
             options |= {"momentum": 0.9, "nesterov": True}
         if self.ema is not None:
             options |= {"use_ema": True, "ema_momentum": self.ema}
-        optimizer = OPTIMIZERS[self.optimizer](
-            weight_decay=self.weight_decay or None, global_clipnorm=self.clip_norm, **options
-        )
+        # AdamW wants a number, the others take 0 for "decay by nothing, at a cost".
+        weight_decay = self.weight_decay if self.optimizer == "adamw" else self.weight_decay or None
+        optimizer = OPTIMIZERS[self.optimizer](weight_decay=weight_decay, global_clipnorm=self.clip_norm, **options)
         if self.weight_decay and self.no_weight_decay:
-            exempt = [v for v in model.trainable_variables if any(part in v.path for part in self.no_weight_decay)]
-            optimizer.exclude_from_weight_decay(var_list=exempt)
+            optimizer.exclude_from_weight_decay(var_list=self.exempt_from_decay(model))
         optimizer.build(model.trainable_variables)
         return optimizer
+
+    def exempt_from_decay(self, model: keras.Model) -> list[keras.Variable]:
+        """The variables that `no_weight_decay` exempts; a `ValueError` if one of its parts exempts none."""
+        # The name of the model itself, which Keras puts first, is no part of what a variable is called.
+        paths = {v.path.removeprefix(f"{model.name}/"): v for v in model.trainable_variables}
+        for part in self.no_weight_decay:
+            if not any(part in path for path in paths):
+                raise ValueError(
+                    f"The recipe's `no_weight_decay` names {part!r}, and no variable of {model.name} is called so; "
+                    f"they are called {', '.join(list(paths)[:4])}..."
+                )
+        return [v for path, v in paths.items() if any(part in path for part in self.no_weight_decay)]
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -16,12 +17,14 @@ import keras
 
 from keras_vit_edu.training.checkpoint import RunFolderError, write_atomically
 
-# What a run may leave in its folder. `overwrite` removes these and nothing else.
+# What a run and its evaluation may leave in the folder. `overwrite` removes these and nothing else.
 FILES = (
-    "run.json", "history.csv", "accuracy.png", "loss.png", "summary.txt", "model.png", "model.keras",
+    "history.csv", "accuracy.png", "loss.png", "summary.txt", "model.png", "model.keras", "evaluate.json",
+    "confusion.png", "mistakes.png", "run.json",
 )  # fmt: skip
 CHECKPOINTS = "checkpoint"
 LOCK = ".lock"
+OURS = {*FILES, *(f"{name}.new" for name in FILES), CHECKPOINTS, LOCK}
 
 
 class RunFolder:
@@ -43,22 +46,27 @@ class RunFolder:
     def __init__(self, path: str | Path, overwrite: bool = False) -> None:
         self.path = Path(path)
         self.record: dict[str, Any] = {}
+        self._held: Any = None
         try:
             self._open(overwrite)
         except OSError as error:
+            self.close()
             raise RunFolderError(f"The run folder {self.path} cannot be written: {error.strerror or error}") from None
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self, overwrite: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"The run folder {self.path} is a file.")
         is_run = (self / "run.json").is_file()
-        if self.path.is_dir() and not is_run and any(file.name != LOCK for file in self.path.iterdir()):
+        if self.path.is_dir() and not is_run and any(file.name not in OURS for file in self.path.iterdir()):
             raise RunFolderError(f"{self.path} exists and holds something other than a run; name another --run.")
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
-        if is_run and overwrite:
-            self._clear()
-        elif is_run:
+        if overwrite or not is_run:
+            self._clear()  # without run.json there may be what an interrupted beginning or overwriting left
+        else:
             self.record = self._read_record()
             if self.record.get("status") == "finished":
                 raise RunFolderError(f"{self.path} holds a finished run; name another --run, or give --overwrite.")
@@ -68,16 +76,18 @@ class RunFolder:
             import filelock
         except ImportError:
             raise RunFolderError('Run folders need filelock: pip install "keras-vit-edu[cli]"') from None
-        self._held = filelock.FileLock(self / LOCK)
+        lock = filelock.FileLock(self / LOCK)
         try:
-            self._held.acquire(timeout=0)
+            lock.acquire(timeout=0)
         except filelock.Timeout:
             raise RunFolderError(f"Another process is working in {self.path}.") from None
+        self._held = lock
 
     def _clear(self) -> None:
-        for name in FILES:
-            (self / name).unlink(missing_ok=True)
         shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
+        for name in FILES:  # run.json is the last of them: until then the folder is a run's
+            (self / f"{name}.new").unlink(missing_ok=True)
+            (self / name).unlink(missing_ok=True)
 
     def _read_record(self) -> dict[str, Any]:
         try:
@@ -92,7 +102,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let go of the lock."""
-        self._held.release()
+        if self._held is not None:
+            self._held.release()
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -132,15 +143,16 @@ class RunFolder:
 
     def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
         """Write `history.csv`: a row per epoch, counted from 1."""
-        with open(self / "history.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["epoch", *history])
-            for epoch, row in enumerate(zip(*history.values(), strict=True), start=1):
-                writer.writerow([epoch, *row])
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["epoch", *history])
+        for epoch, row in enumerate(zip(*history.values(), strict=True), start=1):
+            writer.writerow([epoch, *row])
+        write_atomically(self / "history.csv", text.getvalue().encode())
 
     def files(self) -> list[Path]:
         """What the run has written so far."""
-        return [self / name for name in FILES if (self / name).is_file()]
+        return [self / name for name in sorted(FILES) if (self / name).is_file()]
 
 
 def differences(before: Any, now: Any, path: str = "") -> Any:
@@ -189,6 +201,8 @@ def device() -> str:
 
         first = jax.devices()[0]
         return "cpu" if first.platform == "cpu" else f"{first.platform}:{first.id} {first.device_kind}"
+    if backend != "tensorflow":
+        return "cpu"
     import tensorflow as tf
 
     graphics = tf.config.list_physical_devices("GPU")

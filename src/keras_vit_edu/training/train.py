@@ -1,5 +1,6 @@
 """One training run, from a new model to a folder with everything about it."""
 
+import contextlib
 import hashlib
 import math
 import os
@@ -34,8 +35,8 @@ def train(
 
     A run that was interrupted, at whatever moment, is gone on with by the same call on the same folder, and ends with
     the same weights, bit for bit, as one that never was (on the same backend, with the same versions). The model must
-    be made anew for it in the same way: `keras.utils.set_random_seed(recipe.seed)`, then the model, fixes weights and
-    dropout masks; the recipe's seed fixes the order of the batches.
+    be made anew for it in the same way, and with a `name` (else Keras numbers it): `keras.utils.set_random_seed` with
+    the recipe's seed, then the model, fixes weights and dropout masks; the seed also fixes the order of the batches.
 
     Written into the run folder: `run.json` (first, and once more at the end), `summary.txt`, `model.png` (if Graphviz
     is installed), `history.csv` and a checkpoint (after each epoch), `accuracy.png`, `loss.png`, `model.keras`
@@ -58,7 +59,7 @@ def train(
         TrainingFailed: if the loss is no longer a finite number; says where.
     """
     recipe = recipe or Recipe()
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, markup=False)
     (x_train, y_train), (x_validation, y_validation) = split(dataset, recipe.validation_split)
     one_hot = len(dataset.class_names) if recipe.label_smoothing else None
     training = Batches(x_train, y_train, recipe.batch_size, seed=recipe.seed, one_hot=one_hot)
@@ -71,6 +72,8 @@ def train(
     run.update(
         status="running",
         **environment(),
+        seed=recipe.seed,
+        recipe=recipe.to_json(),
         parameters=model.count_params(),
         images={"train": len(x_train), "validation": len(x_validation), "test": len(dataset.x_test)},
         source=dataset.source,
@@ -81,38 +84,23 @@ def train(
     _compile(model, recipe, len(training))
     found = load_newest(run / CHECKPOINTS, model, console.print)
     history = History(run, found.history if found else {})
-    run.update(sessions=[*run.record.get("sessions", []), {"started": now(), "epochs_done": history.epochs_done}])
+    session = {"started": now(), "epochs_done": history.epochs_done, **environment()}
+    run.update(sessions=[*run.record.get("sessions", []), session])
     if found:
         console.print(f"going on after epoch {found.epochs_done} ({found.file})")
     checkpoints = KeepCheckpoints(run / CHECKPOINTS, history)
     display = ProgressDisplay(recipe.epochs, len(training), console)
     try:
-        model.fit(
-            training,
-            validation_data=validation,
-            epochs=recipe.epochs,
-            initial_epoch=history.epochs_done,
-            shuffle=False,  # `Batches` has its own order
-            verbose=0,
-            callbacks=[
-                training.follow_epochs(),
-                *([ValidateWithAverage()] if recipe.ema else []),
-                StopIfNotFinite(),
-                history,
-                checkpoints,
-                display,
-                *callbacks,
-            ],
-        )
+        measured = _fit_and_test(model, training, validation, test, recipe, history, checkpoints, display, callbacks)
+        _draw_curves(history, measured, run, console)
+        save_uncompiled(model, run / "model.keras")
     except BaseException as error:
         display.close()
         status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
-        run.update(status=status, stopped=now(), reason=str(error), epochs_done=history.epochs_done)
+        with contextlib.suppress(OSError):  # a full disk must not hide what filled it
+            run.update(status=status, stopped=now(), reason=str(error), epochs_done=checkpoints.epochs_done)
         raise
 
-    measured = model.evaluate(test, verbose=0, return_dict=True)
-    _draw_curves(history, measured, run, console)
-    save_uncompiled(model, run / "model.keras")
     seconds = sum(history.values["seconds"])
     run.update(
         status="finished",
@@ -129,6 +117,38 @@ def train(
         },
     )
     return run.record
+
+
+def _fit_and_test(
+    model: keras.Model,
+    training: Batches,
+    validation: Batches,
+    test: Batches,
+    recipe: Recipe,
+    history: "History",
+    checkpoints: "KeepCheckpoints",
+    display: ProgressDisplay,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> dict[str, float]:
+    """Go through the epochs that are left; loss and accuracy on the test set."""
+    model.fit(
+        training,
+        validation_data=validation,
+        epochs=recipe.epochs,
+        initial_epoch=history.epochs_done,
+        shuffle=False,  # `Batches` has its own order
+        verbose=0,
+        callbacks=[
+            training.follow_epochs(),
+            *([ValidateWithAverage()] if recipe.ema else []),
+            StopIfNotFinite(),
+            history,
+            checkpoints,
+            display,
+            *callbacks,
+        ],
+    )
+    return model.evaluate(test, verbose=0, return_dict=True)
 
 
 def _compile(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
@@ -186,6 +206,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
         super().__init__()
         self.folder = folder
         self.history = history
+        self.epochs_done = history.epochs_done  # as the newest checkpoint has it
         self._seconds: list[float] = []
 
     @property
@@ -196,6 +217,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         began = time.monotonic()
         save_checkpoint(self.folder, self.model, epoch + 1, self.history.values)
+        self.epochs_done = epoch + 1
         self._seconds.append(time.monotonic() - began)
 
 
@@ -238,7 +260,7 @@ def describe(model: keras.Model, run: RunFolder, console: Console) -> None:
     (run / "summary.txt").write_text(summary(model), encoding="utf-8")
     try:
         keras.utils.plot_model(model, to_file=run / "model.png", show_shapes=True, expand_nested=True, dpi=96)
-    except (ImportError, OSError) as error:  # no pydot; no Graphviz; a Graphviz that fails
+    except (ImportError, OSError, AssertionError) as error:  # no pydot; no Graphviz; a Graphviz that fails
         run.update(notes=[f"no model.png: {error}"])
     if not (run / "model.png").is_file():
         console.print(
