@@ -36,7 +36,8 @@ class ViTBackbone(keras.Model):
         frozen_layers: names of layers, of those in `layers`, that do not train. It is how `backbone.get_layer(name)
             .trainable = False` survives saving.
         dtype: a dtype policy, such as `"mixed_bfloat16"`; None for Keras's global one.
-        name: of the model.
+        name: of the model. Two models inside of one want two names: Keras on torch finds a weight by its path, which
+            begins with the name.
         trainable: False to freeze all of it.
 
     There is no `seed`: `keras.utils.set_random_seed` before the constructor fixes weights and dropout masks, to the
