@@ -5,11 +5,13 @@ import numbers
 import operator
 from typing import Any
 
+import numpy as np
+
 
 def positive_int(name: str, value: Any, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`; bools and floats are refused."""
     try:
-        if isinstance(value, bool):
+        if isinstance(value, (bool, np.bool_)):  # NumPy 1 lets `np.True_` pass for an index
             raise TypeError
         value_as_int = operator.index(value)
     except TypeError:
