@@ -1,4 +1,5 @@
 import hashlib
+import threading
 
 import keras
 import numpy as np
@@ -53,6 +54,41 @@ def test_a_batch_is_the_same_however_often_and_in_whatever_order_it_is_asked_for
     batches = numbered(100, batch_size=32)
     first = [batches[index][1].tolist() for index in range(4)]
     assert [batches[index][1].tolist() for index in (3, 1, 2, 0)] == [first[3], first[1], first[2], first[0]]
+
+
+class Watched(Batches):
+    """Notes which thread prepares which batch."""
+
+    def __init__(self, *arguments, **kwargs):
+        self.prepared = []
+        self.second_batch_is_there = threading.Event()
+        super().__init__(*arguments, **kwargs)
+
+    def _prepare(self, order, index):
+        batch = super()._prepare(order, index)
+        self.prepared.append((index, threading.current_thread()))
+        if index == 1:
+            self.second_batch_is_there.set()
+        return batch
+
+
+def test_the_next_batch_is_prepared_ahead_by_another_thread_and_once():
+    batches = Watched(np.zeros((6, 1, 1, 1), "uint8"), np.arange(6), batch_size=2)
+    batches[0]
+    assert batches.second_batch_is_there.wait(60)  # nobody has asked for it
+    batches[1]
+    batches[2]
+    assert [index for index, _ in batches.prepared] == [0, 1, 2]
+    threads = [thread for _, thread in batches.prepared]
+    assert threads[0] is threading.main_thread()
+    assert threads[1] is threads[2] is not threads[0]
+
+
+def test_a_batch_prepared_ahead_is_not_given_out_in_another_epoch():
+    batches, fresh = numbered(100, batch_size=32), numbered(100, batch_size=32)
+    batches[0]
+    batches.epoch = fresh.epoch = 1
+    assert batches[1][1].tolist() == fresh[1][1].tolist()
 
 
 def test_the_order_is_this_one_on_every_backend_and_with_every_numpy():

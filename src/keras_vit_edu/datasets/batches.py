@@ -1,6 +1,7 @@
 """Batches whose order is the same on every backend."""
 
 import math
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -16,6 +17,9 @@ class Batches(keras.utils.PyDataset):
     (`fit` would shuffle the batches once more, differently on each backend), and set `epoch` as each epoch begins, with
     the callback `Batches.follow_epochs()`: `fit` asks for batches ahead of time and repeatedly, so the epoch cannot be
     counted from here.
+
+    Whoever asks for a batch has the next one prepared by another thread meanwhile, so it is ready when the training
+    step is over. (Keras's own `workers` would run ahead of the callback, into an epoch whose order is not set yet.)
 
     Args:
         images: uint8 `(n, H, W, C)`.
@@ -65,6 +69,8 @@ class Batches(keras.utils.PyDataset):
         self.shuffle = shuffle
         self.seed = checked_seed
         self.epoch = 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+        self._ahead: tuple[tuple[int, int], Future] | None = None  # ((epoch, index), the batch to be)
 
     @property
     def epoch(self) -> int:
@@ -83,7 +89,17 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if not 0 <= index < len(self):
             raise IndexError(f"There are {len(self)} batches. Received: index={index}")
-        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == (self.epoch, index):
+            batch = ahead[1].result()
+        else:
+            batch = self._prepare(self._order, index)
+        if index + 1 < len(self):
+            self._ahead = ((self.epoch, index + 1), self._thread.submit(self._prepare, self._order, index + 1))
+        return batch
+
+    def _prepare(self, order: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         return self.images[chosen].astype("float32") / np.float32(255), self.labels[chosen]
 
     def follow_epochs(self) -> keras.callbacks.Callback:
