@@ -6,28 +6,31 @@ from typing import Any
 import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 
 
 class ProgressDisplay(keras.callbacks.Callback):
-    """Shows epoch, step, loss, accuracy and the time left: a bar on a terminal or in a notebook, else a line an epoch.
+    """Shows epoch, step, rate, loss, accuracy and time left: a bar on a terminal or in a notebook, else a line each.
 
     Args:
         epochs: how many epochs the run has.
         steps: how many steps an epoch has.
+        batch_size: how many images a step has, for the rate.
         console: where to; None for the standard output.
     """
 
-    def __init__(self, epochs: int, steps: int, console: Console | None = None) -> None:
+    def __init__(self, epochs: int, steps: int, batch_size: int, console: Console | None = None) -> None:
         super().__init__()
         self.epochs = epochs
         self.steps = steps
+        self.batch_size = batch_size
         self.console = console or Console(highlight=False, markup=False)
         self.progress: Progress | None = None
         if self.console.is_terminal or self.console.is_jupyter:
             self.progress = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
+                BarColumn(bar_width=24 if self.console.width > 96 else 6),
+                MofNCompleteColumn(table_column=Column(min_width=2 * len(str(steps)) + 1)),
                 TextColumn("{task.fields[numbers]}"),
                 console=self.console,
                 transient=True,
@@ -50,15 +53,17 @@ class ProgressDisplay(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._steps_done += 1
+        self._rate = (batch + 1) * self.batch_size / (time.monotonic() - self._epoch_began)
         if self.progress is not None:
-            self.progress.update(self._task, completed=batch + 1, numbers=f"{_numbers(logs)}  {self._time_left()}")
+            numbers = f"{self._rate:5.0f} img/s  {_numbers(logs)}  {self._time_left()}"
+            self.progress.update(self._task, completed=batch + 1, numbers=numbers)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         seconds = time.monotonic() - self._epoch_began
         last = epoch + 1 == self.epochs
         self.console.print(
-            f"epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}  {seconds:6.1f} s  {_numbers(logs)}"
-            + ("" if last else f"  {self._time_left()}")
+            f"epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}  {seconds:6.1f} s  {self._rate:5.0f} img/s"
+            f"  {_numbers(logs)}" + ("" if last else f"  {self._time_left()}")
         )
 
     def on_train_end(self, logs: Any = None) -> None:

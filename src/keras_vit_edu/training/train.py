@@ -89,7 +89,7 @@ def train(
     if found:
         console.print(f"going on after epoch {found.epochs_done} ({found.file})")
     checkpoints = KeepCheckpoints(run / CHECKPOINTS, history)
-    display = ProgressDisplay(recipe.epochs, len(training), console)
+    display = ProgressDisplay(recipe.epochs, len(training), recipe.batch_size, console)
     try:
         measured = _fit_and_test(model, training, validation, test, recipe, history, checkpoints, display, callbacks)
         _draw_curves(history, measured, run, console)
