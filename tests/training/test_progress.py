@@ -49,3 +49,10 @@ def test_a_bar_on_a_terminal():
 
 def test_nothing_when_quiet():
     assert shown(quiet=True) == ""
+
+
+def test_in_a_notebook_a_bar_only_with_ipywidgets(monkeypatch):
+    notebook = Console(file=io.StringIO(), force_jupyter=True)
+    for found, has_bar in ((None, False), (object(), True)):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, found=found: found)
+        assert (ProgressDisplay(3, 4, 2, notebook).progress is not None) == has_bar

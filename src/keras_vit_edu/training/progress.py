@@ -1,5 +1,6 @@
 """What a person sees while a model trains."""
 
+import importlib.util
 import time
 from typing import Any
 
@@ -10,7 +11,9 @@ from rich.table import Column
 
 
 class ProgressDisplay(keras.callbacks.Callback):
-    """Shows epoch, step, rate, loss, accuracy and time left: a bar on a terminal or in a notebook, else a line each.
+    """Shows how a training goes on: epoch, step, rate, loss, accuracy and time left.
+
+    A bar on a terminal, or in a notebook that has ipywidgets; everywhere a line an epoch.
 
     Args:
         epochs: how many epochs the run has.
@@ -26,7 +29,9 @@ class ProgressDisplay(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.console = console or Console(highlight=False, markup=False)
         self.progress: Progress | None = None
-        if self.console.is_terminal or self.console.is_jupyter:
+        # In a notebook rich draws its bar with ipywidgets, and warns where they are missing.
+        can_draw = importlib.util.find_spec("ipywidgets") if self.console.is_jupyter else self.console.is_terminal
+        if can_draw:
             self.progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24 if self.console.width > 96 else 6),
