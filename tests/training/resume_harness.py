@@ -208,6 +208,8 @@ def main() -> int:
     parser.add_argument("--full-disks", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    # A shell starts what is to run in the background with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         harness = Harness(Path(folder))
         harness.prepare()
