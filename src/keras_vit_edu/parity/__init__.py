@@ -1,4 +1,4 @@
-"""Are the numbers the same? Each layer again in float64 NumPy, and the comparison of backends with it and each other."""
+"""Are the numbers the same? Backends compared with each other, and with each layer again in float64 NumPy."""
 
 from keras_vit_edu.parity import oracle
 from keras_vit_edu.parity.derivatives import output_and_gradients

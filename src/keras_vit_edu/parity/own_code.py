@@ -16,7 +16,7 @@ from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance
 from keras_vit_edu.parity.derivatives import output_and_gradients
 from keras_vit_edu.parity.report import Report
 from keras_vit_edu.parity.rows import rows
-from keras_vit_edu.parity.run import run
+from keras_vit_edu.parity.run import run, save_arrays
 
 FORWARD, FILES = "build_fn", "save-load"
 
@@ -205,7 +205,7 @@ class _OwnCode:
     def prepare(self, scene: Scene) -> None:
         """Write the weights that this process has."""
         layer, _ = self.build()
-        np.savez(scene.folder / "weights.npz", **_weights(layer))
+        save_arrays(scene.folder / "weights.npz", _weights(layer))
 
     def run(self, scene: Scene) -> Iterator[Measurement]:
         """Outputs, and gradients if they are asked for."""
@@ -245,8 +245,8 @@ class _OwnCode:
             model = keras.Model(symbolic, layer(*symbolic))
         model.save(scene.folder / "model.keras")
         outputs = {f"output {i}": _to_numpy(x) for i, x in enumerate(keras.tree.flatten(_call(layer, inputs)))}
-        np.savez(scene.folder / "outputs.npz", **outputs)
-        np.savez(scene.folder / "weights.npz", **_weights(model))
+        save_arrays(scene.folder / "outputs.npz", outputs)
+        save_arrays(scene.folder / "weights.npz", _weights(model))
 
     def load(self, scene: Scene) -> Iterator[Measurement]:
         """What comes back from every backend's file."""
@@ -284,8 +284,8 @@ def _give_weights(layer: Any, weights: Mapping[str, np.ndarray], here: str, ther
     for name in sorted(mine.keys() | theirs.keys()):
         if mine.get(name) != theirs.get(name):
             raise ValueError(
-                f"another architecture than on {there}: the weight {name[5:]} has shape {mine.get(name, 'none at all')} "
-                f"on {here} and {theirs.get(name, 'none at all')} on {there}"
+                f"another architecture than on {there}: the weight {name[5:]} has the shape "
+                f"{mine.get(name, '(none at all)')} on {here} and {theirs.get(name, '(none at all)')} on {there}"
             )
     for weight, value in zip(layer.weights, weights.values(), strict=True):
         weight.assign(value)

@@ -167,7 +167,11 @@ def _difference_to_json(found: Difference | None) -> dict[str, Any] | None:
 def _comparison_to_json(comparison: Comparison | None) -> dict[str, Any] | None:
     if comparison is None:
         return None
-    return {"array": comparison.name, "against": comparison.against, **(_difference_to_json(comparison.difference) or {})}
+    return {
+        "array": comparison.name,
+        "against": comparison.against,
+        **(_difference_to_json(comparison.difference) or {}),
+    }
 
 
 def _row_to_json(row: Row) -> dict[str, Any]:
@@ -194,12 +198,15 @@ def _row_to_html(row: Row, backends: Sequence[str]) -> str:
     cells = ""
     for backend in backends:
         cell = row.cells.get(backend, Cell())
-        against = f"{cell.worst.name} against {cell.worst.against}" if cell.worst else cell.error or "nothing to compare"
+        against = (
+            f"{cell.worst.name} against {cell.worst.against}" if cell.worst else cell.error or "nothing to compare"
+        )
         failed = ' class="failed"' if cell.passed is False else ""
         cells += f'<td{failed} title="{html.escape(against)}">{html.escape(_numbers(cell, row))}</td>'
     verdict = "pass" if row.passed else "FAIL"
+    name, what = html.escape(f"{row.check}: {row.row}"), html.escape(row.what)
     return (
-        f'<tr><th scope="row">{html.escape(f"{row.check}: {row.row}")}<small>{html.escape(row.what)}</small></th>{cells}'
+        f'<tr><th scope="row">{name}<small>{what}</small></th>{cells}'
         f'<td>{html.escape(str(row.tolerance))}</td><td class="{verdict.lower()}">{verdict}</td></tr>\n'
     )
 

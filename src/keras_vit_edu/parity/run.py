@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -101,27 +101,33 @@ def _load(file: Path, version: str, suite: str | None) -> Results:
 # Arrays. --------------------------------------------------------------------------------------------------------------
 
 
-def write(file: Path, measurements: Any) -> None:
+def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an npz file."""
+    np.savez(file, **dict[str, Any](arrays))
+
+
+def write(file: Path, measurements: Iterable[Measurement]) -> None:
     """Put measurements into an npz file."""
     arrays = {}
     for measurement in measurements:
         arrays[f"actual/{measurement.row}/{measurement.name}"] = measurement.actual
         if measurement.expected is not None:
             arrays[f"expected/{measurement.row}/{measurement.name}"] = measurement.expected
-    np.savez(file, **arrays)
+    save_arrays(file, arrays)
 
 
 def read(file: Path) -> list[Measurement]:
     """What `write` put there."""
     with np.load(file, allow_pickle=False) as arrays:
-        keys = [key.removeprefix("actual/") for key in arrays if key.startswith("actual/")]
-        return [
-            Measurement(
-                *key.split("/", 1), arrays[f"actual/{key}"],
-                arrays[f"expected/{key}"] if f"expected/{key}" in arrays else None,
-            )
-            for key in keys
-        ]  # fmt: skip
+        actual, expected = (
+            {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+            for prefix in ("actual/", "expected/")
+        )
+    found = []
+    for key, array in actual.items():
+        row, _, name = key.partition("/")
+        found.append(Measurement(row, name, array, expected.get(key)))
+    return found
 
 
 # Processes. -----------------------------------------------------------------------------------------------------------
@@ -192,7 +198,7 @@ class _Worker:
         self.log = results.folder / "log.txt"
 
     def __enter__(self) -> "_Worker":
-        self._log: IO = open(self.log, "wb")  # noqa: SIM115 (closed with the process)
+        self._log: IO = open(self.log, "wb")
         environment = {
             **os.environ,
             "KERAS_BACKEND": self.results.backend,

@@ -18,13 +18,14 @@ from keras_vit_edu.parity import oracle
 from keras_vit_edu.parity.checks import Measurement, Scene, check
 from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance
 from keras_vit_edu.parity.derivatives import output_and_gradients
+from keras_vit_edu.parity.run import save_arrays
 
 LAYER = {"outputs": Tolerance("relative", 2e-6), "gradients": Tolerance("relative", 1e-5)}
 TWO_PATHS = {"outputs": Tolerance("relative", 1e-6), "gradients": Tolerance("relative", 1e-5)}
 LOGITS = Tolerance("relative", 1e-5)
 LOSSES = Tolerance("absolute", 1e-4)
 HALF_PRECISION = {"outputs": Tolerance("relative", 2e-2)}
-NO_DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0}
+NO_DROPOUT: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0}
 
 
 # What several checks need. --------------------------------------------------------------------------------------------
@@ -188,9 +189,7 @@ def attention(scene: Scene) -> Iterator[Measurement]:
         return {"output": output, "scores": scores, "fused": layer(query, value, key, attention_mask=mask)}
 
     def equations(weights: Any, query: Any, value: Any, key: Any) -> dict[str, np.ndarray]:
-        output, scores = oracle.multi_head_attention(
-            weights, query, value, key, num_heads=3, attention_mask=mask
-        )
+        output, scores = oracle.multi_head_attention(weights, query, value, key, num_heads=3, attention_mask=mask)
         return {"output": output, "scores": scores, "fused": output}
 
     yield from by_equations(layer, inputs, call, equations)
@@ -201,7 +200,8 @@ def transformer_block(scene: Scene) -> Iterator[Measurement]:
     """TransformerBlock with one GELU and with two."""
     # Small tokens, so that the epsilon in the norms counts.
     tokens = {"tokens": drawn("tokens", (2, 5, 6), 0.05)}
-    for prefix, arguments in (("", {}), ("two GELUs: ", {"output_activation": "gelu"})):
+    mlps: dict[str, dict[str, Any]] = {"": {}, "two GELUs: ": {"output_activation": "gelu"}}
+    for prefix, arguments in mlps.items():
         layer = TransformerBlock(3, 4, 7, name="transformer_block", **NO_DROPOUT, **arguments)
         layer.build((None, 5, 6))
 
@@ -314,7 +314,7 @@ def _write_model(scene: Scene) -> None:
     training.save_uncompiled(model, scene.folder / "model.keras")
     weights = {f"weights/{i}": to_numpy(weight) for i, weight in enumerate(model.weights)}
     calls = {"logits": to_numpy(model(images)), "training": to_numpy(model(images, training=True))}
-    np.savez(scene.folder / "numbers.npz", **weights, **calls)
+    save_arrays(scene.folder / "numbers.npz", {**weights, **calls})
 
 
 @check("save-load", {"weights": EQUAL_BITS, "logits": LOGITS, "next training call": LOGITS}, prepare=_write_model)
