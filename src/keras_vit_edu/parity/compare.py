@@ -86,7 +86,8 @@ def difference(actual: np.ndarray, expected: np.ndarray, scale: float | None = N
         return Difference(0.0, 0.0, None, equal_bits)
     wide, wide_expected = actual.astype("float64"), expected.astype("float64")
     unequal = wide != wide_expected  # an infinity minus itself would be NaN
-    absolute = float(np.abs(wide[unequal] - wide_expected[unequal]).max(initial=0.0))
+    with np.errstate(over="ignore"):
+        absolute = float(np.abs(wide[unequal] - wide_expected[unequal]).max(initial=0.0))
     scale = largest(expected) if scale is None else scale
     relative = 0.0 if absolute == 0 else absolute / scale if scale else math.inf
     # An infinity where a number should be is infinitely far, however large the largest.

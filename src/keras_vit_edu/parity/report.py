@@ -141,8 +141,13 @@ def _numbers(cell: Cell, row: Row) -> str:
         return found.problem
     if row.tolerance == EQUAL_BITS and found.equal_bits:
         return "equal"
-    ulps = "-" if found.ulps is None else f"{found.ulps:,}"
-    return f"{found.absolute:.1e} / {found.relative:.1e} / {ulps}"
+    return f"{found.absolute:.1e} / {found.relative:.1e} / {_ulps(found.ulps)}"
+
+
+def _ulps(count: int | None) -> str:
+    if count is None:
+        return "-"
+    return f"{count:,}" if count < 1_000_000 else f"{count:.0e}"
 
 
 def _in_words(cell: Cell, row: Row) -> str:
