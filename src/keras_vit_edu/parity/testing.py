@@ -83,8 +83,9 @@ def assert_config_round_trip(cls: type, arguments: Mapping[str, Any]) -> None:
             )
     with _other_settings():
         copy = revived(layer)
-    assert copy.__class__ is cls
-    for name, value in copy.get_config().items():
+        config_of_copy = copy.get_config()
+    assert type(copy) is cls
+    for name, value in config_of_copy.items():
         assert _as_json(value) == _as_json(config[name]), f"{name} was {config[name]!r} and came back as {value!r}"
 
 
