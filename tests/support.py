@@ -1,8 +1,6 @@
 """What several test files share. Nothing here computes an expected value."""
 
 import hashlib
-import inspect
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+
+from keras_vit_edu.parity.testing import constructor_arguments as constructor_arguments
+from keras_vit_edu.parity.testing import revived as revived
 
 BACKEND = keras.backend.backend()
 
@@ -71,19 +72,6 @@ def fingerprint(array: np.ndarray) -> str:
     array = array.astype(array.dtype.newbyteorder("<"))
     header = f"{array.dtype.name}{array.shape}".encode()
     return hashlib.sha256(header + array.tobytes()).hexdigest()[:16]
-
-
-def revived(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """`layer` made again from its configuration, after a trip through JSON text."""
-    config = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
-    return keras.saving.deserialize_keras_object(config)
-
-
-def constructor_arguments(cls: type) -> set[str]:
-    """The names of the arguments of `cls`'s constructor, without `self`, and with Keras's own for `**kwargs`."""
-    parameters = inspect.signature(cls.__init__).parameters.values()
-    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
-    return names | {"name", "trainable", "dtype"}
 
 
 def variable_shapes(layer: keras.layers.Layer) -> dict[str, tuple[int, ...]]:

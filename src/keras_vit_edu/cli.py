@@ -27,8 +27,9 @@ from rich.console import Console
 from rich.table import Table
 
 import keras_vit_edu
-from keras_vit_edu import datasets, training
+from keras_vit_edu import datasets, parity, training
 from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.parity.progress import ParityProgress
 from keras_vit_edu.training.checkpoint import write_atomically
 
 SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
@@ -48,6 +49,13 @@ class Backend(StrEnum):
     torch = "torch"
 
 
+class Suite(StrEnum):
+    """What `parity --suite` takes."""
+
+    quick = "quick"
+    full = "full"
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
     sys.exit(run(arguments))
@@ -64,7 +72,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         status = app(arguments or ["--help"], prog_name=_backend.COMMAND, standalone_mode=False) or 0
     except UsageError as error:
         return _complain(error.format_message(), 2)
-    except (UsersMistake, training.RunFolderError) as error:
+    except (UsersMistake, training.RunFolderError, parity.ResultsError) as error:
         return _complain(str(error), 2)
     except (training.TrainingFailed, OSError) as error:  # OSError: a full disk, say
         return _complain(str(error), 1)
@@ -295,6 +303,49 @@ def doctor(
         for name, value in entries.items():
             table.add_row(f"  {name}", str(value))
     Console(highlight=False, soft_wrap=True, markup=False).print(table)
+
+
+@app.command("parity")
+def parity_command(
+    backends: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
+    suite: Annotated[Suite, typer.Option(help="quick, or full: 200 steps of training.")] = Suite.quick,
+    out: Annotated[Path | None, typer.Option(help="Folder to write into. [default: parity-SUITE]")] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Compare what an earlier run wrote into this folder, and run nothing; may be repeated."),
+    ] = None,
+    checks: Annotated[str | None, typer.Option(help="Names of checks with commas between. [default: all]")] = None,
+    tf32: Annotated[bool, typer.Option("--tf32", help="Let a GPU round float32 products to TF32.")] = False,
+) -> None:
+    """Are the numbers the same? Run the same checks on every backend and compare.
+
+    Each installed backend runs in a process of its own. Exit status 1 if something differs by more than its tolerance
+    allows, or a backend does not run.
+    """
+    console = Console(highlight=False, markup=False)
+    if not (console.is_terminal or console.is_jupyter):
+        console.width = 160  # a file has room for the table
+    folder = out or Path(f"parity-{suite.value}")
+    names = None if checks is None else _names(checks)
+    if results:
+        report = parity.compare_results(results, folder, suite.value, names)
+    else:
+        chosen = None if backends == "all" else _names(backends)
+        with _checking(), ParityProgress(console) as progress:
+            report = parity.run_suite(folder, chosen, suite.value, names, tf32, progress.show)
+    console.print(report.table())
+    for line in report.failures():
+        console.print(line, soft_wrap=True)
+    console.print(f"{report.headline()}\n{folder}{os.sep}: parity.html, parity.json", soft_wrap=True)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsersMistake(f"There must be names, with commas between. Received: {text!r}")
+    return names
 
 
 def _check_fit(model: ViTClassifier, images: datasets.ImageDataset) -> None:

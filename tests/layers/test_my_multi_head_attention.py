@@ -1,6 +1,5 @@
 """`MyMultiHeadAttention`: the equation, on two paths and every backend."""
 
-import inspect
 import json
 from functools import cache, partial
 
@@ -14,12 +13,12 @@ from keras_vit_edu import random
 from keras_vit_edu.initializers import GlorotUniform, HeNormal
 from keras_vit_edu.layers import MyMultiHeadAttention, attention_weights, fused_attention
 from keras_vit_edu.parity import oracle, output_and_gradients
+from keras_vit_edu.parity.testing import assert_config_round_trip
 from tests.support import (
     BACKEND,
     assert_agree,
     compiled,
     compilers,
-    constructor_arguments,
     copy_weights,
     random_weights,
     relative_difference,
@@ -692,17 +691,8 @@ NON_DEFAULT = {
 }
 
 
-def test_the_tests_below_set_every_argument_to_something_else_than_its_default():
-    parameters = inspect.signature(MyMultiHeadAttention.__init__).parameters
-    assert set(NON_DEFAULT) == constructor_arguments(MyMultiHeadAttention)
-    for argument, value in NON_DEFAULT.items():
-        if argument in parameters:
-            assert value != parameters[argument].default, argument
-
-
-def test_config_keys_are_the_constructors_arguments():
-    assert set(MyMultiHeadAttention(**NON_DEFAULT).get_config()) == constructor_arguments(MyMultiHeadAttention)
-    assert set(MyMultiHeadAttention(2, 3).get_config()) == constructor_arguments(MyMultiHeadAttention)
+def test_every_argument_survives_its_configuration():
+    assert_config_round_trip(MyMultiHeadAttention, NON_DEFAULT)
 
 
 @pytest.mark.parametrize("revive", [revived, lambda layer: type(layer).from_config(layer.get_config())])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from keras import ops
 
 from keras_vit_edu.layers import Patches
-from tests.support import BACKEND, compilers, constructor_arguments, revived, to_numpy
+from keras_vit_edu.parity.testing import assert_config_round_trip
+from tests.support import BACKEND, compilers, revived, to_numpy
 
 
 def cut(images, patch_height, patch_width):
@@ -287,8 +288,8 @@ def test_the_config_is_json():
     assert Patches.from_config(config).patch_size == (3, 2)
 
 
-def test_config_keys_are_the_constructors_arguments():
-    assert set(Patches(2).get_config()) == constructor_arguments(Patches) == set(ARGUMENTS)
+def test_every_argument_survives_its_configuration():
+    assert_config_round_trip(Patches, ARGUMENTS)
 
 
 def test_it_is_registered_under_the_package():

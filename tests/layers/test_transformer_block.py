@@ -1,7 +1,5 @@
 """`TransformerBlock`: attention, then an MLP, each around a skip connection."""
 
-import inspect
-
 import keras
 import numpy as np
 import pytest
@@ -11,10 +9,10 @@ from keras_vit_edu import random
 from keras_vit_edu.initializers import GlorotUniform, HeNormal
 from keras_vit_edu.layers import TransformerBlock
 from keras_vit_edu.parity import oracle, output_and_gradients
+from keras_vit_edu.parity.testing import assert_config_round_trip
 from tests.support import (
     assert_agree,
     compiled,
-    constructor_arguments,
     copy_weights,
     random_weights,
     relative_difference,
@@ -268,16 +266,8 @@ NON_DEFAULT = {
 }
 
 
-def test_the_tests_below_set_every_argument_to_something_else_than_its_default():
-    parameters = inspect.signature(TransformerBlock.__init__).parameters
-    assert set(NON_DEFAULT) == constructor_arguments(TransformerBlock)
-    for argument, value in NON_DEFAULT.items():
-        if argument in parameters:
-            assert value != parameters[argument].default, argument
-
-
-def test_config_keys_are_the_constructors_arguments():
-    assert set(TransformerBlock(**NON_DEFAULT).get_config()) == constructor_arguments(TransformerBlock)
+def test_every_argument_survives_its_configuration():
+    assert_config_round_trip(TransformerBlock, NON_DEFAULT)
 
 
 @pytest.mark.parametrize("revive", [revived, lambda block: type(block).from_config(block.get_config())])

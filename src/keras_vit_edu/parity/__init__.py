@@ -1,6 +1,20 @@
-"""Are the numbers the same? Each layer again in float64 NumPy, and outputs and gradients to compare with it."""
+"""Are the numbers the same? Backends compared with each other, and with each layer again in float64 NumPy."""
 
 from keras_vit_edu.parity import oracle
 from keras_vit_edu.parity.derivatives import output_and_gradients
+from keras_vit_edu.parity.own_code import ParityError, check, check_saving
+from keras_vit_edu.parity.report import Report
+from keras_vit_edu.parity.run import ResultsError
+from keras_vit_edu.parity.suite import compare_results, run_suite
 
-__all__ = ["oracle", "output_and_gradients"]
+__all__ = [
+    "ParityError",
+    "Report",
+    "ResultsError",
+    "check",
+    "check_saving",
+    "compare_results",
+    "oracle",
+    "output_and_gradients",
+    "run_suite",
+]

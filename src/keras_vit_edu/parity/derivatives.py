@@ -98,7 +98,6 @@ def _on_jax(layer: Any, inputs: list, cotangent: Any, call: Callable) -> tuple[A
 
     weights = [variable.value for variable in layer.trainable_variables]
     tensors = [ops.convert_to_tensor(x) for x in inputs]
-    (_, output), (weight_gradients, input_gradients) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
-        weights, tensors
-    )
+    differentiated = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))  # eager JAX compiles every step
+    (_, output), (weight_gradients, input_gradients) = differentiated(weights, tensors)
     return output, input_gradients, weight_gradients

@@ -1,0 +1,121 @@
+"""How far two arrays are apart, and whether that is near enough."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far apart is near enough.
+
+    Attributes:
+        measure: `"equal bits"`; `"relative"`, the largest difference as a share of the largest expected value; or
+            `"absolute"`, the largest difference.
+        limit: the most that passes; 0 for equal bits.
+    """
+
+    measure: str
+    limit: float = 0.0
+
+    def __str__(self) -> str:
+        if self.measure == "equal bits":
+            return self.measure
+        return f"{self.limit:.0e}" + (" of the largest" if self.measure == "relative" else "")
+
+
+EQUAL_BITS = Tolerance("equal bits")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What lies between two arrays.
+
+    Attributes:
+        absolute: the largest difference of two elements; NaN if there is a NaN in either array.
+        relative: that, as a share of the largest expected value.
+        ulps: the largest number of steps from one float to the next, in the actual array's dtype, between two
+            elements; None if it is no float, or an element is not finite.
+        equal_bits: whether dtype and every bit are the same, and nothing is NaN.
+        problem: what makes a comparison of numbers senseless, such as another shape; None if nothing does.
+    """
+
+    absolute: float = math.nan
+    relative: float = math.nan
+    ulps: int | None = None
+    equal_bits: bool = False
+    problem: str | None = None
+
+    def within(self, tolerance: Tolerance) -> bool:
+        """Whether this passes; what is NaN or has a problem never does."""
+        if self.problem is not None:
+            return False
+        if tolerance.measure == "equal bits":
+            return self.equal_bits
+        return getattr(self, tolerance.measure) <= tolerance.limit
+
+    def __str__(self) -> str:
+        if self.problem is not None:
+            return self.problem
+        ulps = "" if self.ulps is None else f", {self.ulps:,} ULP"
+        return f"{self.absolute:.1e}, {self.relative:.1e} of the largest{ulps}"
+
+
+def difference(actual: np.ndarray, expected: np.ndarray, scale: float | None = None) -> Difference:
+    """Compare an array with what it should be.
+
+    Args:
+        actual: numbers or bools.
+        expected: of the same shape; float64 for what an oracle computed.
+        scale: the largest expected value, if it is to be taken from more than this array; None to take it from here.
+
+    Examples:
+        >>> difference(np.array([1.0, 2.5]), np.array([1.0, 2.0]))
+        Difference(absolute=0.5, relative=0.25, ulps=1125899906842624, equal_bits=False, problem=None)
+    """
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.shape != expected.shape:
+        return Difference(problem=f"shape {actual.shape}, expected {expected.shape}")
+    counts = {"actual": _count_nan(actual), "expected": _count_nan(expected)}
+    if any(counts.values()):
+        found = " and ".join(f"{count} of the {name} values" for name, count in counts.items() if count)
+        return Difference(problem=f"NaN: {found}, of {actual.size:,}")
+    equal_bits = actual.dtype == expected.dtype and actual.tobytes() == expected.tobytes()
+    if actual.size == 0:
+        return Difference(0.0, 0.0, None, equal_bits)
+    wide, wide_expected = actual.astype("float64"), expected.astype("float64")
+    unequal = wide != wide_expected  # an infinity minus itself would be NaN
+    with np.errstate(over="ignore"):
+        absolute = float(np.abs(wide[unequal] - wide_expected[unequal]).max(initial=0.0))
+    scale = largest(expected) if scale is None else scale
+    relative = 0.0 if absolute == 0 else absolute / scale if scale else math.inf
+    # An infinity where a number should be is infinitely far, however large the largest.
+    relative = math.inf if absolute == math.inf else relative
+    return Difference(absolute, relative, _ulps(actual, expected), equal_bits)
+
+
+def largest(array: np.ndarray) -> float:
+    """The largest absolute value; 0 for an empty array."""
+    return float(np.abs(array.astype("float64")).max(initial=0.0))
+
+
+def _count_nan(array: np.ndarray) -> int:
+    return int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
+
+
+def _ulps(actual: np.ndarray, expected: np.ndarray) -> int | None:
+    if actual.dtype.kind != "f" or not (np.isfinite(actual).all() and np.isfinite(expected).all()):
+        return None
+    with np.errstate(over="ignore"):
+        expected = expected.astype(actual.dtype)
+    ours, theirs = _position(actual), _position(expected)
+    low, high = np.minimum(ours, theirs), np.maximum(ours, theirs)
+    return int((high.view("uint64") - low.view("uint64")).max())  # as uint64, where the distance always fits
+
+
+def _position(array: np.ndarray) -> np.ndarray:
+    """Where each float stands in the order of all floats of its dtype, int64; both zeros stand at 0."""
+    bits = array.view(f"i{array.itemsize}").astype("int64")
+    magnitude = bits & (2 ** (8 * array.itemsize - 1) - 1)
+    return np.where(bits < 0, -magnitude, magnitude)

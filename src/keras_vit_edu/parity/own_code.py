@@ -1,0 +1,307 @@
+"""The same comparison for layers and models that are not ours: a function that builds one, run on every backend."""
+
+import importlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vit_edu import _backend, random
+from keras_vit_edu.parity.checks import Check, Measurement, Scene
+from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance
+from keras_vit_edu.parity.derivatives import output_and_gradients
+from keras_vit_edu.parity.report import Report
+from keras_vit_edu.parity.rows import rows
+from keras_vit_edu.parity.run import run, save_arrays
+
+FORWARD, FILES = "build_fn", "save-load"
+
+
+class ParityError(RuntimeError):
+    """A `build_fn` that does not do its work in every process; the text says where and why."""
+
+
+def check(
+    build_fn: Callable[[], Any] | str,
+    inputs: Any,
+    *,
+    backends: Sequence[str] | None = None,
+    training: bool = False,
+    gradients: bool = True,
+    tolerance: float = 1e-5,
+    gradient_tolerance: float = 1e-4,
+    seed: int = 0,
+    tf32: bool = False,
+) -> Report:
+    """Run any Keras layer or model on every installed backend and compare outputs and gradients.
+
+    Each backend gets a process of its own, which imports the function and calls it. Keras's own initializers draw
+    other numbers on each backend, so the weights are those of the first backend everywhere.
+
+    Args:
+        build_fn: a function without arguments that gives a layer or model; it must be importable from a module (no
+            lambda, nothing inside another function, nothing typed into `__main__`). Or its name, `"module:function"`.
+        inputs: what to call it with: an array, or a shape (a tuple of ints) to be filled with normal numbers; or
+            several of these in a list, the positional arguments.
+        backends: names; None for all that are installed.
+        training: call it with `training=True`. (Keras's own dropout drops other elements on each backend.)
+        gradients: compare gradients too, of every float input and every trainable weight, of the sum of the first
+            output weighted by fixed numbers.
+        tolerance: of the outputs, as a share of the largest value.
+        gradient_tolerance: likewise, of the gradients.
+        seed: given to `keras.utils.set_random_seed` before building, and for shapes to be filled.
+        tf32: let a GPU round float32 products to TF32.
+
+    Returns:
+        A `Report`: `passed`, `table()`, `rows` with every difference, `raise_for_differences()`.
+
+    Raises:
+        ValueError: if `build_fn` cannot be imported, an input is neither array nor shape, or there is no such backend.
+        ParityError: if in some process `build_fn` raises, what it gives cannot be called, or is another architecture
+            than in the first.
+
+    Examples:
+        >>> report = check("keras.layers:Softmax", (2, 5), backends=[keras.backend.backend()], gradients=False)
+        >>> report.passed
+        True
+    """
+    specification = {"training": training, "gradients": gradients, "tolerance": tolerance,
+                     "gradient_tolerance": gradient_tolerance}  # fmt: skip
+    return _run_own(FORWARD, build_fn, inputs, backends, seed, tf32, specification)
+
+
+def check_saving(
+    build_fn: Callable[[], Any] | str,
+    inputs: Any,
+    *,
+    backends: Sequence[str] | None = None,
+    tolerance: float = 1e-5,
+    seed: int = 0,
+) -> Report:
+    """Save a model as `.keras` on every installed backend and load each file on every one.
+
+    With three backends these are nine pairs. The weights must come back to the bit and the outputs within the
+    tolerance; nothing but the module of `build_fn` is imported before loading.
+
+    Args:
+        build_fn: gives a model; a layer is put into one. See `check`, as for the other arguments, what is returned and
+            what is raised.
+        inputs: arrays or shapes.
+        backends: names; None for all that are installed.
+        tolerance: of the outputs, as a share of the largest value.
+        seed: of the weights.
+    """
+    return _run_own(FILES, build_fn, inputs, backends, seed, False, {"tolerance": tolerance})
+
+
+def _run_own(
+    kind: str,
+    build_fn: Callable[[], Any] | str,
+    inputs: Any,
+    backends: Sequence[str] | None,
+    seed: int,
+    tf32: bool,
+    specification: Mapping[str, Any],
+) -> Report:
+    name = _importable(build_fn)
+    arrays = _arrays(inputs, seed)
+    backends = list(_backend.installed_backends() if backends is None else backends)
+    for backend in backends:
+        if backend not in _backend.installed_backends():
+            raise ValueError(f"`backends` must be installed ones. Received: {backend!r}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        np.savez(folder / "inputs.npz", *arrays)
+        own_code = {**specification, "function": name, "inputs": str(folder / "inputs.npz"), "seed": seed}
+        results = run(folder, backends, "own", [kind], tf32, own_code)
+        for found in results:
+            error = found.broken or found.checks[kind]["error"]
+            if error:
+                raise ParityError(f"{name} failed on {found.backend}: {error}")
+        return Report("own", results, rows(results, [checks(own_code)[kind]]))
+
+
+def _importable(build_fn: Callable[[], Any] | str) -> str:
+    """`"module:function"`, if that can be imported."""
+    if isinstance(build_fn, str):
+        name = build_fn
+    else:
+        name = f"{getattr(build_fn, '__module__', None)}:{getattr(build_fn, '__qualname__', None)}"
+    module = name.partition(":")[0]
+    if module in ("__main__", "None") or "<" in name:
+        raise ValueError(
+            "`build_fn` must be a function that another process can import: defined at the top of a module, not a "
+            f"lambda, not inside another function, not in __main__. Received: {name}"
+        )
+    try:
+        found = _import(name)
+    except Exception as error:
+        raise ValueError(f"`build_fn` cannot be imported: {error!r}. Received: {name}") from error
+    if not callable(found):
+        raise ValueError(f"`build_fn` must be a function. Received: {name}, a {type(found).__name__}")
+    return name
+
+
+def _import(name: str) -> Any:
+    module, _, function = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in function.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _arrays(inputs: Any, seed: int) -> list[np.ndarray]:
+    inputs = inputs if isinstance(inputs, list) else [inputs]
+    arrays = []
+    for i, given in enumerate(inputs):
+        if isinstance(given, tuple) and all(isinstance(side, int) for side in given):
+            arrays.append(random.normal(seed, (i,), given).astype("float32"))
+        else:
+            arrays.append(np.asarray(given))
+        if arrays[-1].dtype.kind not in "fiub":
+            raise ValueError(f"`inputs` must be arrays of numbers, or shapes. Received: {given!r}")
+    return arrays
+
+
+# In each process. -----------------------------------------------------------------------------------------------------
+
+
+def checks(own_code: Mapping[str, Any]) -> dict[str, Check]:
+    """What there is to run on a user's function, as checks by name."""
+    own = _OwnCode(own_code)
+    outputs = Tolerance("relative", own_code["tolerance"])
+    forward = {"outputs": outputs}
+    if own_code.get("gradients"):
+        forward["gradients"] = Tolerance("relative", own_code["gradient_tolerance"])
+    name = own_code["function"]
+    return {
+        FORWARD: Check(FORWARD, forward, own.run, own.prepare, what=f"{name}, on the same weights"),
+        FILES: Check(FILES, {"weights": EQUAL_BITS, "outputs": outputs}, own.load, own.save,
+                     what=f"{name}, saved by every backend and loaded by every one"),
+    }  # fmt: skip
+
+
+class _OwnCode:
+    """A user's function in one process: what it builds, and what is done with that."""
+
+    def __init__(self, own_code: Mapping[str, Any]) -> None:
+        self.own_code = own_code
+
+    def build(self) -> tuple[Any, list[np.ndarray]]:
+        """What the function gives, with weights, and its inputs."""
+        with np.load(self.own_code["inputs"]) as stored:
+            inputs = [stored[key] for key in stored]
+        keras.utils.set_random_seed(self.own_code["seed"])
+        layer = _import(self.own_code["function"])()
+        _call(layer, inputs)
+        return layer, inputs
+
+    # Outputs and gradients: the first backend's weights, on every backend.
+
+    def prepare(self, scene: Scene) -> None:
+        """Write the weights that this process has."""
+        layer, _ = self.build()
+        save_arrays(scene.folder / "weights.npz", _weights(layer))
+
+    def run(self, scene: Scene) -> Iterator[Measurement]:
+        """Outputs, and gradients if they are asked for."""
+        layer, inputs = self.build()
+        first = next(iter(scene.prepared))
+        with np.load(scene.prepared[first] / "weights.npz") as stored:
+            _give_weights(layer, dict(stored), scene.backend, first)
+        training = self.own_code["training"]
+        arguments = {"training": True} if training else {}
+        outputs = keras.tree.flatten(_keeping_state(layer, lambda: _call(layer, inputs, **arguments)))
+        for i, output in enumerate(outputs):
+            yield Measurement("outputs", f"output {i}", _to_numpy(output))
+        if not self.own_code["gradients"]:
+            return
+        floats = [i for i, array in enumerate(inputs) if array.dtype.kind == "f"]
+
+        def first_output(layer: Any, *values: Any) -> Any:
+            given = dict(zip(floats, values, strict=True))
+            whole = [given.get(i, array) for i, array in enumerate(inputs)]
+            return keras.tree.flatten(_call(layer, whole, **arguments))[0]
+
+        cotangent = random.normal(0, (0,), tuple(outputs[0].shape)).astype("float32")
+        _, of_inputs, of_weights = output_and_gradients(layer, [inputs[i] for i in floats], cotangent, first_output)
+        for i, gradient in zip(floats, of_inputs, strict=True):
+            yield Measurement("gradients", f"input {i}", gradient)
+        for path, gradient in of_weights.items():
+            yield Measurement("gradients", path, gradient)
+
+    # Files: each backend's, on every backend.
+
+    def save(self, scene: Scene) -> None:
+        """Write the model, its weights and what it gives."""
+        layer, inputs = self.build()
+        model = layer
+        if not isinstance(layer, keras.Model):
+            symbolic = [keras.Input(batch_shape=array.shape, dtype=array.dtype.name) for array in inputs]
+            model = keras.Model(symbolic, layer(*symbolic))
+        model.save(scene.folder / "model.keras")
+        outputs = {f"output {i}": _to_numpy(x) for i, x in enumerate(keras.tree.flatten(_call(layer, inputs)))}
+        save_arrays(scene.folder / "outputs.npz", outputs)
+        save_arrays(scene.folder / "weights.npz", _weights(model))
+
+    def load(self, scene: Scene) -> Iterator[Measurement]:
+        """What comes back from every backend's file."""
+        _import(self.own_code["function"])  # registers the user's classes
+        with np.load(self.own_code["inputs"]) as stored:
+            inputs = [stored[key] for key in stored]
+        for writer, folder in scene.prepared.items():
+            model = keras.saving.load_model(folder / "model.keras", compile=False)
+            with np.load(folder / "weights.npz") as written:
+                values = list(written.values())
+                if len(values) != len(model.weights):
+                    raise ValueError(f"{writer} saved {len(values)} weights and {len(model.weights)} came back")
+                for weight, value in zip(model.weights, values, strict=True):
+                    yield Measurement("weights", f"{weight.path} from {writer}", ops.convert_to_numpy(weight), value)
+            with np.load(folder / "outputs.npz") as written:
+                for name, output in zip(written, keras.tree.flatten(_call(model, inputs)), strict=True):
+                    yield Measurement("outputs", f"{name} from {writer}", _to_numpy(output), written[name])
+
+
+def _call(layer: Any, inputs: list, **arguments: Any) -> Any:
+    """A layer takes its inputs one by one, a functional model takes several in a list."""
+    if len(getattr(layer, "inputs", None) or ()) > 1:
+        return layer(inputs, **arguments)
+    return layer(*inputs, **arguments)
+
+
+def _weights(layer: Any) -> dict[str, np.ndarray]:
+    return {f"{i:04} {weight.path}": ops.convert_to_numpy(weight) for i, weight in enumerate(layer.weights)}
+
+
+def _give_weights(layer: Any, weights: Mapping[str, np.ndarray], here: str, there: str) -> None:
+    """Set the weights of the first backend, if they are of the same architecture."""
+    mine = {name: value.shape for name, value in _weights(layer).items()}
+    theirs = {name: value.shape for name, value in weights.items()}
+    for name in sorted(mine.keys() | theirs.keys()):
+        if mine.get(name) != theirs.get(name):
+            raise ValueError(
+                f"another architecture than on {there}: the weight {name[5:]} has the shape "
+                f"{mine.get(name, '(none at all)')} on {here} and {theirs.get(name, '(none at all)')} on {there}"
+            )
+    for weight, value in zip(layer.weights, weights.values(), strict=True):
+        weight.assign(value)
+
+
+def _keeping_state(layer: Any, call: Callable[[], Any]) -> Any:
+    """What `call` gives; counters and moving averages stay as they were, as `output_and_gradients` leaves them."""
+    state = [(variable, ops.convert_to_numpy(variable)) for variable in layer.non_trainable_variables]
+    try:
+        return call()
+    finally:
+        for variable, value in state:
+            variable.assign(value)
+
+
+def _to_numpy(tensor: Any) -> np.ndarray:
+    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
+        tensor = ops.cast(tensor, "float32")
+    return ops.convert_to_numpy(tensor)

@@ -1,0 +1,224 @@
+"""What a comparison found: as a table, as JSON, as a page."""
+
+import html
+import json
+import math
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from keras_vit_edu.parity.compare import EQUAL_BITS, Difference
+from keras_vit_edu.parity.rows import Cell, Comparison, Row
+from keras_vit_edu.parity.run import FORMAT_VERSION, Results
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = "absolute / relative / ULP"
+
+
+class Report:
+    """Rows of differences between backends, and whether they are within their tolerances.
+
+    Attributes:
+        suite: `"quick"`, `"full"`, or `"own"` for a user's own code.
+        results: of every backend.
+        rows: every comparison, row by row.
+    """
+
+    def __init__(self, suite: str, results: Sequence[Results], rows: Sequence[Row]) -> None:
+        self.suite = suite
+        self.results = list(results)
+        self.rows = list(rows)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every backend came to its end and no row failed."""
+        return not self.broken and all(row.passed for row in self.rows)
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """The backends that did not come to their end, and why."""
+        return {each.backend: each.broken for each in self.results if each.broken is not None}
+
+    @property
+    def backends(self) -> list[str]:
+        """The names of the backends that measured something."""
+        return [each.backend for each in self.results if each.checks]
+
+    def failures(self) -> list[str]:
+        """A line about everything that failed: which check, on which backend, by how much."""
+        lines = [f"{backend}: {reason}" for backend, reason in self.broken.items()]
+        errors = set()
+        for row in self.rows:
+            for backend, cell in row.cells.items():
+                if cell.passed is not False:
+                    continue
+                if cell.error is None:
+                    lines.append(f"{row.check}: {row.row} on {backend}: {_in_words(cell, row)}")
+                elif (row.check, backend) not in errors:  # one check, several rows
+                    errors.add((row.check, backend))
+                    lines.append(f"{row.check} on {backend} did not run: {cell.error}")
+        return lines
+
+    def raise_for_differences(self) -> None:
+        """Do nothing if everything passed.
+
+        Raises:
+            AssertionError: with a line about each failure, if something did not.
+        """
+        if not self.passed:
+            raise AssertionError("\n".join(["the backends differ:", *self.failures()]))
+
+    # Three ways to show it. -------------------------------------------------------------------------------------------
+
+    def table(self) -> "Table":
+        """A `rich` table: a row a check, a column a backend."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("check", *(f"{name}\n{COLUMNS}" for name in self.backends), "tolerance", "")
+        for row in self.rows:
+            cells = [row.cells.get(name, Cell()) for name in self.backends]
+            shown = [Text(_numbers(cell, row), "bold red" if cell.passed is False else "") for cell in cells]
+            verdict = Text("pass", "green") if row.passed else Text("FAIL", "bold red")
+            table.add_row(f"{row.check}: {row.row}", *shown, str(row.tolerance), verdict)
+        return table
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as `parity.json` holds it. Numbers that are not finite are the texts "nan" and "inf"."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "keras_vit_edu": self.results[0].version if self.results else None,
+            "suite": self.suite,
+            "passed": self.passed,
+            "failures": self.failures(),
+            "backends": {
+                each.backend: {"broken": each.broken, "tf32": each.tf32, **each.environment, "checks": each.checks}
+                for each in self.results
+            },
+            "rows": [_row_to_json(row) for row in self.rows],
+        }
+
+    def to_html(self) -> str:
+        """A page of its own, with nothing to load from elsewhere."""
+        page = resources.files(__package__) / "report.html"
+        header = "".join(f"<th>{html.escape(name)}<small>{COLUMNS}</small></th>" for name in self.backends)
+        failures = "".join(f"<li>{html.escape(line)}</li>" for line in self.failures())
+        return Template(page.read_text(encoding="utf-8")).substitute(
+            verdict="passed" if self.passed else "failed",
+            headline=self.headline(),
+            environments="".join(_environment_to_html(each) for each in self.results),
+            header=header,
+            rows="".join(_row_to_html(row, self.backends) for row in self.rows),
+            failures=f"<h2>What failed</h2><ul>{failures}</ul>" if failures else "",
+        )
+
+    def headline(self) -> str:
+        """One line: how much of it passed."""
+        failed = sum(not row.passed for row in self.rows)
+        verdict = f"{failed} of {len(self.rows)} rows failed" if failed else f"all {len(self.rows)} rows passed"
+        broken = f", without {', '.join(self.broken)}" if self.broken else ""
+        return f"{verdict}, suite {self.suite}, on {', '.join(self.backends) or 'no backend'}{broken}"
+
+    def save(self, folder: Path) -> None:
+        """Write `parity.json` and `parity.html`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "parity.json").write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        (folder / "parity.html").write_text(self.to_html(), encoding="utf-8")
+
+
+def _numbers(cell: Cell, row: Row) -> str:
+    """What stands in a cell."""
+    if cell.error is not None:
+        return "error" if cell.passed is False else "does not run here"
+    if cell.worst is None:
+        return "-"
+    found = cell.worst.difference
+    if found.problem is not None:
+        return found.problem
+    if row.tolerance == EQUAL_BITS and found.equal_bits:
+        return "equal"
+    return f"{found.absolute:.1e} / {found.relative:.1e} / {_ulps(found.ulps)}"
+
+
+def _ulps(count: int | None) -> str:
+    if count is None:
+        return "-"
+    return f"{count:,}" if count < 1_000_000 else f"{count:.0e}"
+
+
+def _in_words(cell: Cell, row: Row) -> str:
+    worst = cell.worst
+    assert worst is not None  # a cell that failed has one
+    others = f" ({len(cell.failures)} arrays failed)" if len(cell.failures) > 1 else ""
+    return f"{worst.name} against {worst.against}: {worst.difference}; allowed: {row.tolerance}{others}"
+
+
+def _number(value: float | None) -> float | str | None:
+    """As JSON can hold it."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def _difference_to_json(found: Difference | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    numbers = {name: _number(getattr(found, name)) for name in ("absolute", "relative", "ulps")}
+    return {**numbers, "equal_bits": found.equal_bits, "problem": found.problem}
+
+
+def _comparison_to_json(comparison: Comparison | None) -> dict[str, Any] | None:
+    if comparison is None:
+        return None
+    return {
+        "array": comparison.name,
+        "against": comparison.against,
+        **(_difference_to_json(comparison.difference) or {}),
+    }
+
+
+def _row_to_json(row: Row) -> dict[str, Any]:
+    return {
+        "check": row.check,
+        "row": row.row,
+        "what": row.what,
+        "tolerance": {"measure": row.tolerance.measure, "limit": row.tolerance.limit},
+        "passed": row.passed,
+        "between_backends": _difference_to_json(row.between),
+        "cells": {
+            backend: {
+                "passed": cell.passed,
+                "error": cell.error,
+                "worst": _comparison_to_json(cell.worst),
+                "failures": [_comparison_to_json(failure) for failure in cell.failures],
+            }
+            for backend, cell in row.cells.items()
+        },
+    }
+
+
+def _row_to_html(row: Row, backends: Sequence[str]) -> str:
+    cells = ""
+    for backend in backends:
+        cell = row.cells.get(backend, Cell())
+        against = (
+            f"{cell.worst.name} against {cell.worst.against}" if cell.worst else cell.error or "nothing to compare"
+        )
+        failed = ' class="failed"' if cell.passed is False else ""
+        cells += f'<td{failed} title="{html.escape(against)}">{html.escape(_numbers(cell, row))}</td>'
+    verdict = "pass" if row.passed else "FAIL"
+    name, what = html.escape(f"{row.check}: {row.row}"), html.escape(row.what)
+    return (
+        f'<tr><th scope="row">{name}<small>{what}</small></th>{cells}'
+        f'<td>{html.escape(str(row.tolerance))}</td><td class="{verdict.lower()}">{verdict}</td></tr>\n'
+    )
+
+
+def _environment_to_html(results: Results) -> str:
+    versions = results.environment.get("versions", {})
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    device = results.environment.get("device", "")
+    text = results.broken or f"{device}; {shown}; TF32 {'on' if results.tf32 else 'off'}"
+    return f"<dt>{html.escape(results.backend)}</dt><dd>{html.escape(text)}</dd>\n"

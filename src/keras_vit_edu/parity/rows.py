@@ -1,0 +1,165 @@
+"""From what the backends measured to the rows of the report: who differs from what, by how much, and may they."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from keras_vit_edu.parity import reference
+from keras_vit_edu.parity.checks import Check, Measurement
+from keras_vit_edu.parity.compare import EQUAL_BITS, Difference, Tolerance, difference, largest
+from keras_vit_edu.parity.run import Results
+
+REFERENCE = "the committed reference"
+EXPECTED = "what is expected"
+
+# An array that is small beside the others of its row, because it is 0 but for rounding, is measured by this share of
+# the row's largest value.
+SMALL = 0.1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One array of one backend, and what it was compared with."""
+
+    name: str
+    against: str
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One backend in one row.
+
+    Attributes:
+        worst: the comparison that is furthest apart; None if there was nothing to compare with.
+        passed: whether all comparisons passed; None if there were none.
+        error: why the check did not run; None if it did.
+        failures: the comparisons that did not pass.
+    """
+
+    worst: Comparison | None = None
+    passed: bool | None = None
+    error: str | None = None
+    failures: tuple[Comparison, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the report.
+
+    Attributes:
+        check: the name of the check.
+        row: which of its rows.
+        what: a line about the check.
+        tolerance: of this row.
+        cells: by backend.
+        between: the largest difference between two backends; None with only one.
+    """
+
+    check: str
+    row: str
+    what: str
+    tolerance: Tolerance
+    cells: Mapping[str, Cell]
+    between: Difference | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether no cell failed."""
+        return all(cell.passed is not False for cell in self.cells.values())
+
+
+def rows(results: Sequence[Results], checks: Sequence[Check]) -> list[Row]:
+    """Compare results of several backends, or of one, check by check."""
+    found = []
+    for check in checks:
+        measured = {each.backend: each.measurements(check.name) for each in results if check.name in each.checks}
+        errors = {each.backend: each.checks[check.name]["error"] for each in results if check.name in each.checks}
+        for row, tolerance in check.tolerances.items():
+            arrays = {
+                backend: {m.name: m for m in measurements if m.row == row} for backend, measurements in measured.items()
+            }
+            committed = reference.committed(check.name, row) if check.referenced else {}
+            cells = {
+                backend: _failed(check, error) if error else _cell(backend, arrays, tolerance, committed)
+                for backend, error in errors.items()
+            }
+            found.append(Row(check.name, row, check.what, tolerance, cells, _between(arrays)))
+    return found
+
+
+def _failed(check: Check, error: str) -> Cell:
+    return Cell(passed=None if check.optional else False, error=error)
+
+
+def _cell(
+    backend: str,
+    arrays: Mapping[str, Mapping[str, Measurement]],
+    tolerance: Tolerance,
+    committed: Mapping[str, np.ndarray],
+) -> Cell:
+    """Every comparison of one backend's arrays in one row."""
+    mine = arrays[backend]
+    comparisons = [
+        *_compared(mine, {name: m.expected for name, m in mine.items() if m.expected is not None}, EXPECTED),
+        *_with_reference(mine, committed, tolerance),
+    ]
+    alone = {name: m for name, m in mine.items() if m.expected is None}
+    for other, theirs in arrays.items():
+        if other != backend and theirs:
+            values = {name: m.actual for name, m in theirs.items() if m.expected is None}
+            comparisons += _compared(alone, values, other)
+            comparisons += [
+                Comparison(name, other, Difference(problem=f"{owner} has no such array"))
+                for owner, lacking in ((backend, values.keys() - mine.keys()), (other, alone.keys() - theirs.keys()))
+                for name in sorted(lacking)
+            ]
+    failures = tuple(each for each in comparisons if not each.difference.within(tolerance))
+    worst = max(failures or comparisons, key=lambda each: _badness(each.difference, tolerance), default=None)
+    return Cell(worst, not failures if comparisons else None, None, failures)
+
+
+def _compared(
+    measurements: Mapping[str, Measurement], expected: Mapping[str, np.ndarray], against: str
+) -> list[Comparison]:
+    floor = SMALL * max((largest(array) for array in expected.values()), default=0.0)
+    return [
+        Comparison(name, against, difference(measurements[name].actual, array, max(largest(array), floor)))
+        for name, array in expected.items()
+        if name in measurements
+    ]
+
+
+def _with_reference(
+    measurements: Mapping[str, Measurement], committed: Mapping[str, np.ndarray], tolerance: Tolerance
+) -> list[Comparison]:
+    lacking = [Comparison(name, REFERENCE, Difference(problem="there is no such array"))
+               for name in committed if name not in measurements]  # fmt: skip
+    if tolerance != EQUAL_BITS:
+        return lacking + _compared(measurements, committed, REFERENCE)
+    same = Difference(0.0, 0.0, None, equal_bits=True)
+    other = Difference(problem="other bits than in the reference")
+    return lacking + [
+        Comparison(name, REFERENCE, same if reference.digest(measurements[name].actual) == value else other)
+        for name, value in committed.items()
+        if name in measurements
+    ]
+
+
+def _badness(found: Difference, tolerance: Tolerance) -> float:
+    """Large for what is far apart; a problem is the worst."""
+    if found.problem is not None:
+        return float("inf")
+    return found.absolute if tolerance.measure in ("absolute", "equal bits") else found.relative
+
+
+def _between(arrays: Mapping[str, Mapping[str, Measurement]]) -> Difference | None:
+    """The largest difference between two backends in a row."""
+    differences = [
+        comparison.difference
+        for one, other in combinations(arrays.values(), 2)
+        for comparison in _compared(one, {name: m.actual for name, m in other.items()}, "")
+    ]
+    return max(differences, key=lambda each: _badness(each, Tolerance("relative")), default=None)

@@ -1,0 +1,293 @@
+"""Run checks on several backends, each in a process of its own, and keep what they measured in a folder."""
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from keras_vit_edu import _backend
+from keras_vit_edu.parity.checks import Measurement
+
+FORMAT_VERSION = 1
+STEP = "keras_vit_edu.parity"  # marks the lines of a worker: a backend may print its own
+RESULTS = "results.json"
+
+OnStep = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass
+class Results:
+    """What one backend measured.
+
+    Attributes:
+        backend: its name.
+        folder: with an npz file a check, and `results.json`.
+        suite: `"quick"`, `"full"`, or `"own"` for a user's own code.
+        version: of keras_vit_edu.
+        tf32: whether TF32 was left on.
+        environment: versions and device.
+        checks: by name: `error`, a line or None, and `seconds`.
+        broken: why the backend did not come to its end; None if it did.
+    """
+
+    backend: str
+    folder: Path
+    suite: str
+    version: str
+    tf32: bool = False
+    environment: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    broken: str | None = None
+
+    def measurements(self, check: str) -> list[Measurement]:
+        """What the check measured, in its order; nothing if it failed."""
+        file = self.folder / f"{check}.npz"
+        return read(file) if check in self.checks and self.checks[check]["error"] is None else []
+
+    def save(self) -> None:
+        """Write `results.json`."""
+        content = {name: value for name, value in vars(self).items() if name != "folder"}
+        text = json.dumps({"format_version": FORMAT_VERSION, **content}, indent=2)
+        (self.folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+
+
+class ResultsError(ValueError):
+    """A folder of results that cannot be used; its text is for the person who named it."""
+
+
+def load_results(folder: Path, version: str, suite: str | None) -> list[Results]:
+    """The results of every backend that a run left in `folder`.
+
+    Args:
+        folder: what a run was given as `--out`.
+        version: of keras_vit_edu; results of another are refused.
+        suite: results of another are refused; None for any.
+
+    Raises:
+        ResultsError: if there are none, or they are damaged, or of another version, format or suite.
+    """
+    files = sorted(folder.glob(f"*/{RESULTS}"))
+    if not files:
+        raise ResultsError(f"{folder} holds no results of a parity run.")
+    return [_load(file, version, suite) for file in files]
+
+
+def _load(file: Path, version: str, suite: str | None) -> Results:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        format_version = content.pop("format_version")
+        found = Results(folder=file.parent, **content) if format_version == FORMAT_VERSION else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ResultsError(f"{file} is damaged: {error!r}") from None
+    if found is None:
+        raise ResultsError(f"{file} has format {format_version}; this version reads format {FORMAT_VERSION}.")
+    if found.version != version:
+        raise ResultsError(f"{file} was made by keras_vit_edu {found.version}; this is {version}.")
+    if suite is not None and found.suite != suite:
+        raise ResultsError(f"{file} is of the suite {found.suite!r}, not {suite!r}.")
+    return found
+
+
+# Arrays. --------------------------------------------------------------------------------------------------------------
+
+
+def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an npz file."""
+    np.savez(file, **dict[str, Any](arrays))
+
+
+def write(file: Path, measurements: Iterable[Measurement]) -> None:
+    """Put measurements into an npz file."""
+    arrays = {}
+    for measurement in measurements:
+        arrays[f"actual/{measurement.row}/{measurement.name}"] = measurement.actual
+        if measurement.expected is not None:
+            arrays[f"expected/{measurement.row}/{measurement.name}"] = measurement.expected
+    save_arrays(file, arrays)
+
+
+def read(file: Path) -> list[Measurement]:
+    """What `write` put there."""
+    with np.load(file, allow_pickle=False) as arrays:
+        actual, expected = (
+            {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
+            for prefix in ("actual/", "expected/")
+        )
+    found = []
+    for key, array in actual.items():
+        row, _, name = key.partition("/")
+        found.append(Measurement(row, name, array, expected.get(key)))
+    return found
+
+
+# Processes. -----------------------------------------------------------------------------------------------------------
+
+
+def run(
+    folder: Path,
+    backends: Sequence[str],
+    suite: str,
+    checks: Sequence[str],
+    tf32: bool = False,
+    own_code: Mapping[str, Any] | None = None,
+    on_step: OnStep = lambda backend, step: None,
+) -> list[Results]:
+    """Run checks on every one of `backends`, all at the same time.
+
+    Args:
+        folder: each backend writes into a subfolder of its name; what an earlier run left there is removed.
+        backends: one that is unknown, not installed or broken gets results that say so, and does not stop the others.
+        suite: `"quick"` or `"full"`.
+        checks: their names.
+        tf32: leave TF32 on.
+        own_code: for a user's function; see `own_code.py`.
+        on_step: called as `on_step(backend, step)` with every step of every worker.
+
+    Returns:
+        The results, in the order of `backends`; they are in `folder` as well.
+    """
+    from keras_vit_edu import __version__
+
+    results = {backend: Results(backend, folder / backend, suite, __version__, tf32) for backend in backends}
+    for found in results.values():
+        found.broken = _unavailable(found.backend)
+    startable = [found for found in results.values() if found.broken is None]
+    job = {"folder": str(folder), "suite": suite, "checks": list(checks), "tf32": tf32, "own_code": own_code}
+    for found in startable:
+        shutil.rmtree(found.folder, ignore_errors=True)
+        found.folder.mkdir(parents=True)
+        (found.folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    threads = max((os.cpu_count() or 1) // max(len(startable), 1), 1)
+    with contextlib.ExitStack() as processes:
+        workers = {found.backend: processes.enter_context(_Worker(found, threads)) for found in startable}
+        _attend(workers, on_step)
+    for found in startable:
+        for name in checks if found.broken is None else ():
+            found.checks.setdefault(name, {"error": "it did not run", "seconds": 0.0})
+        found.save()
+    return list(results.values())
+
+
+def _unavailable(backend: str) -> str | None:
+    """Why a backend cannot be started; None if it can be tried."""
+    if backend not in _backend.BACKENDS:
+        return f"there is no backend {backend!r}; there are {', '.join(_backend.BACKENDS)}"
+    if backend not in _backend.installed_backends():
+        return f'it is not installed: pip install "keras-vit-edu[{backend}]"'
+    return None
+
+
+class _Worker:
+    """A process of one backend; it is ended when the `with` block is left, whatever for."""
+
+    def __init__(self, results: Results, threads: int) -> None:
+        self.results = results
+        self.threads = threads
+        self.waits = False
+        self.prepared: set[str] = set()
+        self.log = results.folder / "log.txt"
+
+    def __enter__(self) -> "_Worker":
+        self._log: IO = open(self.log, "wb")
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": self.results.backend,
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),  # it imports what we can import
+            "PYTHONUNBUFFERED": "1",
+        }
+        environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):  # more threads than cores wait for each other
+            environment.setdefault(name, str(self.threads))
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "keras_vit_edu.parity.worker", str(self.results.folder / "job.json")],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for stream in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()  # type: ignore[union-attr]
+        self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+    def steps(self) -> Iterator[dict[str, Any]]:
+        """What the process says, until it ends."""
+        for line in self.process.stdout or ():
+            at = line.find(f'{{"{STEP}": ')  # something else may stand before it on the line
+            if at >= 0:
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line[at:])[STEP]
+
+    def take(self, step: Mapping[str, Any]) -> None:
+        """Write down a step."""
+        if "environment" in step:
+            self.results.environment = step["environment"]
+        elif "waiting" in step:
+            self.waits = True
+        elif step["step"] == "prepared":
+            self.prepared.add(step["check"])
+        elif step["step"] in ("measured", "failed"):
+            self.results.checks[step["check"]] = {"error": step["error"], "seconds": step["seconds"]}
+
+    def ended(self) -> None:
+        """The process is over: was that the end of its work?"""
+        status = self.process.wait()
+        if status != 0 or not self.waits:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            self.results.broken = f"its process ended with status {status}: {lines[-1] if lines else 'no message'}"
+
+    def go_on(self, prepared: Mapping[str, Sequence[str]]) -> None:
+        """Let the second phase begin: who wrote the files of which check."""
+        with contextlib.suppress(OSError):  # it may have died meanwhile
+            self.process.stdin.write(json.dumps(prepared) + "\n")  # type: ignore[union-attr]
+            self.process.stdin.flush()  # type: ignore[union-attr]
+
+
+def _attend(workers: Mapping[str, _Worker], on_step: OnStep) -> None:
+    """Follow the workers to their ends; let all into the second phase when the last one is through the first."""
+    happenings: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
+
+    def listen(backend: str, worker: _Worker) -> None:
+        with contextlib.suppress(ValueError):  # closed, after an interruption
+            for step in worker.steps():
+                happenings.put((backend, step))
+        happenings.put((backend, None))
+
+    for backend, worker in workers.items():
+        threading.Thread(target=listen, args=(backend, worker), daemon=True).start()
+    in_first_phase, running = set(workers), set(workers)
+    while running:
+        backend, step = happenings.get()
+        worker = workers[backend]
+        if step is None:
+            running.discard(backend)
+            worker.ended()
+        else:
+            worker.take(step)
+            on_step(backend, step)
+        if backend in in_first_phase and (step is None or worker.waits):
+            in_first_phase.discard(backend)
+            if not in_first_phase:
+                checks = sorted({name for worker in workers.values() for name in worker.prepared})
+                prepared = {name: [backend for backend, worker in workers.items() if name in worker.prepared]
+                            for name in checks}  # fmt: skip
+                for backend in running:
+                    workers[backend].go_on(prepared)

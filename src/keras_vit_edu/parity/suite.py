@@ -1,0 +1,87 @@
+"""The whole suite: run on the backends that are here, or compared from results made elsewhere."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_vit_edu import _backend
+from keras_vit_edu.parity.checks import SUITES, standard
+from keras_vit_edu.parity.report import Report
+from keras_vit_edu.parity.rows import rows
+from keras_vit_edu.parity.run import RESULTS, OnStep, Results, ResultsError, load_results, run
+
+
+def run_suite(
+    out: str | Path,
+    backends: Sequence[str] | None = None,
+    suite: str = "quick",
+    checks: Sequence[str] | None = None,
+    tf32: bool = False,
+    on_step: OnStep = lambda backend, step: None,
+) -> Report:
+    """Run the checks on every backend, compare, and write `parity.json` and `parity.html`.
+
+    Args:
+        out: folder to write into; results of an earlier run in it are removed.
+        backends: names; None for all that are installed. One that is unknown, not installed or broken is reported, and
+            the others go on.
+        suite: `"quick"`, or `"full"` with longer training.
+        checks: names of those to run; None for all.
+        tf32: let a GPU round float32 products to TF32.
+        on_step: called as `on_step(backend, step)` with every step of every process.
+
+    Raises:
+        ValueError: for an unknown suite or check.
+        OSError: if `out` cannot be written.
+    """
+    if suite not in SUITES:
+        raise ValueError(f"`suite` must be one of {', '.join(SUITES)}. Received: suite={suite!r}")
+    every = standard()
+    names = list(every if checks is None else dict.fromkeys(checks))
+    for name in names:
+        if name not in every:
+            raise ValueError(f"There is no check {name!r}. There are {', '.join(every)}.")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in out.glob(f"*/{RESULTS}"):
+        shutil.rmtree(file.parent)
+    chosen = list(dict.fromkeys(_backend.installed_backends() if backends is None else backends))
+    return _reported(out, suite, run(out, chosen, suite, names, tf32, on_step=on_step), names)
+
+
+def compare_results(
+    folders: Sequence[str | Path], out: str | Path, suite: str | None = None, checks: Sequence[str] | None = None
+) -> Report:
+    """Compare what runs elsewhere left in their folders, without running anything.
+
+    Args:
+        folders: each was the `out` of a run, on one backend or several.
+        out: folder to write `parity.json` and `parity.html` into.
+        suite: refuse results of another; None to take that of the first.
+        checks: names of those to compare; None for all that were run.
+
+    Raises:
+        ResultsError: for a folder without results, with damaged ones, of another version, format or suite, or with a
+            backend that another folder has too.
+    """
+    from keras_vit_edu import __version__
+
+    results: dict[str, Results] = {}
+    for folder in folders:
+        for found in load_results(Path(folder), __version__, suite):
+            suite = suite or found.suite
+            if found.backend in results:
+                raise ResultsError(f"{found.folder} and {results[found.backend].folder} are both of {found.backend}.")
+            results[found.backend] = found
+    names = [
+        name
+        for name in standard()
+        if any(name in found.checks for found in results.values()) and (checks is None or name in checks)
+    ]
+    return _reported(Path(out), str(suite), list(results.values()), names)
+
+
+def _reported(out: Path, suite: str, results: Sequence[Results], names: Sequence[str]) -> Report:
+    report = Report(suite, results, rows(results, [standard()[name] for name in names]))
+    report.save(out)
+    return report

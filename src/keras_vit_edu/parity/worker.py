@@ -1,0 +1,113 @@
+"""One backend's side of a parity run, as a process of its own: `python -m keras_vit_edu.parity.worker JOB.json`.
+
+It runs in two phases: checks that need files of every backend write theirs in the first and read the others' in the
+second; all others run in the first. In between it waits for a line on standard input that says who wrote what; without
+one, because whoever started it is gone, it ends. Standard output has a JSON object a line about each step taken.
+"""
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_vit_edu.parity import own_code
+from keras_vit_edu.parity.checks import Check, Scene, standard
+from keras_vit_edu.parity.run import STEP, write
+from keras_vit_edu.training.run_folder import environment
+
+
+def main(job_file: str) -> None:
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    settle(job["tf32"])
+    checks = own_code.checks(job["own_code"]) if job["own_code"] else standard()
+    Worker(Path(job["folder"]), job["suite"], [checks[name] for name in job["checks"]]).run()
+
+
+def settle(tf32: bool) -> None:
+    """Make the numbers comparable: no setting of the user's, and products of matrices in full float32 if asked for."""
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_image_data_format("channels_last")
+    precision = "high" if tf32 else "highest"
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = tf32
+    elif backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "float32")
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_tensor_float_32_execution(tf32)
+
+
+class Worker:
+    """Runs checks and writes what they measure.
+
+    Args:
+        folder: of the run; this backend writes into the subfolder of its name.
+        suite: `"quick"` or `"full"`.
+        checks: in the order they run.
+    """
+
+    def __init__(self, folder: Path, suite: str, checks: Iterable[Check]) -> None:
+        self.backend = keras.backend.backend()
+        self.folder = folder
+        self.suite = suite
+        self.checks = list(checks)
+
+    def run(self) -> None:
+        """Both phases."""
+        say(environment=environment())
+        for check in self.checks:
+            self._attempt(check, "prepared" if check.prepare else "measured")
+        say(waiting=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        prepared = json.loads(line)
+        for check in self.checks:
+            if self.backend in prepared.get(check.name, ()):
+                self._attempt(check, "measured", prepared[check.name])
+
+    def _attempt(self, check: Check, step: str, prepared: Iterable[str] = ()) -> None:
+        say(check=check.name, step="begun")
+        began = time.monotonic()
+        error = None
+        try:
+            scene = Scene(
+                self.backend,
+                self.suite,
+                self._files(check, self.backend),
+                {backend: self._files(check, backend) for backend in prepared},
+            )
+            scene.folder.mkdir(parents=True, exist_ok=True)
+            if step == "prepared" and check.prepare:
+                check.prepare(scene)
+            else:
+                write(self.folder / self.backend / f"{check.name}.npz", check.run(scene))
+        except Exception as problem:
+            traceback.print_exc()  # into the log
+            error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+        say(check=check.name, step="failed" if error else step, error=error, seconds=round(time.monotonic() - began, 2))
+
+    def _files(self, check: Check, backend: str) -> Path:
+        return self.folder / backend / "files" / check.name
+
+
+def say(**step: Any) -> None:
+    """A line to whoever started this process."""
+    print(json.dumps({STEP: step}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

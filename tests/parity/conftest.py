@@ -1,0 +1,3 @@
+"""Faults are for other processes: nothing here imports them."""
+
+collect_ignore = ["planted"]

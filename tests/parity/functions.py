@@ -1,0 +1,64 @@
+"""What the tests of `parity.check` build, by module path, in other processes."""
+
+import itertools
+
+import keras
+
+from keras_vit_edu.layers import MyMultiHeadAttention, PatchEncoder, Patches, PortableDropout, TransformerBlock
+
+_count = itertools.count(2)
+NOT_A_FUNCTION = 3
+
+
+def dense():
+    """A layer with Keras's own initializer, which draws other numbers on each backend."""
+    return keras.layers.Dense(3, activation="tanh")
+
+
+def two_inputs():
+    """A functional model with two inputs, one of them ints, and two outputs."""
+    tokens, numbers = keras.Input((4,), dtype="int32"), keras.Input((5,))
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(7, 2)(tokens))
+    joined = keras.layers.Concatenate()([embedded, keras.layers.Dense(3)(numbers)])
+    return keras.Model([tokens, numbers], [keras.layers.Dense(2)(joined), joined])
+
+
+def portable_dropout():
+    return PortableDropout(0.5)
+
+
+def attention():
+    return MyMultiHeadAttention(2, 3, dropout=0.25)
+
+
+def transformer_block():
+    return TransformerBlock(2, 3, 5)
+
+
+def patch_encoder():
+    return PatchEncoder(6, 4, num_prefix_tokens=1)
+
+
+def patches():
+    return Patches(2)
+
+
+def depends_on_the_backend():
+    """Adds a number that is 1e-3 larger on every backend but the first by name."""
+    return keras.layers.Rescaling(1.0, offset={"jax": 0.0, "tensorflow": 1e-3, "torch": 2e-3}[keras.backend.backend()])
+
+
+def nan():
+    return keras.layers.Lambda(lambda x: x * float("nan"))
+
+
+def raises():
+    raise ZeroDivisionError("as it was asked to")
+
+
+def another_each_time():
+    return keras.layers.Dense(next(_count))
+
+
+def another_on_each_backend():
+    return keras.layers.Dense({"jax": 1, "tensorflow": 2, "torch": 3}[keras.backend.backend()])

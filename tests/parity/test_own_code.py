@@ -1,0 +1,103 @@
+"""`parity.check`: anyone's layer or model, on every installed backend."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vit_edu import parity
+from keras_vit_edu._backend import installed_backends
+from tests.parity import functions
+
+INSTALLED = installed_backends()
+several_backends = pytest.mark.skipif(len(INSTALLED) < 2, reason="wants two backends in one environment")
+X = np.random.default_rng(0).normal(size=(2, 5)).astype("float32")
+
+
+def arrays(report, row):
+    """The names of the arrays in one row of each backend."""
+    return [[m.name for m in each.measurements("build_fn") if m.row == row] for each in report.results]
+
+
+def test_a_layer_of_keras_has_the_same_outputs_and_gradients_everywhere():
+    report = parity.check(functions.dense, X)
+    assert report.passed
+    report.raise_for_differences()
+    assert report.backends == INSTALLED
+    assert [(row.row, row.tolerance.limit) for row in report.rows] == [("outputs", 1e-5), ("gradients", 1e-4)]
+
+
+def test_a_model_with_several_inputs_and_outputs_from_a_name_and_shapes():
+    tokens = np.array([[0, 1, 6, 2]], "int32")
+    report = parity.check("tests.parity.functions:two_inputs", [tokens, (1, 5)], gradients=False)
+    assert report.passed
+    assert [row.row for row in report.rows] == ["outputs"]
+
+
+def test_portable_dropout_agrees_in_training():
+    assert parity.check(functions.portable_dropout, (4, 8), training=True).passed
+
+
+@several_backends
+def test_a_difference_is_measured_and_raised():
+    report = parity.check(functions.depends_on_the_backend, np.ones((1, 1), "float32"), gradients=False)
+    assert not report.passed
+    with pytest.raises(AssertionError, match=r"build_fn: outputs on \w+: output 0 against \w+: 1\.\de-03"):
+        report.raise_for_differences()
+    assert parity.check(
+        functions.depends_on_the_backend, np.ones((1, 1), "float32"), gradients=False, tolerance=3e-3
+    ).passed
+
+
+@several_backends
+def test_nan_never_passes():
+    with pytest.raises(AssertionError, match="NaN"):
+        parity.check(functions.nan, X, gradients=False, tolerance=np.inf).raise_for_differences()
+
+
+def test_what_is_saved_is_loaded():
+    report = parity.check_saving(functions.dense, X)
+    report.raise_for_differences()
+    assert [row.row for row in report.rows] == ["weights", "outputs"]
+
+
+# Bad input. -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_function_that_no_other_process_can_import():
+    def local():
+        return functions.dense()
+
+    for build_fn in (local, lambda: None, "__main__:build"):
+        with pytest.raises(ValueError, match="that another process can import"):
+            parity.check(build_fn, X)
+    for name in ("no_such_module:build", "tests.parity.functions:no_such", "tests.parity.functions"):
+        with pytest.raises(ValueError, match=r"cannot be imported: .*Received: " + name):
+            parity.check(name, X)
+    with pytest.raises(ValueError, match="must be a function"):
+        parity.check("tests.parity.functions:NOT_A_FUNCTION", X)
+
+
+def test_inputs_that_are_neither_arrays_nor_shapes():
+    with pytest.raises(ValueError, match="arrays of numbers, or shapes"):
+        parity.check(functions.dense, "two")
+
+
+def test_a_backend_that_is_not_installed():
+    with pytest.raises(ValueError, match="'theano'"):
+        parity.check(functions.dense, X, backends=["theano"])
+
+
+def test_a_function_that_raises():
+    with pytest.raises(parity.ParityError, match=r"functions:raises failed on \w+: ZeroDivisionError: as it was asked"):
+        parity.check(functions.raises, X)
+
+
+def test_another_architecture_each_time():
+    with pytest.raises(parity.ParityError, match=r"another architecture than on .*: the weight dense/bias has the"):
+        parity.check(functions.another_each_time, X, backends=[keras.backend.backend()])
+
+
+@several_backends
+def test_another_architecture_on_each_backend():
+    with pytest.raises(parity.ParityError, match=r"another architecture than on .*\(2,\).*\(1,\)|\(1,\).*\(2,\)"):
+        parity.check(functions.another_on_each_backend, X, backends=["tensorflow", "jax"])

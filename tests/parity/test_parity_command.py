@@ -1,0 +1,147 @@
+"""`keras-vit-edu parity` and the processes that it starts."""
+
+import json
+import shutil
+
+import pytest
+
+import keras_vit_edu
+from keras_vit_edu import cli
+from keras_vit_edu.parity import checks, run_suite
+from keras_vit_edu.parity.checks import standard
+from tests.support import BACKEND
+
+OTHER = next(backend for backend in ("tensorflow", "torch", "jax") if backend != BACKEND)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A run of three quick checks on this backend."""
+    out = tmp_path_factory.mktemp("ran") / "out"
+    status = cli.run(["parity", "--backends", BACKEND, "--checks", "patches, dropout, save-load", "--out", str(out)])
+    return out, status
+
+
+@pytest.fixture
+def copied(ran, tmp_path):
+    """Its folder again, under the name of another backend; entries of its results may be replaced."""
+
+    def copy(name="copy", backend=OTHER, **entries):
+        shutil.copytree(ran[0] / BACKEND, tmp_path / name / backend)
+        file = tmp_path / name / backend / "results.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "backend": backend, **entries}))
+        return tmp_path / name
+
+    return copy
+
+
+def one_line(capsys):
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_one_backend_alone_is_compared_with_oracle_reference_and_itself(ran):
+    out, status = ran
+    assert status == 0
+    found = json.loads((out / "parity.json").read_text())
+    assert found["passed"] is True
+    assert found["suite"] == "quick"
+    assert list(found["backends"]) == [BACKEND]
+    assert found["backends"][BACKEND]["tf32"] is False
+    assert found["backends"][BACKEND]["device"]
+    assert {row["check"] for row in found["rows"]} == {"patches", "dropout", "save-load"}
+    assert all(row["cells"][BACKEND]["passed"] for row in found["rows"])
+    assert (out / "parity.html").is_file()
+
+
+def test_results_are_compared_without_running_anything(ran, copied, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("subprocess.Popen", None)
+    assert cli.run(["parity", "--results", str(ran[0]), "--results", str(copied()), "--out", str(tmp_path / "o")]) == 0
+    assert f"on {BACKEND}, {OTHER}" in capsys.readouterr().out
+    found = json.loads((tmp_path / "o" / "parity.json").read_text())
+    assert {len(row["cells"]) for row in found["rows"]} == {2}
+
+
+@pytest.mark.parametrize(
+    ("entries", "complaint"),
+    [
+        ({"version": "9.9"}, f"was made by keras_vit_edu 9.9; this is {keras_vit_edu.__version__}"),
+        ({"format_version": 99}, "has format 99; this version reads format 1"),
+        ({"suite": "full"}, "is of the suite 'full', not 'quick'"),
+        ({"checks_": {}}, "is damaged"),
+    ],
+)
+def test_results_that_cannot_be_compared(copied, entries, complaint, capsys):
+    assert cli.run(["parity", "--results", str(copied(**entries)), "--out", "o"]) == 2
+    assert complaint in one_line(capsys)
+
+
+def test_folders_that_hold_no_results_or_the_same_backend_twice(ran, copied, tmp_path, capsys):
+    assert cli.run(["parity", "--results", str(tmp_path)]) == 2
+    assert "holds no results" in one_line(capsys)
+    assert cli.run(["parity", "--results", str(ran[0]), "--results", str(copied(backend=BACKEND))]) == 2
+    assert f"are both of {BACKEND}" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--checks", "patches,no-such"], "There is no check 'no-such'. There are initial-weights"),
+        (["--backends", ","], "There must be names"),
+        (["--suite", "slow"], "slow"),
+    ],
+)
+def test_bad_usage(arguments, complaint, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["parity", *arguments]) == 2
+    assert complaint in one_line(capsys)
+
+
+def test_an_unknown_and_a_broken_backend_are_named_and_the_other_goes_on(tmp_path, capsys, monkeypatch):
+    package = tmp_path / "path" / OTHER / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.write_text("raise ImportError('broken on purpose')")
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    backends = f"nosuch,{BACKEND},{OTHER}"
+    out = tmp_path / "out"
+    assert cli.run(["parity", "--backends", backends, "--checks", "patches", "--out", str(out)]) == 1
+    shown = capsys.readouterr().out
+    assert "nosuch: there is no backend 'nosuch'" in shown
+    assert f"{OTHER}: its process ended with status 1: ImportError: broken on purpose" in shown
+    found = json.loads((out / "parity.json").read_text())
+    assert [row["cells"][BACKEND]["passed"] for row in found["rows"]] == [True]
+    assert found["passed"] is False
+
+
+def test_an_interruption_ends_the_processes(tmp_path, monkeypatch):
+    import subprocess
+
+    started = []
+    popen = subprocess.Popen
+
+    def remember(*arguments, **keywords):
+        started.append(popen(*arguments, **keywords))
+        return started[-1]
+
+    def interrupt(backend, step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", remember)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(tmp_path, [BACKEND], checks=["training"], on_step=interrupt)
+    assert [process.poll() is not None for process in started] == [True]
+
+
+def test_a_new_run_leaves_nothing_of_the_old_one(copied):
+    out = copied("out")
+    report = run_suite(out, ["nosuch"])
+    assert report.broken.keys() == {"nosuch"}
+    assert not (out / OTHER).exists()
+
+
+def test_every_check_has_a_line_about_it_and_a_tolerance():
+    for check in standard().values():
+        assert check.what.endswith("."), check.name
+        assert check.tolerances, check.name
+    assert standard() is checks.CHECKS

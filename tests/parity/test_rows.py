@@ -1,0 +1,140 @@
+"""From measurements to rows: who is compared with whom, and what fails."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_vit_edu.parity import reference
+from keras_vit_edu.parity.checks import Check, Measurement, standard
+from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance
+from keras_vit_edu.parity.rows import rows
+from keras_vit_edu.parity.run import Results, write
+
+TENTH = Tolerance("relative", 0.1)
+
+
+def measured(tmp_path, **by_backend):
+    """Results of backends with these measurements; a text is the error of a check that did not run."""
+    found = []
+    for backend, measurements in by_backend.items():
+        folder = tmp_path / backend
+        folder.mkdir()
+        error = measurements if isinstance(measurements, str) else None
+        if error is None:
+            write(folder / "c.npz", measurements)
+        found.append(Results(backend, Path(folder), "quick", "1", checks={"c": {"error": error, "seconds": 0.0}}))
+    return found
+
+
+def one_row(results, tolerance=TENTH, **options):
+    (row,) = rows(results, [Check("c", {"r": tolerance}, lambda scene: [], **options)])
+    return row
+
+
+def array(*values, name="a", expected=None):
+    return Measurement("r", name, np.array(values, "float32"), None if expected is None else np.array(expected))
+
+
+def test_an_array_is_compared_with_what_is_expected_and_not_with_other_backends(tmp_path):
+    row = one_row(measured(tmp_path, jax=[array(1.0, expected=[1.05])], torch=[array(2.0, expected=[2.0])]))
+    assert row.passed
+    assert row.cells["jax"].worst.against == "what is expected"
+    assert row.cells["jax"].worst.difference.relative == pytest.approx(0.05 / 1.05, rel=1e-6)
+    assert row.between.absolute == 1  # told, not judged
+
+
+def test_with_nothing_expected_backends_are_compared_with_each_other(tmp_path):
+    row = one_row(measured(tmp_path, jax=[array(1.0)], torch=[array(1.0)], tensorflow=[array(3.0)]))
+    assert not row.passed
+    cells = row.cells
+    assert {backend: [f.against for f in cell.failures] for backend, cell in cells.items()} == {
+        "jax": ["tensorflow"], "torch": ["tensorflow"], "tensorflow": ["jax", "torch"],
+    }  # fmt: skip
+
+
+def test_one_backend_with_nothing_to_compare_with_is_neither_right_nor_wrong(tmp_path):
+    row = one_row(measured(tmp_path, jax=[array(1.0)]))
+    assert (row.cells["jax"].passed, row.cells["jax"].worst, row.passed) == (None, None, True)
+
+
+def test_the_worst_is_the_one_that_fails(tmp_path):
+    results = measured(tmp_path, jax=[
+        array(1.0, name="well", expected=[1.0]), array(5.0, name="worst", expected=[1.0]),
+        array(2.0, name="bad", expected=[1.0]),
+    ])  # fmt: skip
+    cell = one_row(results).cells["jax"]
+    assert cell.worst.name == "worst"
+    assert [failure.name for failure in cell.failures] == ["worst", "bad"]
+
+
+def test_nan_in_one_backend_fails_there_and_wherever_it_is_compared(tmp_path):
+    nan = float("nan")
+    row = one_row(measured(tmp_path, jax=[array(1.0, nan)], torch=[array(1.0, nan)]))
+    assert [cell.passed for cell in row.cells.values()] == [False, False]
+    assert "NaN" in str(row.cells["jax"].worst.difference)
+
+
+def test_other_names_and_shapes_are_failures_with_a_name(tmp_path):
+    row = one_row(measured(tmp_path, jax=[array(1.0), array(1.0, name="more")], torch=[array(1.0, 2.0)]))
+    problems = {(f.name, f.difference.problem) for f in row.cells["torch"].failures}
+    assert problems == {("a", "shape (2,), expected (1,)"), ("more", "torch has no such array")}
+
+
+def test_a_check_that_did_not_run_is_a_failure_unless_it_is_optional(tmp_path):
+    results = measured(tmp_path, jax=[array(1.0)], torch="OSError: no")
+    row = one_row(results)
+    assert (row.cells["torch"].passed, row.cells["torch"].error) == (False, "OSError: no")
+    assert row.cells["jax"].passed is None
+    assert one_row(results, optional=True).passed
+
+
+def test_what_is_zero_but_for_rounding_is_measured_by_the_largest_of_its_row(tmp_path):
+    noise = array(1e-9, name="bias", expected=[0.0])
+    assert one_row(measured(tmp_path, jax=[array(1.0, expected=[1.0]), noise])).passed
+    (tmp_path / "alone").mkdir()
+    assert not one_row(measured(tmp_path / "alone", jax=[noise])).passed
+
+
+def test_the_committed_reference_is_compared_with_as_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, "committed", lambda check, row: {"a": np.array([2.0]), "lost": np.array([1.0])})
+    cell = one_row(measured(tmp_path, jax=[array(1.0, expected=[1.0])]), referenced=True).cells["jax"]
+    assert {(f.name, f.against) for f in cell.failures} == {
+        ("a", "the committed reference"), ("lost", "the committed reference"),
+    }  # fmt: skip
+
+
+def test_bits_are_compared_by_digest(tmp_path, monkeypatch):
+    values = np.array([1.0, 2.0], "float32")
+    for committed, passes in ((values, True), (values.astype("float64"), False), (values[::-1], False)):
+        monkeypatch.setattr(reference, "committed", lambda *key, x=committed: {"a": np.array(reference.digest(x))})
+        folder = tmp_path / f"{passes}{committed.dtype}{committed[0]}"
+        folder.mkdir()
+        row = one_row(measured(folder, jax=[array(1.0, 2.0)]), EQUAL_BITS, referenced=True)
+        assert row.passed is passes
+
+
+# The reference that comes with the package. ---------------------------------------------------------------------------
+
+
+def test_the_reference_has_every_check_that_wants_one_and_is_small():
+    file = Path(reference.__file__).with_name(reference.FILE)
+    named = {tuple(key.split("/")[:2]) for key in reference.read(file)}
+    assert named == {(check.name, row) for check in standard().values() if check.referenced for row in check.tolerances}
+    assert file.stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("name", ["patches", "batches", "dropout", "patch-encoder", "attention", "transformer-block"])
+def test_the_reference_is_what_the_oracle_computes(name, tmp_path):
+    from keras_vit_edu.parity.checks import Scene
+
+    check = standard()[name]
+    kept = reference.reference_of(check, check.run(Scene("this one", "quick", tmp_path)))
+    for row in check.tolerances:
+        committed = reference.committed(name, row)
+        for array_name, value in committed.items():
+            now = kept[f"{name}/{row}/{array_name}"]
+            if value.dtype.kind == "U":
+                assert now == value
+            else:
+                np.testing.assert_allclose(now, value, rtol=0, atol=1e-8 * np.abs(value).max() + 1e-9)

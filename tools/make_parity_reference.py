@@ -1,0 +1,41 @@
+"""Make the reference that `keras-vit-edu parity` compares a single backend with.
+
+    keras-vit-edu parity --suite quick --out FOLDER
+    python tools/make_parity_reference.py FOLDER
+
+What the float64 oracle and NumPy expect is taken as it is. Initial weights and seeds, which nothing but a backend can
+tell, are taken only if all three backends agree on every bit.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import keras_vit_edu
+from keras_vit_edu.parity import reference
+from keras_vit_edu.parity.checks import standard
+from keras_vit_edu.parity.run import load_results
+
+OUT = Path(reference.__file__).with_name(reference.FILE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of the results of all three backends")
+    results = load_results(parser.parse_args().folder, keras_vit_edu.__version__, "quick")
+    if {each.backend for each in results} != {"tensorflow", "torch", "jax"}:
+        parser.error("the results must be of all three backends")
+    kept = {}
+    for check in standard().values():
+        if check.referenced:
+            of_each = [reference.reference_of(check, each.measurements(check.name)) for each in results]
+            for others in of_each[1:]:
+                np.testing.assert_equal(others, of_each[0])
+            kept.update(of_each[0])
+    np.savez_compressed(OUT, **kept)
+    print(f"{OUT}: {len(kept)} entries, {OUT.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
