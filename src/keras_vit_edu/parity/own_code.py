@@ -195,6 +195,7 @@ class _OwnCode:
         """What the function gives, with weights, and its inputs."""
         with np.load(self.own_code["inputs"]) as stored:
             inputs = [stored[key] for key in stored]
+        keras.utils.clear_session()  # else Keras goes on numbering: dense_1
         keras.utils.set_random_seed(self.own_code["seed"])
         layer = _import(self.own_code["function"])()
         _call(layer, inputs)
