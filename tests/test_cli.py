@@ -133,6 +133,8 @@ def test_overwrite(train, capsys):
         (["--data", "nowhere.npz"], "There is no mnist at nowhere.npz"),
         (["--dataset", "mnist-sample", "--data", "x.npz"], "mnist-sample is bundled"),
         (["--backend", "theano"], "'--backend'.*tensorflow.*jax.*torch"),
+        (["--augmentation", "digit"], "There is no augmentation 'digit'. There are none, digits, clothes"),
+        (["--show-augmentation"], "program-p has no augmentation to show"),
         (["--unknown"], "No such option.*--unknown"),
         (["--run", "/proc/run"], "cannot be written"),
     ],
@@ -140,6 +142,20 @@ def test_overwrite(train, capsys):
 def test_a_mistake_gives_one_line_and_2(arguments, complaint, capsys):
     assert cli.run(["train", *arguments]) == 2
     assert re.search(complaint, one_line(capsys))
+
+
+def test_show_augmentation_draws_a_sheet_and_trains_nothing(train, capsys):
+    assert train("--augmentation", "digits", "--show-augmentation", "--run", "sheets") == 0
+    assert capsys.readouterr().out.strip() == str(Path("sheets/augmentation-program-p.png"))
+    assert os.listdir("sheets") == ["augmentation-program-p.png"]
+
+
+def test_augmentation_is_kept_in_the_recipe(train):
+    assert train("--recipe", "hybrid", "--warmup-epochs", "0", "--no-weight-decay", "bias", "--run", "r") == 2
+    arguments = ["--augmentation", "clothes", "--label-smoothing", "0.1", "--run", "run"]
+    assert train(*arguments) == 0
+    recipe = json.loads(Path("run/run.json").read_text())["recipe"]
+    assert recipe["augmentation"]["mirror"] == 0.5
 
 
 def test_a_data_file_that_is_none(tmp_path, capsys):

@@ -36,3 +36,15 @@ def test_a_learning_curve_shows_train_and_validation(tmp_path, drawn):
 def test_a_curve_without_validation_or_test_shows_training_alone(tmp_path, drawn):
     plots.learning_curve({"accuracy": [0.5]}, "accuracy", tmp_path / "a.png")
     assert len(drawn[0].lines) == 1
+
+
+def test_a_sheet_of_augmented_images_has_the_original_first(tmp_path, drawn):
+    images = np.arange(2 * 4 * 4, dtype="uint8").reshape(2, 4, 4, 1)
+    varied = np.random.default_rng(0).random((2, 3, 4, 4, 1))
+    plots.augmentation(images, varied, ["a", "b"], tmp_path / "sheet.png")
+    shown = [np.asarray(axes.images[0].get_array()) for axes in drawn]
+    assert len(shown) == 2 * 4
+    for i in range(2):
+        np.testing.assert_allclose(shown[4 * i], images[i, ..., 0] / 255)
+        np.testing.assert_allclose(shown[4 * i + 1 : 4 * i + 4], varied[i, ..., 0])
+    assert [axes.get_ylabel() for axes in drawn if axes.get_ylabel()] == ["a", "b"]

@@ -29,6 +29,13 @@ def dropout_rate(name: str, value: Any) -> float:
     return rate
 
 
+def ints(name: str, value: Any) -> tuple[int, ...]:
+    """A list or tuple of whole numbers, 1 or more each, as a tuple; it may be empty."""
+    if not isinstance(value, (tuple, list)):
+        raise ValueError(f"`{name}` must be a list of whole numbers. Received: {name}={value!r}")
+    return tuple(positive_int(name, entry) for entry in value)
+
+
 def pair_of_ints(name: str, value: Any) -> tuple[int, int]:
     """An int `n` as `(n, n)`, a pair of ints as it is; each must be 1 or more."""
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)

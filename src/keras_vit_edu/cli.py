@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 from keras_vit_edu import _backend
 
@@ -23,12 +23,13 @@ except ImportError:
     sys.exit(2)
 
 import keras
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 import keras_vit_edu
 from keras_vit_edu import datasets, parity, training
-from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.models import Preset
 from keras_vit_edu.parity.progress import ParityProgress
 from keras_vit_edu.training.checkpoint import write_atomically
 
@@ -151,6 +152,9 @@ def train(
     label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Longest gradient.")] = None,
     ema: Annotated[float | None, typer.Option(help="Momentum of a moving average of the weights.")] = None,
+    augmentation: Annotated[
+        str | None, typer.Option(help="How to vary the images: none, digits or clothes (a recipe file may say more).")
+    ] = None,
     validation_split: Annotated[float | None, typer.Option(help="Share of the training images kept.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
@@ -158,6 +162,9 @@ def train(
         Path | None, typer.Option(help="Folder to write into. [default: runs/PRESET-DATASET-BACKEND-SEED]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")] = False,
+    show_augmentation: Annotated[
+        bool, typer.Option("--show-augmentation", help="Draw examples of the augmentation, and train nothing.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")] = False,
 ) -> None:
     """Train a Vision Transformer from scratch and evaluate it on the test images.
@@ -183,13 +190,17 @@ def train(
             label_smoothing=label_smoothing,
             clip_norm=clip_norm,
             ema=ema,
+            augmentation=augmentation,
             validation_split=validation_split,
             seed=seed,
         )
         images = datasets.load(dataset, data)
         datasets.split(images, settings.validation_split)  # complains if it leaves nothing
+        if show_augmentation:
+            console.print(str(_draw_augmentation(images, settings, run)))
+            return
         keras.utils.set_random_seed(settings.seed)
-        model = ViTClassifier.from_preset(preset, load_weights=False)
+        model: Any = Preset.from_preset(preset, load_weights=False)
         _check_fit(model, images)
         settings.exempt_from_decay(model)  # complains if one of them is none
         here = keras.backend.backend()
@@ -258,7 +269,7 @@ def evaluate(
 def _trained(name: str) -> tuple[keras.Model, str | None]:
     """The model of a run folder and the name of its dataset, or a preset's model and None."""
     if not (Path(name) / "run.json").is_file():
-        return ViTClassifier.from_preset(name), None
+        return cast(keras.Model, Preset.from_preset(name)), None
     try:
         record = json.loads((Path(name) / "run.json").read_text(encoding="utf-8"))
         of_run = record["configuration"]["dataset"]["name"]
@@ -348,7 +359,25 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _check_fit(model: ViTClassifier, images: datasets.ImageDataset) -> None:
+def _draw_augmentation(images: datasets.ImageDataset, recipe: training.Recipe, run: Path | None) -> Path:
+    """A sheet of the first training images as the augmentation shows them, at full strength; the file."""
+    from keras_vit_edu import plots
+
+    if recipe.augmentation is None:
+        raise ValueError(f"The recipe {recipe.name} has no augmentation to show; --augmentation gives it one.")
+    count, epochs = 10, 9
+    originals, labels = images.x_train[:count], images.y_train[:count]
+    rows = np.eye(len(images.class_names), dtype="float32")[labels]
+    varied = np.stack(
+        [recipe.augmentation(originals, rows, recipe.seed, epoch, 0)[0] for epoch in range(epochs)], axis=1
+    )
+    file = (run or Path()) / f"augmentation-{recipe.name}.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    plots.augmentation(originals, varied, [images.class_names[label] for label in labels], file)
+    return file
+
+
+def _check_fit(model: Any, images: datasets.ImageDataset) -> None:
     image_shape = images.x_train.shape[1:]
     if tuple(model.input_shape[1:]) != image_shape or model.num_classes != len(images.class_names):
         raise ValueError(

@@ -86,3 +86,25 @@ def mistakes(images: np.ndarray, titles: Sequence[str], file: str | Path) -> Non
     if not len(images):
         grid[0].text(0.5, 0.5, "no mistakes", ha="center", va="center")
     figure.savefig(file, dpi=120)
+
+
+def augmentation(images: np.ndarray, varied: np.ndarray, titles: Sequence[str], file: str | Path) -> None:
+    """Draw images in the first column, and what augmentation makes of each beside it.
+
+    Args:
+        images: `(n, H, W, 1)` or `(n, H, W, 3)`, uint8.
+        varied: `(n, m, H, W, C)`, float in [0, 1].
+        titles: one for each image.
+        file: PNG to write.
+    """
+    rows, columns = varied.shape[0], varied.shape[1] + 1
+    figure = Figure(figsize=(1.1 * columns + 0.6, 1.1 * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for i, line in enumerate(grid):
+        for axes, image in zip(line, [images[i] / 255, *varied[i]], strict=True):
+            axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(titles[i], fontsize=9)
+    for epoch, axes in enumerate(grid[0]):
+        axes.set_title(f"epoch {epoch}" if epoch else "as it is", fontsize=9)
+    figure.savefig(file, dpi=120)

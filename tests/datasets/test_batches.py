@@ -64,8 +64,8 @@ class Watched(Batches):
         self.second_batch_is_there = threading.Event()
         super().__init__(*arguments, **kwargs)
 
-    def _prepare(self, order, index):
-        batch = super()._prepare(order, index)
+    def _prepare(self, order, epoch, index):
+        batch = super()._prepare(order, epoch, index)
         self.prepared.append((index, threading.current_thread()))
         if index == 1:
             self.second_batch_is_there.set()

@@ -259,6 +259,7 @@ NON_DEFAULT = {
     "use_bias": False,
     "layer_norm_epsilon": 1e-3,
     "kernel_initializer": HeNormal(seed=3),
+    "stochastic_depth": 0.2,
     "seed": 7,
     "name": "mine",
     "trainable": False,
@@ -295,6 +296,7 @@ def test_arguments_reach_the_sublayers():
     assert (block.attention.num_heads, block.attention.key_dim) == (2, 3)
     assert (block.attention.dropout, block.attention.use_bias) == (0.5, False)
     assert block.mlp_hidden_dropout.rate == block.mlp_output_dropout.rate == 0.25
+    assert block.attention_branch.rate == block.mlp_branch.rate == 0.2
     assert (block.mlp_hidden.units, block.mlp_output.units) == (9, D)
     assert block.attention_norm.epsilon == block.mlp_norm.epsilon == 1e-3
     for layer in (block.attention_norm, block.attention, block.attention.q_dense, *dropouts(block), block.mlp_norm,
@@ -337,11 +339,15 @@ def dropouts(block):
     return [block.attention.score_dropout, block.mlp_hidden_dropout, block.mlp_output_dropout]
 
 
+def branches(block):
+    return [block.attention_branch, block.mlp_branch]
+
+
 @pytest.mark.parametrize("seed", [None, 7])
 def test_every_dropout_has_a_stream_of_its_own(seed):
-    block = transformer_block(dropout=0.5, attention_dropout=0.5, seed=seed)
-    seeds = [int(to_numpy(dropout.seed_generator.state)[0]) for dropout in dropouts(block)]
-    assert len(set(seeds)) == 3
+    block = transformer_block(dropout=0.5, attention_dropout=0.5, stochastic_depth=0.5, seed=seed)
+    seeds = [int(to_numpy(dropout.seed_generator.state)[0]) for dropout in dropouts(block) + branches(block)]
+    assert len(set(seeds)) == 5
 
 
 def test_a_seed_fixes_the_dropouts():
@@ -379,9 +385,28 @@ def test_each_dropout_drops_where_its_stream_says_and_in_training_only():
             assert_agree(to_numpy(block(TOKENS, training=training)), by_equation(block, TOKENS)[0], 2e-6)
 
 
+def test_stochastic_depth_skips_branches_image_by_image_in_training_only():
+    block = transformer_block(stochastic_depth=0.5, seed=7)
+    images = 8
+    tokens = np.tile(TOKENS[:1], (images, 1, 1))
+    for step in range(2):
+        keep = [random.dropout_mask(branch.seed, step, (images, 1, 1), 0.5) for branch in branches(block)]
+        assert {(bool(a), bool(b)) for a, b in zip(*(mask.ravel() for mask in keep), strict=True)} > {(True, False)}
+        expected, _ = by_equation(block, tokens, keep_branches=keep, stochastic_depth=0.5)
+        assert_agree(to_numpy(block(tokens, training=True)), expected, 2e-6)
+        assert_agree(to_numpy(block(tokens)), by_equation(block, tokens)[0], 2e-6)
+
+
+def test_without_stochastic_depth_a_block_draws_what_it_drew_before_there_was_any():
+    block = transformer_block(dropout=0.5, attention_dropout=0.5)
+    assert [hasattr(branch, "seed_generator") for branch in branches(block)] == [False, False]
+    assert len(block.non_trainable_variables) == 3  # seed and counter of three dropouts
+
+
 def test_dropout_goes_on_after_saving_and_loading(tmp_path):
     tokens = keras.Input((N, D))
-    model = keras.Model(tokens, TransformerBlock(HEADS, HEAD_SIZE, MLP_DIM, dropout=0.3, attention_dropout=0.3)(tokens))
+    block = TransformerBlock(HEADS, HEAD_SIZE, MLP_DIM, dropout=0.3, attention_dropout=0.3, stochastic_depth=0.4)
+    model = keras.Model(tokens, block(tokens))
     for _ in range(2):
         model(TOKENS, training=True)
     model.save(tmp_path / "model.keras")

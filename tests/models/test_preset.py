@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from keras_vit_edu.models import ViTClassifier, preset
+from keras_vit_edu.models import CNNClassifier, Preset, ViTClassifier, preset
 from tests.support import random_weights, to_numpy
 
 SMALL = {
@@ -66,32 +66,68 @@ def sha256(file: Path) -> str:
 
 
 def test_the_bundled_presets():
-    assert list(ViTClassifier.presets) == ["vit_mnist_d16", "vit_mnist_program_p"]
+    assert list(CNNClassifier.presets) == ["cnn_mnist"]
+    assert list(ViTClassifier.presets) == [
+        "vit_fashion_hybrid", "vit_mnist_d16", "vit_mnist_hybrid", "vit_mnist_program_p", "vit_mnist_pure"
+    ]  # fmt: skip
+    assert list(Preset.presets) == [*CNNClassifier.presets, *ViTClassifier.presets]
 
 
 def test_every_bundled_folder_is_the_preset_of_some_class():
-    assert sorted(entry.name for entry in BUNDLED.iterdir()) == list(ViTClassifier.presets)
+    assert sorted(entry.name for entry in BUNDLED.iterdir()) == list(Preset.presets)
 
 
-@pytest.mark.parametrize("name", ViTClassifier.presets)
+@pytest.mark.parametrize("name", Preset.presets)
 def test_a_bundled_preset_is_what_its_metadata_says(name):
-    metadata = ViTClassifier.presets[name]
-    model = ViTClassifier.from_preset(name, load_weights=False)
+    metadata = Preset.presets[name]
+    model = Preset.from_preset(name, load_weights=False)
     assert model.name == name
     assert model.count_params() == metadata["parameters"]
     assert len(metadata["class_names"]) == model.num_classes
     assert metadata["description"]
     assert metadata["format_version"] == preset.FORMAT_VERSION
-    height, width, _ = model.backbone.image_shape
+    height, width, _ = model.input_shape[1:]
     assert f"{height}x{width}" in metadata["input"]
     assert (metadata["weights_sha256"] is None) == (not (BUNDLED / name / "weights.safetensors").is_file())
 
 
-@pytest.mark.parametrize("name", ViTClassifier.presets)
+@pytest.mark.parametrize("name", Preset.presets)
 def test_a_bundled_preset_names_every_argument_so_that_new_defaults_leave_it_alone(name):
     config = json.loads((BUNDLED / name / "config.json").read_text())["config"]
     left_to_the_user = {"dtype", "trainable", "frozen_layers"}
-    assert set(config) == set(ViTClassifier(**SMALL).get_config()) - left_to_the_user
+    assert set(config) == set(Preset.from_preset(name, load_weights=False).get_config()) - left_to_the_user
+
+
+@pytest.mark.parametrize(
+    ("name", "at_most"),
+    [("vit_mnist_pure", 1_200_000), ("vit_mnist_hybrid", 600_000), ("vit_fashion_hybrid", 600_000)],
+)
+def test_the_small_presets_are_small(name, at_most):
+    assert Preset.presets[name]["parameters"] <= at_most
+
+
+def test_a_configuration_from_before_there_was_an_argument_still_loads(tmp_path):
+    old = json.loads((BUNDLED / "vit_mnist_d16" / "config.json").read_text())
+    for argument in ("stem", "stem_filters", "stem_strides", "stochastic_depth"):
+        del old["config"][argument]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    (tmp_path / "metadata.json").write_text((BUNDLED / "vit_mnist_d16" / "metadata.json").read_text())
+    now = ViTClassifier.from_preset("vit_mnist_d16", load_weights=False)
+    assert ViTClassifier.from_preset(tmp_path, load_weights=False).get_config() == now.get_config()
+
+
+def test_preset_itself_reads_presets_of_every_class():
+    assert type(Preset.from_preset("cnn_mnist", load_weights=False)) is CNNClassifier
+    assert type(Preset.from_preset("vit_mnist_d16", load_weights=False)) is ViTClassifier
+    with pytest.raises(ValueError, match="cnn_mnist is a preset of CNNClassifier, not of ViTClassifier"):
+        ViTClassifier.from_preset("cnn_mnist", load_weights=False)
+
+
+def test_a_preset_of_an_unknown_class_is_refused(classifier, folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "class_name": "Popen"}))
+    with pytest.raises(ValueError, match="is a preset of Popen, not of any class that there is"):
+        Preset.from_preset(folder)
 
 
 def test_a_bundled_preset_follows_the_global_dtype_policy():
@@ -321,7 +357,7 @@ def test_an_unknown_preset_names_the_nearest():
 
 
 def test_a_preset_like_no_other_names_them_all():
-    with pytest.raises(ValueError, match=r"no preset 'resnet50'.*There are vit_mnist_d16, vit_mnist_program_p\."):
+    with pytest.raises(ValueError, match=r"no preset 'resnet50'.*There are .*vit_mnist_d16, .*vit_mnist_pure\."):
         ViTClassifier.from_preset("resnet50")
 
 

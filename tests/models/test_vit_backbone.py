@@ -27,7 +27,7 @@ SIZES = {"projection_dim": 8, "num_layers": 2, "num_heads": 2, "key_dim": 3, "ml
 # Every argument, none at its default.
 NON_DEFAULT = {
     "image_shape": (3, 8, 12),
-    "patch_size": (4, 3),
+    "patch_size": (4, 4),
     "projection_dim": 6,
     "num_layers": 2,
     "num_heads": 3,
@@ -42,6 +42,10 @@ NON_DEFAULT = {
     "layer_norm_epsilon": 1e-3,
     "kernel_initializer": HeNormal(seed=3),
     "data_format": "channels_first",
+    "stem": "conv",
+    "stem_filters": (4, 5),
+    "stem_strides": (1, 4),
+    "stochastic_depth": 0.25,
     "frozen_layers": ["patch_encoder", "transformer_block_1"],
     "dtype": keras.DTypePolicy("mixed_bfloat16"),
     "name": "mine",
@@ -74,6 +78,30 @@ def test_other_activations_and_epsilon_and_no_bias(rng):
     random_weights(backbone)
     images = rng.random((2, 8, 12, 1), "float32")
     assert_agree(to_numpy(backbone(images)), oracle_tokens(backbone, images), 2e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "image_shape"),
+    [({"stem_filters": (3, 5)}, (8, 12, 1)), ({"stem_filters": (3, 5), "stem_strides": (1, 4)}, (4, 8, 3))],
+)
+def test_a_stem_of_convolutions(arguments, image_shape, rng):
+    backbone = ViTBackbone(image_shape, 4, stem="conv", **SIZES, **arguments)
+    random_weights(backbone)
+    images = rng.random((2, *image_shape), "float32")
+    output = to_numpy(backbone(images))
+    assert output.shape[1] == backbone.grid_size[0] * backbone.grid_size[1]
+    assert_agree(output, oracle_tokens(backbone, images), 2e-6)
+
+
+def test_stochastic_depth_acts_in_training_only_and_grows_over_the_blocks(rng):
+    backbone = ViTBackbone((8, 12, 1), 4, stochastic_depth=0.75, dropout=0, attention_dropout=0, **SIZES)
+    images = rng.random((4, 8, 12, 1), "float32")
+    assert [block.stochastic_depth for block in backbone.transformer_blocks] == [0.375, 0.75]
+    still = to_numpy(backbone(images))
+    first, second = (to_numpy(backbone(images, training=True)) for _ in range(2))
+    assert (first != still).any()
+    assert (first != second).any()
+    np.testing.assert_array_equal(to_numpy(backbone(images)), still)
 
 
 def oracle_tokens(backbone: ViTBackbone, images: np.ndarray) -> np.ndarray:
@@ -117,9 +145,14 @@ def test_arguments_reach_the_layers():
         assert block.output_activation is keras.activations.tanh
         assert block.layer_norm_epsilon == 1e-3
         assert isinstance(block.kernel_initializer, HeNormal)
+    assert [block.stochastic_depth for block in backbone.transformer_blocks] == [0.125, 0.25]
+    stem = backbone.get_layer("conv_stem")
+    assert (stem.filters, stem.strides, stem.data_format) == ((4, 5), (1, 4), "channels_first")
+    assert stem.activation is keras.activations.relu
+    assert isinstance(stem.kernel_initializer, HeNormal)
     assert backbone.get_layer("encoder_norm").epsilon == 1e-3
     assert backbone.get_layer("patch_encoder").num_prefix_tokens == 2
-    assert backbone.get_layer("patch_encoder").grid_size == (2, 4)
+    assert backbone.get_layer("patch_encoder").grid_size == (2, 3)
     assert {layer.compute_dtype for layer in backbone.layers if layer.weights} == {"bfloat16"}
 
 
@@ -271,6 +304,12 @@ def test_a_frozen_backbone_stays_frozen_in_a_copy_until_someone_says_otherwise()
         ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\).*1.0"),
         ({"attention_dropout": -0.1}, r"`(attention_)?dropout` must be a number in \[0, 1\).*-0.1"),
         ({"data_format": "channels_middle"}, "`data_format` must be .*channels_middle"),
+        ({"stem": "wavelets"}, r"`stem` must be one of \('patches', 'conv'\). Received: stem='wavelets'"),
+        ({"stem_filters": (4, 4)}, '`stem_filters` and `stem_strides` are of the stem "conv"'),
+        ({"stem": "conv", "stem_filters": (4,)}, r"the product of the stem's strides, 2 = 2. .*patch_size=\(4, 4\)"),
+        ({"stem": "conv", "stem_filters": ()}, "there must be one at least"),
+        ({"stem": "conv", "stem_filters": 64}, "`stem_filters` must be a list of whole numbers.*64"),
+        ({"stochastic_depth": 1}, r"`stochastic_depth` must be a number in \[0, 1\).*1"),
         ({"frozen_layers": ["head"]}, "There is no layer 'head' to freeze.*transformer_block_1"),
     ],
 )

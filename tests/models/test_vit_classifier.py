@@ -43,6 +43,8 @@ HEADS = {
     "token": {"head": "token", "num_prefix_tokens": 2},
     "mean": {"head": "mean", "num_prefix_tokens": 0},
     "mean with prefix tokens": {"head": "mean", "num_prefix_tokens": 2},
+    "sequence": {"head": "sequence", "num_prefix_tokens": 0},
+    "sequence with prefix tokens": {"head": "sequence", "num_prefix_tokens": 2},
     "no hidden layers": {"head": "token", "num_prefix_tokens": 1, "head_units": ()},
 }
 
@@ -50,7 +52,7 @@ HEADS = {
 NON_DEFAULT = {
     "num_classes": 3,
     "image_shape": (3, 8, 12),
-    "patch_size": (4, 3),
+    "patch_size": (4, 4),
     "projection_dim": 6,
     "num_layers": 2,
     "num_heads": 3,
@@ -65,6 +67,10 @@ NON_DEFAULT = {
     "layer_norm_epsilon": 1e-3,
     "kernel_initializer": HeNormal(seed=3),
     "data_format": "channels_first",
+    "stem": "conv",
+    "stem_filters": (4, 5),
+    "stem_strides": (1, 4),
+    "stochastic_depth": 0.25,
     "head": "token",
     "head_units": (9,),
     "head_dropout": 0.4,
@@ -168,7 +174,7 @@ def test_mixed_precision_is_close_to_float32(policy, images):
     assert 0 < difference <= 2e-2
 
 
-@pytest.mark.parametrize("head", ["flatten", "token", "mean"])
+@pytest.mark.parametrize("head", ["flatten", "token", "mean", "sequence"])
 def test_gradients_reach_every_trainable_weight(head, images, rng):
     classifier = ViTClassifier(**SMALL, num_prefix_tokens=1, head=head)
     random_weights(classifier, scale=0.8)
@@ -253,6 +259,19 @@ def test_the_same_seed_gives_the_same_weights_on_every_backend():
     for weight in classifier.weights:
         digest.update(ops.convert_to_numpy(weight).astype("<f4").tobytes())
     assert digest.hexdigest() == "d670ecd76896eebc741176b8e6fb7d60cb119615da9596a45e525aac56af25e1"
+
+
+# The seeds of Program P's dropouts, in its blocks and its head, before there was stochastic depth.
+SEEDS = [
+    783650879, 106046332, 157798603, 976832603, 268979134, 663968656, 541903390, 234551095, 957413343, 841597327,
+    985946605, 521760890, 466188457, 655934895, 980338160,
+]  # fmt: skip
+
+
+def test_the_same_seed_gives_the_same_dropout_masks_as_ever():
+    keras.utils.set_random_seed(0)
+    classifier = ViTClassifier.from_preset("vit_mnist_program_p", load_weights=False)
+    assert [int(to_numpy(layer.seed_generator.state)[0]) for layer in dropouts(classifier) if layer.rate] == SEEDS
 
 
 def test_another_seed_gives_other_weights():
@@ -366,7 +385,9 @@ def test_a_frozen_classifier_stays_frozen_in_a_copy_and_so_does_its_backbone():
 
 
 def test_fit_takes_a_ragged_last_batch(rng):
-    classifier = ViTClassifier(**{**SMALL, "num_layers": 1}, num_prefix_tokens=1, head="mean")
+    classifier = ViTClassifier(
+        **{**SMALL, "num_layers": 1}, head="sequence", stem="conv", stem_filters=(3, 4), stochastic_depth=0.2
+    )
     classifier.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     before = classifier.get_weights()
     x, y = rng.random((7, 8, 12, 1), "float32"), rng.integers(0, 3, 7)
@@ -406,11 +427,11 @@ def test_without_dropout_training_changes_nothing(images):
 
 
 def test_every_dropout_has_a_seed_of_its_own_and_counts_the_training_calls(images):
-    classifier = ViTClassifier(**SMALL)
+    classifier = ViTClassifier(**SMALL, stochastic_depth=0.1)
     for training in (True, False, True):
         classifier(images, training=training)
     states = [tuple(to_numpy(layer.seed_generator.state).tolist()) for layer in dropouts(classifier)]
-    assert len(states) == 2 * 3 + 3  # three in each block, three in the head
+    assert len(states) == 2 * 5 + 3  # five in each block, three in the head
     assert len({seed for seed, _ in states}) == len(states)
     assert {counter for _, counter in states} == {2}
 
@@ -522,7 +543,7 @@ def test_json_text_describes_the_model():
     [
         ({"num_classes": 0}, "`num_classes` must be 1 or more.*0"),
         ({"num_classes": 10.0}, "`num_classes` must be a whole number.*10.0"),
-        ({"head": "sum"}, r"`head` must be one of \('flatten', 'token', 'mean'\). Received: head='sum'"),
+        ({"head": "sum"}, r"`head` must be one of \('flatten', 'token', 'mean', 'sequence'\). Received: head='sum'"),
         ({"head": "token"}, '`head="token"` reads the first prefix token. Received: num_prefix_tokens=0'),
         ({"head_units": 5}, "`head_units` must be a list of widths.*head_units=5"),
         ({"head_units": None}, "`head_units` must be a list of widths.*head_units=None"),

@@ -1,21 +1,31 @@
 """One model with everything in it that the package registers."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_vit_edu.initializers import HeNormal, TruncatedNormal
 from keras_vit_edu.layers import MyMultiHeadAttention, PatchEncoder, Patches, PortableDropout, TransformerBlock
-from keras_vit_edu.models import ViTBackbone, ViTClassifier
+from keras_vit_edu.models import CNNClassifier, ViTBackbone, ViTClassifier
 
 IMAGE_SHAPE = (8, 12, 3)
 SIZES = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
 
 
 def classifier(name: str, head: str) -> ViTClassifier:
-    """A small classifier with that head."""
+    """A small classifier with that head; the last kind has convolutions and stochastic depth too."""
+    patches: dict[str, Any] = {"patch_size": (4, 3)}
+    if head == "sequence":
+        patches = {"patch_size": 4, "stem": "conv", "stem_filters": (3, 4), "stochastic_depth": 0.3}
     return ViTClassifier(
-        4, IMAGE_SHAPE, (4, 3), num_prefix_tokens=1, head=head, head_units=(6,), name=name, **SIZES
+        4, IMAGE_SHAPE, num_prefix_tokens=1, head=head, head_units=(6,), name=name, **patches, **SIZES
     )  # fmt: skip
+
+
+def convolutional(name: str) -> CNNClassifier:
+    """A small network of convolutions."""
+    return CNNClassifier(4, IMAGE_SHAPE, filters=(3, 5), convolutions=1, head_units=(6,), name=name)
 
 
 def everything() -> keras.Model:
@@ -29,7 +39,8 @@ def everything() -> keras.Model:
     x = attention(tokens, memory, use_causal_mask=True)
     x = PortableDropout(0.3, noise_shape=(None, 1, None))(x)
     x = keras.layers.Dense(4, name="own")(keras.layers.GlobalAveragePooling1D()(x))
-    heads = [classifier(head, head)(images) for head in ("flatten", "token", "mean")]
+    heads = [classifier(head, head)(images) for head in ("flatten", "token", "mean", "sequence")]
+    heads.append(convolutional("cnn")(images))
     return keras.Model(images, keras.layers.Add()([x, *heads]), name="everything")
 
 

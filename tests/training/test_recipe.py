@@ -5,8 +5,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit_edu.models import ViTClassifier
-from keras_vit_edu.training import Recipe, load_recipe
+from keras_vit_edu.datasets import AUGMENTATIONS, Augmentation
+from keras_vit_edu.models import Preset, ViTClassifier
+from keras_vit_edu.training import RECIPES, Recipe, load_recipe
 
 
 def test_program_p_is_the_courses():
@@ -32,13 +33,52 @@ EVERYTHING = {
     "epochs": 7,
     "batch_size": 32,
     "validation_split": 0.2,
-    "augmentation": "none",
+    "augmentation": Augmentation(rotation=3.0, mixup=0.5).to_json(),
+    "augmentation_final_epochs": 2.5,
+    "augmentation_final_strength": 0.25,
     "seed": 5,
 }
 
 
 def test_json_both_ways():
     assert Recipe.from_json(json.loads(json.dumps(EVERYTHING))).to_json() == EVERYTHING
+
+
+def test_no_augmentation_is_none_in_json_and_every_way_of_saying_so_is_the_same():
+    assert Recipe().to_json()["augmentation"] == "none"
+    assert Recipe(augmentation="none") == Recipe(augmentation=None) == Recipe.from_json({"augmentation": "none"})
+    named = Recipe(augmentation="digits")
+    assert named.augmentation == AUGMENTATIONS["digits"]
+    assert named.replace(augmentation="none") == Recipe()
+    assert Recipe.from_json(json.loads(json.dumps(named.to_json()))) == named
+
+
+def test_the_augmentation_weakens_at_the_end():
+    recipe = Recipe(epochs=6, augmentation="digits", augmentation_final_epochs=4, augmentation_final_strength=0.2)
+    strengths = [recipe.augmentation_strength(epoch) for epoch in range(6)]
+    np.testing.assert_allclose(strengths, [1, 1, 0.8, 0.6, 0.4, 0.2])
+    assert {Recipe(augmentation="digits").augmentation_strength(epoch) for epoch in range(60)} == {1.0}
+
+
+def test_the_augmentation_of_a_batch_has_the_recipes_seed_and_the_epochs_strength(rng):
+    recipe = Recipe(seed=4, epochs=2, augmentation={"rotation": 40}, augmentation_final_epochs=1)
+    images, labels = rng.integers(0, 256, (3, 8, 8, 1), dtype="uint8"), np.arange(3)
+    for epoch, strength in ((0, 1.0), (1, 0.0)):
+        expected = Augmentation(rotation=40)(images, labels, 4, epoch, 7, strength)[0]
+        np.testing.assert_array_equal(recipe.augment(images, labels, epoch, 7)[0], expected)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_named_recipe_has_that_name_and_fits_its_preset(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    presets = {"program-p": "vit_mnist_program_p", "pure": "vit_mnist_pure", "hybrid": "vit_mnist_hybrid",
+               "fashion-hybrid": "vit_fashion_hybrid", "cnn": "cnn_mnist", "cnn-augmented": "cnn_mnist"}  # fmt: skip
+    model = Preset.from_preset(presets[name], load_weights=False)
+    exempt = {variable.path for variable in recipe.exempt_from_decay(model)}
+    if recipe.no_weight_decay:  # what is left to decay is a kernel, all of them
+        decaying = {v.path for v in model.trainable_variables} - exempt
+        assert decaying == {v.path for v in model.trainable_variables if v.path.endswith("/kernel")}
 
 
 def test_a_file_with_a_few_fields_changes_those(tmp_path):
@@ -73,6 +113,11 @@ def test_replace_changes_what_is_given():
         ("batch_size", 0),
         ("validation_split", 1),
         ("augmentation", "lots"),
+        ("augmentation", {"rotation": 200}),
+        ("augmentation", {"rotate": 20}),
+        ("augmentation", 3),
+        ("augmentation_final_epochs", -1),
+        ("augmentation_final_strength", 2),
         ("seed", 2**31),
         ("seed", -1),
     ],
@@ -85,6 +130,8 @@ def test_a_value_out_of_range_names_its_field(field, value):
 def test_values_that_contradict_each_other():
     with pytest.raises(ValueError, match="`warmup_epochs` must be fewer than `epochs`"):
         Recipe(warmup_epochs=3, epochs=3)
+    with pytest.raises(ValueError, match="`augmentation_final_epochs` must not be more than `epochs`"):
+        Recipe(augmentation_final_epochs=4, epochs=3)
     with pytest.raises(ValueError, match="`final_learning_rate` must not be above"):
         Recipe(learning_rate=1e-3, final_learning_rate=1e-2)
 

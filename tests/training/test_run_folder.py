@@ -83,6 +83,28 @@ def test_a_run_that_was_begun_is_gone_on_with_if_it_is_the_same(tmp_path):
             run.configure({"recipe": {"epochs": 5, "ema": 0.9}, "model": {"name": "b"}})
 
 
+def test_a_run_that_an_older_version_began_is_the_same_if_what_it_does_not_say_is_the_default(tmp_path):
+    defaults = {"recipe": {"ema": None, "seed": 0}, "model": {"config": {"stem": "patches", "sizes": ()}}}
+    begun = {"recipe": {"epochs": 3}, "model": {"config": {"dim": 8}}}
+    same = {"recipe": {"epochs": 3, "ema": None}, "model": {"config": {"dim": 8, "stem": "patches", "sizes": []}}}
+    for now, complaint in [
+        (same, None),
+        ({**same, "recipe": {"epochs": 3, "ema": 0.9}}, r"recipe\.ema was null and is 0\.9"),
+        ({**same, "recipe": {"epochs": 3, "momentum": 1}}, r"recipe\.momentum was null and is 1"),
+        ({**same, "model": {"config": {"stem": "conv"}}}, r'dim was 8 and is null; .*stem was "patches" and is "conv"'),
+    ]:
+        with RunFolder(tmp_path / "run", overwrite=True) as run:
+            run.configure(begun)
+            run.update(status="interrupted")
+        with RunFolder(tmp_path / "run") as run:
+            if complaint is None:
+                run.configure(now, defaults)
+                assert run.record["configuration"] == same
+            else:
+                with pytest.raises(ValueError, match=complaint):
+                    run.configure(now, defaults)
+
+
 def test_one_process_at_a_time(tmp_path):
     holder = "import sys, keras_vit_edu.training as t; r = t.RunFolder(sys.argv[1]); print('in', flush=True); input()"
     process = subprocess.Popen(

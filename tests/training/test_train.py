@@ -95,6 +95,30 @@ def test_the_last_row_is_the_model_that_was_saved(finished, small):
     assert record["validation_accuracy"] == pytest.approx(accuracy, abs=1e-6)
 
 
+def test_an_augmented_run_trains_on_varied_images_and_is_tested_on_clean_ones(tmp_path, small):
+    recipe = {"augmentation": {"rotation": 15, "mixup": 0.2}, "augmentation_final_epochs": 1, "epochs": 2}
+    model, record = trained(tmp_path / "run", small, **recipe)
+    assert record["recipe"]["augmentation"]["rotation"] == 15
+    logits = model.predict(small.x_test.astype("float32") / 255, verbose=0)
+    assert record["test_accuracy"] == pytest.approx(np.mean(logits.argmax(axis=1) == small.y_test), abs=1e-6)
+    plain, _ = trained(tmp_path / "plain", small, epochs=2)
+    assert not np.array_equal(model.get_weights()[0], plain.get_weights()[0])
+
+
+def test_a_run_begun_before_there_were_stems_and_augmentation_is_gone_on_with(tmp_path, small):
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())])
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    configuration = record["configuration"]
+    for argument in ("stem", "stem_filters", "stem_strides", "stochastic_depth"):
+        del configuration["model"]["config"][argument]
+    for field in ("augmentation_final_epochs", "augmentation_final_strength"):
+        del configuration["recipe"][field]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    _, record = trained(tmp_path / "run", small)
+    assert (record["status"], len(record["sessions"])) == ("finished", 2)
+
+
 def test_the_saved_model_is_not_compiled(finished):
     assert not keras.saving.load_model(finished[2] / "model.keras").compiled
 

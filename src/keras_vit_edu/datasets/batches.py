@@ -1,6 +1,7 @@
 """Batches whose order is the same on every backend."""
 
 import math
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -8,6 +9,8 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _checks, random
+
+Augment = Callable[[np.ndarray, np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 class Batches(keras.utils.PyDataset):
@@ -28,6 +31,8 @@ class Batches(keras.utils.PyDataset):
         shuffle: False to keep the given order in every epoch.
         seed: int in [0, 2**31), of the order.
         one_hot: the number of classes, to get labels as float32 rows with a 1; None for int labels.
+        augment: a function of `(images, labels, epoch, index)`, uint8 images of batch `index`, that gives float32
+            images in [0, 1] and labels, and depends on nothing else; None to leave images as they are.
 
     Returns:
         Indexing gives `(images, labels)`: float32 in [0, 1] `(b, H, W, C)`, and int32 `(b,)` or float32
@@ -50,6 +55,7 @@ class Batches(keras.utils.PyDataset):
         shuffle: bool = True,
         seed: int = 0,
         one_hot: int | None = None,
+        augment: Augment | None = None,
     ) -> None:
         super().__init__()
         if len(images) != len(labels) or len(images) == 0:
@@ -68,6 +74,7 @@ class Batches(keras.utils.PyDataset):
         self.batch_size = _checks.positive_int("batch_size", batch_size)
         self.shuffle = shuffle
         self.seed = checked_seed
+        self.augment = augment
         self.epoch = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
         self._ahead: tuple[tuple[int, int], Future] | None = None  # ((epoch, index), the batch to be)
@@ -93,14 +100,18 @@ class Batches(keras.utils.PyDataset):
         if ahead is not None and ahead[0] == (self.epoch, index):
             batch = ahead[1].result()
         else:
-            batch = self._prepare(self._order, index)
+            batch = self._prepare(self._order, self.epoch, index)
         if index + 1 < len(self):
-            self._ahead = ((self.epoch, index + 1), self._thread.submit(self._prepare, self._order, index + 1))
+            next_batch = self._thread.submit(self._prepare, self._order, self.epoch, index + 1)
+            self._ahead = ((self.epoch, index + 1), next_batch)
         return batch
 
-    def _prepare(self, order: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _prepare(self, order: np.ndarray, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
-        return self.images[chosen].astype("float32") / np.float32(255), self.labels[chosen]
+        images, labels = self.images[chosen], self.labels[chosen]
+        if self.augment is not None:
+            return self.augment(images, labels, epoch, index)
+        return images.astype("float32") / np.float32(255), labels
 
     def follow_epochs(self) -> keras.callbacks.Callback:
         """A callback for `fit` that sets `epoch` as each epoch begins."""

@@ -1,16 +1,20 @@
 """Keras layers of a Vision Transformer."""
 
+from keras_vit_edu.layers.conv_stem import ConvStem
 from keras_vit_edu.layers.my_multi_head_attention import MyMultiHeadAttention, attention_weights, fused_attention
 from keras_vit_edu.layers.patch_encoder import PatchEncoder
 from keras_vit_edu.layers.patches import Patches
 from keras_vit_edu.layers.portable_dropout import PortableDropout
+from keras_vit_edu.layers.sequence_pooling import SequencePooling
 from keras_vit_edu.layers.transformer_block import TransformerBlock
 
 __all__ = [
+    "ConvStem",
     "MyMultiHeadAttention",
     "PatchEncoder",
     "Patches",
     "PortableDropout",
+    "SequencePooling",
     "TransformerBlock",
     "attention_weights",
     "fused_attention",

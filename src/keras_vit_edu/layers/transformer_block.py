@@ -31,6 +31,8 @@ class TransformerBlock(keras.layers.Layer):
         use_bias: whether the attention's projections have a bias (the MLP's always do).
         layer_norm_epsilon: added to the variance in both normalisations.
         kernel_initializer: of every kernel; one with a seed gives each kernel a seed of its own, derived from it.
+        stochastic_depth: probability, in training, that an image goes past a branch (attention or MLP, each on its own)
+            along the skip connection alone; what other images get from the branch is divided by 1 - probability.
         seed: of the dropouts; each gets a seed of its own, derived from it.
         **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
 
@@ -48,6 +50,7 @@ class TransformerBlock(keras.layers.Layer):
 
     References:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 2 and 3.
+        Huang et al., "Deep networks with stochastic depth" (ECCV 2016), arXiv 1603.09382.
         Xiong et al., "On layer normalization in the transformer architecture" (ICML 2020), on pre-norm.
 
     Examples:
@@ -70,6 +73,7 @@ class TransformerBlock(keras.layers.Layer):
         use_bias: bool = True,
         layer_norm_epsilon: float = 1e-6,
         kernel_initializer: Any = "glorot_uniform",
+        stochastic_depth: float = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -84,6 +88,7 @@ class TransformerBlock(keras.layers.Layer):
         self.use_bias = bool(use_bias)
         self.layer_norm_epsilon = float(layer_norm_epsilon)
         self.kernel_initializer = initializers.get(kernel_initializer)
+        self.stochastic_depth = _checks.dropout_rate("stochastic_depth", stochastic_depth)
         self.seed = random.check_seed(seed)
         self.supports_masking = True
 
@@ -116,6 +121,17 @@ class TransformerBlock(keras.layers.Layer):
         self.mlp_output_dropout = PortableDropout(
             self.dropout, seed=random.derive_seed(self.seed, "mlp_output"), dtype=policy, name="mlp_output_dropout"
         )
+        # Stochastic depth is dropout with one draw per image.
+        self.attention_branch, self.mlp_branch = (
+            PortableDropout(
+                self.stochastic_depth,
+                noise_shape=(None, 1, 1),
+                seed=random.derive_seed(self.seed, name),
+                dtype=policy,
+                name=name,
+            )
+            for name in ("attention_branch", "mlp_branch")
+        )
 
     def build(self, tokens_shape: Sequence[Any]) -> None:
         shape = tuple(self.compute_output_shape(tokens_shape))
@@ -134,6 +150,8 @@ class TransformerBlock(keras.layers.Layer):
         )
         self.mlp_output.build(hidden_shape)
         self.mlp_output_dropout.build(shape)
+        self.attention_branch.build(shape)
+        self.mlp_branch.build(shape)
 
     def call(
         self,
@@ -154,12 +172,12 @@ class TransformerBlock(keras.layers.Layer):
         scores = None
         if return_attention_scores:
             attended, scores = attended  # (B, N, D), (B, h, N, N)
-        tokens = tokens + attended
+        tokens = tokens + self.attention_branch(attended, training=training)
 
         hidden = self.mlp_hidden(self.mlp_norm(tokens))  # (B, N, mlp_dim)
         hidden = self.mlp_hidden_dropout(hidden, training=training)
-        output = self.mlp_output(hidden)  # (B, N, D)
-        tokens = tokens + self.mlp_output_dropout(output, training=training)
+        output = self.mlp_output_dropout(self.mlp_output(hidden), training=training)  # (B, N, D)
+        tokens = tokens + self.mlp_branch(output, training=training)
         return (tokens, scores) if return_attention_scores else tokens
 
     def compute_output_shape(self, tokens_shape: Sequence[Any]) -> tuple[Any, ...]:
@@ -194,5 +212,6 @@ class TransformerBlock(keras.layers.Layer):
             "use_bias": self.use_bias,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "stochastic_depth": self.stochastic_depth,
             "seed": self.seed,
         }

@@ -28,18 +28,22 @@ CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "weights.safetensors
 
 
 class _Presets:
-    """Read on the class: the metadata of every bundled preset of that class, by name."""
+    """Read on the class: the metadata of every bundled preset of that class (of `Preset`: of any), by name."""
 
     def __get__(self, instance: Any, owner: type) -> dict[str, dict[str, Any]]:
         return {
             folder.name: _read_json(folder / METADATA)
             for folder in sorted(_bundled().iterdir(), key=lambda entry: entry.name)
-            if (folder / CONFIG).is_file() and _is_of(owner, _read_json(folder / CONFIG))
+            if (folder / CONFIG).is_file() and (owner is Preset or _is_of(owner, _read_json(folder / CONFIG)))
         }
 
 
 class Preset:
-    """Gives a model class `from_preset`, `save_to_preset` and `presets`."""
+    """Gives a model class `from_preset`, `save_to_preset` and `presets`.
+
+    On `Preset` itself they are about presets of any class: `Preset.from_preset(name)` is a `ViTClassifier` or a
+    `CNNClassifier`, as the preset says.
+    """
 
     presets = _Presets()
 
@@ -72,17 +76,21 @@ class Preset:
                 f"This version of keras_vit_edu reads presets of format {FORMAT_VERSION}. "
                 f"Received: {preset} of format {metadata.get('format_version')}"
             )
-        if not _is_of(cls, config):
-            raise ValueError(f"{preset} is a preset of {config.get('class_name')}, not of {cls.__name__}.")
+        model_class = _class_named(config.get("class_name")) if cls is Preset else cls
+        if model_class is None or not _is_of(model_class, config):
+            whose = "any class that there is" if cls is Preset else cls.__name__
+            raise ValueError(f"{preset} is a preset of {config.get('class_name')}, not of {whose}.")
         if load_weights and not (folder / WEIGHTS).is_file():
             raise ValueError(
                 f"The preset {preset} is a configuration without weights. "
                 f"For random weights: {cls.__name__}.from_preset({str(preset)!r}, load_weights=False)"
             )
         try:
-            model = cls(**{**config["config"], **overrides})
+            model: Any = model_class(**{**config["config"], **overrides})
         except (KeyError, TypeError) as error:
-            raise ValueError(f"The arguments of the preset {preset} do not fit {cls.__name__}: {error}") from error
+            raise ValueError(
+                f"The arguments of the preset {preset} do not fit {model_class.__name__}: {error}"
+            ) from error
         if load_weights:
             _load_weights(model, folder, metadata)
         return model
@@ -132,7 +140,7 @@ class Preset:
     @classmethod
     def _find(cls, preset: str | Path) -> Traversable:
         names = list(cls.presets)
-        if preset in names:
+        if preset in Preset.presets:  # one of another class has its own complaint
             return _bundled() / str(preset)
         folder = Path(preset)
         if folder.is_dir():
@@ -143,6 +151,11 @@ class Preset:
         near = difflib.get_close_matches(str(preset), names)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(names)}."
         raise ValueError(f"There is no preset {str(preset)!r}, and no folder of that name. {hint}")
+
+
+def _class_named(name: Any) -> type | None:
+    """The model class of that name, of those that have presets; no code but theirs is ever run."""
+    return {cls.__name__: cls for cls in reversed(Preset.__subclasses__())}.get(name)
 
 
 def _is_of(cls: type, config: dict[str, Any]) -> bool:

@@ -6,19 +6,25 @@ from typing import Any, cast
 import keras
 
 from keras_vit_edu import _checks, initializers
-from keras_vit_edu.layers import PatchEncoder, Patches, TransformerBlock
+from keras_vit_edu.layers import ConvStem, PatchEncoder, Patches, TransformerBlock
+
+STEMS = ("patches", "conv")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
 class ViTBackbone(keras.Model):
     """Vision Transformer from image to tokens: `(B, H, W, C)` to `(B, num_prefix_tokens + N, D)`.
 
-    Patches, patch encoder, `num_layers` transformer blocks, one last layer normalisation. (Presets are those of
-    `ViTClassifier`; its `backbone` is one of these.)
+    A stem, patch encoder, `num_layers` transformer blocks, one last layer normalisation. (Presets are those of
+    `ViTClassifier`; its `backbone` is one of these.) The stem says what a token is made of:
+
+    - `"patches"`: the pixels of a patch (the published ViT, the course);
+    - `"conv"`: the features that a `ConvStem` finds there and around it, which a small data set teaches sooner.
 
     Args:
         image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`.
-        patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image.
+        patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image. With the stem
+            `"conv"`, how many pixels lie between one token and the next: the product of the strides.
         projection_dim: D, the width of a token.
         num_layers: number of transformer blocks.
         num_heads: attention heads in each.
@@ -33,6 +39,11 @@ class ViTBackbone(keras.Model):
         layer_norm_epsilon: added to the variance in every normalisation.
         kernel_initializer: of every kernel but the patch projection's; with a seed, each block gets one of its own.
         data_format: None for Keras's global setting.
+        stem: `"patches"` or `"conv"`.
+        stem_filters: of the `ConvStem`: the width of each convolution. Its activation is `activation`.
+        stem_strides: of the `ConvStem`: the stride of each; None for 2 each.
+        stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
+            over the blocks, block i of L (from 1) has i / L of it.
         frozen_layers: names of layers, of those in `layers`, that do not train. It is how `backbone.get_layer(name)
             .trainable = False` survives saving.
         dtype: a dtype policy, such as `"mixed_bfloat16"`; None for Keras's global one.
@@ -51,10 +62,12 @@ class ViTBackbone(keras.Model):
 
     Raises:
         ValueError: for sizes that are no positive ints, a rate outside [0, 1), a patch that does not divide the image,
-            or a frozen layer that there is not.
+            or a frozen layer that there is not; for an unknown stem; for strides that do not multiply to `patch_size`.
 
-    Reference:
+    References:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 1 to 4.
+        Xiao et al., "Early convolutions help transformers see better" (NeurIPS 2021), arXiv 2106.14881.
+        Huang et al., "Deep networks with stochastic depth" (ECCV 2016), arXiv 1603.09382.
 
     Examples:
         >>> backbone = ViTBackbone((28, 28, 1), 7, 64, num_layers=2, num_heads=4, key_dim=16, mlp_dim=128)
@@ -80,6 +93,10 @@ class ViTBackbone(keras.Model):
         layer_norm_epsilon: float = 1e-6,
         kernel_initializer: Any = "glorot_uniform",
         data_format: str | None = None,
+        stem: str = "patches",
+        stem_filters: Sequence[int] = (),
+        stem_strides: Sequence[int] | None = None,
+        stochastic_depth: float = 0.0,
         frozen_layers: Sequence[str] = (),
         dtype: Any = None,
         name: str | None = None,
@@ -95,9 +112,37 @@ class ViTBackbone(keras.Model):
         num_layers = _checks.positive_int("num_layers", num_layers)
         kernel_initializer = initializers.get(kernel_initializer)
 
+        stochastic_depth = _checks.dropout_rate("stochastic_depth", stochastic_depth)
+        stem_filters = _checks.ints("stem_filters", stem_filters)
+        if stem not in STEMS:
+            raise ValueError(f"`stem` must be one of {STEMS}. Received: stem={stem!r}")
+        if stem == "patches" and (stem_filters or stem_strides):
+            raise ValueError(
+                '`stem_filters` and `stem_strides` are of the stem "conv". '
+                f"Received: stem={stem!r}, stem_filters={stem_filters}, stem_strides={stem_strides}"
+            )
+
         patches = Patches(patch_size, data_format=data_format, dtype=policy, name="patches")
         images = keras.Input(image_shape, name="images")
         rows, columns = cast(tuple[int, int], patches.grid_size(images.shape))  # an image of known size has both
+        to_patches: Patches | ConvStem = patches
+        if stem == "conv":
+            to_patches = ConvStem(
+                stem_filters,
+                stem_strides,
+                activation=activation,
+                kernel_initializer=initializers.for_child(kernel_initializer, "conv_stem"),
+                data_format=patches.data_format,
+                dtype=policy,
+                name="conv_stem",
+            )
+            stem_strides = to_patches.strides
+            if patches.patch_size != (to_patches.stride, to_patches.stride):
+                raise ValueError(
+                    "`patch_size` must be the product of the stem's strides, "
+                    f"{' * '.join(map(str, stem_strides))} = {to_patches.stride}. "
+                    f"Received: patch_size={patches.patch_size}, stem_filters={stem_filters}"
+                )
         patch_encoder = PatchEncoder(
             rows * columns,
             projection_dim,
@@ -118,19 +163,20 @@ class ViTBackbone(keras.Model):
                 use_bias=use_bias,
                 layer_norm_epsilon=layer_norm_epsilon,
                 kernel_initializer=initializers.for_child(kernel_initializer, f"transformer_block_{i}"),
+                stochastic_depth=stochastic_depth * (i + 1) / num_layers,
                 dtype=policy,
                 name=f"transformer_block_{i}",
             )
             for i in range(num_layers)
         ]
-        block = blocks[0]  # all alike
+        block = blocks[0]  # all alike, but for the stochastic depth
         encoder_norm = keras.layers.LayerNormalization(
             epsilon=block.layer_norm_epsilon, dtype=policy, name="encoder_norm"
         )
 
         name = name or unique_name("vit_backbone")
         with keras.name_scope(name):  # or the weights of two models would have the same paths: see `unique_name`
-            tokens = patch_encoder(patches(images))  # (B, num_prefix_tokens + N, D)
+            tokens = patch_encoder(to_patches(images))  # (B, num_prefix_tokens + N, D)
             for block in blocks:
                 tokens = block(tokens)
             tokens = encoder_norm(tokens)
@@ -155,6 +201,10 @@ class ViTBackbone(keras.Model):
         self.layer_norm_epsilon = block.layer_norm_epsilon
         self.kernel_initializer = kernel_initializer
         self.data_format = patches.data_format
+        self.stem = stem
+        self.stem_filters = stem_filters
+        self.stem_strides = stem_strides
+        self.stochastic_depth = stochastic_depth
         freeze(self.layers, frozen_layers)
 
     @property
@@ -188,6 +238,10 @@ class ViTBackbone(keras.Model):
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "data_format": self.data_format,
+            "stem": self.stem,
+            "stem_filters": self.stem_filters,
+            "stem_strides": self.stem_strides,
+            "stochastic_depth": self.stochastic_depth,
             "frozen_layers": self.frozen_layers,
         }
 

@@ -7,11 +7,11 @@ import keras
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
-from keras_vit_edu.layers import PortableDropout
+from keras_vit_edu.layers import PortableDropout, SequencePooling
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.vit_backbone import ViTBackbone, freeze, names_of_frozen, unique_name
 
-HEADS = ("flatten", "token", "mean")
+HEADS = ("flatten", "token", "mean", "sequence")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -23,14 +23,15 @@ class ViTClassifier(Preset, keras.Model):
 
     - `"flatten"`: all tokens, one after the other (the course's program);
     - `"token"`: the first token, which must be a prefix token (the class token of the published ViT);
-    - `"mean"`: the mean of the patches' tokens, prefix tokens left out.
+    - `"mean"`: the mean of the patches' tokens, prefix tokens left out;
+    - `"sequence"`: their mean weighted by attention, `SequencePooling` (the compact transformer's).
 
     The defaults are those of the course's program for MNIST.
 
     Args:
         num_classes: number of logits.
         image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`. This and what follows to
-            `data_format` is of the `ViTBackbone`.
+            `stochastic_depth` is of the `ViTBackbone`.
         patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image.
         projection_dim: D, the width of a token.
         num_layers: number of transformer blocks.
@@ -47,7 +48,12 @@ class ViTClassifier(Preset, keras.Model):
         kernel_initializer: of every kernel but the patch projection's, here and in the backbone; with a seed, each
             kernel gets one of its own.
         data_format: None for Keras's global setting.
-        head: `"flatten"`, `"token"` or `"mean"`.
+        stem: `"patches"` (the published ViT) or `"conv"` (a hybrid of convolutions and attention).
+        stem_filters: with the stem `"conv"`, the width of each of its convolutions.
+        stem_strides: with the stem `"conv"`, the stride of each; None for 2 each; their product is `patch_size`.
+        stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
+            over the blocks.
+        head: `"flatten"`, `"token"`, `"mean"` or `"sequence"`.
         head_units: widths of the Dense layers before the logits; may be empty.
         head_dropout: probability of dropping an element before each Dense layer of the head, in training.
         head_activation: of the Dense layers before the logits.
@@ -70,8 +76,10 @@ class ViTClassifier(Preset, keras.Model):
     Raises:
         ValueError: as `ViTBackbone`; for an unknown head; for the head `"token"` without a prefix token.
 
-    Reference:
+    References:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021); appendix D.3 compares the heads.
+        Hassani et al., "Escaping the big data paradigm with compact transformers" (2021), arXiv 2104.05704, on the
+        stem `"conv"` and the head `"sequence"`.
 
     Examples:
         >>> classifier = ViTClassifier(num_classes=10, head="mean", head_units=())
@@ -98,6 +106,10 @@ class ViTClassifier(Preset, keras.Model):
         layer_norm_epsilon: float = 1e-6,
         kernel_initializer: Any = "glorot_uniform",
         data_format: str | None = None,
+        stem: str = "patches",
+        stem_filters: Sequence[int] = (),
+        stem_strides: Sequence[int] | None = None,
+        stochastic_depth: float = 0.0,
         head: str = "flatten",
         head_units: Sequence[int] = (2048, 1024),
         head_dropout: float = 0.5,
@@ -138,6 +150,10 @@ class ViTClassifier(Preset, keras.Model):
                 layer_norm_epsilon=layer_norm_epsilon,
                 kernel_initializer=initializers.for_child(kernel_initializer, "backbone"),
                 data_format=data_format,
+                stem=stem,
+                stem_filters=stem_filters,
+                stem_strides=stem_strides,
+                stochastic_depth=stochastic_depth,
                 dtype=policy,
                 name="backbone",
             )
@@ -147,8 +163,15 @@ class ViTClassifier(Preset, keras.Model):
                 x = keras.layers.Flatten(data_format="channels_last", dtype=policy, name="flatten_tokens")(x)
             elif head == "token":
                 x = x[:, 0]  # (B, D)
-            else:
+            elif head == "mean":
                 x = ops.mean(x[:, num_prefix_tokens:], axis=1)  # (B, D)
+            else:
+                pooling = SequencePooling(
+                    initializers.for_child(kernel_initializer, "sequence_pooling"),
+                    dtype=policy,
+                    name="sequence_pooling",
+                )
+                x = pooling(x[:, num_prefix_tokens:] if num_prefix_tokens else x)  # (B, D)
             x = PortableDropout(head_dropout, dtype=policy, name="head_dropout")(x)
             for i, units in enumerate(head_units):
                 x = keras.layers.Dense(

@@ -178,9 +178,22 @@ def transformer_block(
     activation: str | None = "gelu",
     output_activation: str | None = None,
     epsilon: float = 1e-6,
+    keep_branches: tuple[np.ndarray, np.ndarray] | None = None,
+    stochastic_depth: float = 0.0,
     **masks: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`TransformerBlock`: x = x + attention(norm(x)), then x = x + mlp(norm(x)).
+
+    Args:
+        weights: of the block.
+        tokens: `(B, N, D)`.
+        num_heads: h.
+        activation: after the first Dense of the MLP.
+        output_activation: after the second one.
+        epsilon: of the normalisations.
+        keep_branches: for which images the attention counts, and for which the MLP, `(B, 1, 1)` each; None for all.
+        stochastic_depth: the probability with which they were drawn.
+        **masks: of `multi_head_attention`.
 
     Returns:
         Tokens `(B, N, D)` and attention scores `(B, h, N, N)`.
@@ -189,9 +202,14 @@ def transformer_block(
     normalised = layer_norm(within(weights, "attention_norm"), tokens, epsilon)
     attention = within(weights, "attention")
     attended, scores = multi_head_attention(attention, normalised, normalised, num_heads=num_heads, **masks)
+    if keep_branches is not None:
+        attended = dropout(attended, keep_branches[0], stochastic_depth)
     tokens = tokens + attended
     normalised = layer_norm(within(weights, "mlp_norm"), tokens, epsilon)
-    return tokens + mlp(weights, normalised, activation, output_activation), scores
+    output = mlp(weights, normalised, activation, output_activation)
+    if keep_branches is not None:
+        output = dropout(output, keep_branches[1], stochastic_depth)
+    return tokens + output, scores
 
 
 # The model. -----------------------------------------------------------------------------------------------------------
@@ -206,6 +224,35 @@ def patches(images: np.ndarray, patch_size: int | Sequence[int]) -> np.ndarray:
         for left in range(0, images.shape[2], width)
     ]
     return np.stack(cut, axis=1)
+
+
+def convolution(weights: Weights, images: np.ndarray, stride: int = 1) -> np.ndarray:
+    """A 3x3 convolution: `(B, H, W, C)` to `(B, ceil(H / stride), ceil(W / stride), filters)`.
+
+    y[i, j] = b + sum over u, v of x[i * stride + u - 1, j * stride + v - 1] W[u, v], with zeros around the image.
+    """
+    kernel = _float64(weights["kernel"])  # (3, 3, C, filters)
+    padded = np.pad(_float64(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows, columns = range(0, images.shape[1], stride), range(0, images.shape[2], stride)
+    windows = np.stack(
+        [[padded[:, i : i + 3, j : j + 3] for j in columns] for i in rows]
+    )  # (rows, columns, B, 3, 3, C)
+    return np.tensordot(windows, kernel, axes=3).transpose(2, 0, 1, 3) + _float64(weights.get("bias", 0))
+
+
+def conv_stem(
+    weights: Weights, images: np.ndarray, strides: Sequence[int], activation: str | None = "gelu"
+) -> np.ndarray:
+    """`ConvStem`: x = activation(convolution(x)), once per stride. `(B, H, W, C)` to `(B, N, filters)`."""
+    for i, stride in enumerate(strides):
+        images = ACTIVATIONS[activation](convolution(within(weights, f"convolution_{i}"), images, stride))
+    return images.reshape(len(images), -1, images.shape[-1])
+
+
+def sequence_pooling(weights: Weights, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`SequencePooling`: softmax(x w)^T x. `(B, N, D)` to pooled `(B, D)` and scores `(B, N)`."""
+    scores = softmax(dense(within(weights, "score_dense"), tokens)[..., 0])
+    return np.stack([weights @ tokens for weights, tokens in zip(scores, _float64(tokens), strict=True)]), scores
 
 
 def patch_encoder(weights: Weights, patches: np.ndarray) -> np.ndarray:
@@ -227,7 +274,11 @@ def vit_backbone(weights: Weights, images: np.ndarray, config: Mapping[str, Any]
     """
     if config["data_format"] == "channels_first":
         images = images.transpose(0, 2, 3, 1)
-    tokens = patch_encoder(within(weights, "patch_encoder"), patches(images, config["patch_size"]))
+    if config.get("stem", "patches") == "conv":
+        cut = conv_stem(within(weights, "conv_stem"), images, config["stem_strides"], config["activation"])
+    else:
+        cut = patches(images, config["patch_size"])
+    tokens = patch_encoder(within(weights, "patch_encoder"), cut)
     for i in range(config["num_layers"]):
         tokens, _ = transformer_block(
             within(weights, f"transformer_block_{i}"),
@@ -247,10 +298,34 @@ def vit_classifier(weights: Weights, images: np.ndarray, config: Mapping[str, An
         x = tokens.reshape(len(tokens), -1)  # (B, (num_prefix_tokens + N) * D)
     elif config["head"] == "token":
         x = tokens[:, 0]  # (B, D)
-    else:
+    elif config["head"] == "mean":
         x = tokens[:, config["num_prefix_tokens"] :].mean(axis=1)  # (B, D)
+    else:
+        x, _ = sequence_pooling(within(weights, "sequence_pooling"), tokens[:, config["num_prefix_tokens"] :])
     for i in range(len(config["head_units"])):
         x = ACTIVATIONS[config["head_activation"]](dense(within(weights, f"head_dense_{i}"), x))
+    return dense(within(weights, "logits"), x)
+
+
+def max_pooling(images: np.ndarray) -> np.ndarray:
+    """The largest of each 2x2 pixels; a last odd row or column is left out. `(B, H, W, C)` to `(B, H/2, W/2, C)`."""
+    rows, columns = images.shape[1] // 2 * 2, images.shape[2] // 2 * 2
+    corners = [images[:, i:rows:2, j:columns:2] for i in range(2) for j in range(2)]
+    return np.max(corners, axis=0)
+
+
+def cnn_classifier(weights: Weights, images: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """`CNNClassifier`: images to logits `(B, num_classes)`; arguments as in `vit_backbone`."""
+    if config["data_format"] == "channels_first":
+        images = images.transpose(0, 2, 3, 1)
+    activation = ACTIVATIONS[config["activation"]]
+    for stage in range(len(config["filters"])):
+        for i in range(config["convolutions"]):
+            images = activation(convolution(within(weights, f"stage_{stage}_convolution_{i}"), images))
+        images = max_pooling(images)
+    x = images.reshape(len(images), -1)
+    for i in range(len(config["head_units"])):
+        x = activation(dense(within(weights, f"head_dense_{i}"), x))
     return dense(within(weights, "logits"), x)
 
 

@@ -117,18 +117,21 @@ class RunFolder:
     def __str__(self) -> str:
         return str(self.path)
 
-    def configure(self, configuration: Mapping[str, Any]) -> None:
+    def configure(self, configuration: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
         """Say what the run is; an unfinished run in this folder must be the same.
 
         Args:
             configuration: JSON; everything that decides how the run comes out, on whatever backend.
+            defaults: what entries mean that a run does not have which an older version began, laid out as the
+                configuration is.
 
         Raises:
             RunFolderError: if the run that was begun here was configured otherwise; names what differs.
         """
         configuration = json.loads(json.dumps(configuration))
         if self.record:
-            differing = list(differences(self.record.get("configuration", {}), configuration))
+            begun = completed(self.record.get("configuration", {}), configuration, defaults or {})
+            differing = list(differences(begun, configuration))
             if differing:
                 raise RunFolderError(
                     f"{self.path} holds the beginning of another run: {'; '.join(differing)}. "
@@ -153,6 +156,16 @@ class RunFolder:
     def files(self) -> list[Path]:
         """What the run has written so far."""
         return [self / name for name in sorted(FILES) if (self / name).is_file()]
+
+
+def completed(before: Any, now: Any, defaults: Any) -> Any:
+    """`before`, with the entries that only `now` has taken from `defaults`, if they are there."""
+    if not all(isinstance(value, Mapping) for value in (before, now, defaults)):
+        return before
+    missing = {
+        key: json.loads(json.dumps(defaults[key], default=repr)) for key in now if key not in before and key in defaults
+    }
+    return {key: completed(value, now.get(key), defaults.get(key)) for key, value in before.items()} | missing
 
 
 def differences(before: Any, now: Any, path: str = "") -> Any:

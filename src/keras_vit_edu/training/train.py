@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import inspect
 import math
 import os
 import time
@@ -61,13 +62,15 @@ def train(
     recipe = recipe or Recipe()
     console = console or Console(highlight=False, markup=False)
     (x_train, y_train), (x_validation, y_validation) = split(dataset, recipe.validation_split)
-    one_hot = len(dataset.class_names) if recipe.label_smoothing else None
-    training = Batches(x_train, y_train, recipe.batch_size, seed=recipe.seed, one_hot=one_hot)
+    one_hot = len(dataset.class_names) if recipe.targets_are_rows else None
+    augment = recipe.augment if recipe.augmentation else None
+    training = Batches(x_train, y_train, recipe.batch_size, seed=recipe.seed, one_hot=one_hot, augment=augment)
     validation = Batches(x_validation, y_validation, recipe.batch_size, shuffle=False, one_hot=one_hot)
     test = Batches(dataset.x_test, dataset.y_test, recipe.batch_size, shuffle=False, one_hot=one_hot)
 
     run.configure(
         {"recipe": recipe.to_json(), "dataset": _fingerprint(dataset), "model": _configuration(model)},
+        defaults={"recipe": Recipe().to_json(), "model": {"config": _default_arguments(model)}},
     )
     run.update(
         status="running",
@@ -154,7 +157,7 @@ def _fit_and_test(
 def _compile(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
     loss: keras.losses.Loss
     metric: keras.metrics.Metric
-    if recipe.label_smoothing:
+    if recipe.targets_are_rows:
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
         metric = keras.metrics.CategoricalAccuracy(name="accuracy")
     else:
@@ -174,6 +177,12 @@ def _fingerprint(dataset: ImageDataset) -> dict[str, Any]:
 
 def _configuration(model: keras.Model) -> dict[str, Any]:
     return keras.saving.serialize_keras_object(model)
+
+
+def _default_arguments(model: keras.Model) -> dict[str, Any]:
+    """The defaults of the arguments that make such a model."""
+    parameters = inspect.signature(type(model).__init__).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
 class History(keras.callbacks.Callback):

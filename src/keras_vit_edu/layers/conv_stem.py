@@ -1,0 +1,153 @@
+"""A few small strided convolutions in place of the cut into patches."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_vit_edu import _checks, initializers
+
+
+@keras.saving.register_keras_serializable(package="keras_vit_edu")
+class ConvStem(keras.layers.Layer):
+    """Turn images into local features by 3x3 convolutions: `(B, H, W, C)` to `(B, N, filters[-1])`.
+
+    `x = activation(convolution(x))`, once for each of `filters`
+
+    Patches of a few pixels, each projected on its own, tell a transformer nothing about what crosses their borders;
+    overlapping convolutions do, and a small data set is then enough. Two of stride 2 take 28x28 pixels to 14x14 to
+    7x7 places; a place becomes a token in the `PatchEncoder`, whose projection is the 1x1 convolution that Xiao et al.
+    end their stem with. There is no batch normalisation: a model behaves the same in training and after, whatever the
+    batch.
+
+    Args:
+        filters: number of output channels of each convolution.
+        strides: stride of each convolution; None for 2 each. A stride of 1 keeps the size.
+        activation: after each convolution. `"gelu"` is the exact one.
+        kernel_initializer: of every kernel; one with a seed gives each kernel a seed of its own, derived from it.
+        data_format: `"channels_last"` for `(B, H, W, C)`, `"channels_first"` for `(B, C, H, W)`; None for Keras's
+            global setting.
+        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+
+    Every side is padded with one row or column of zeros on each side, so that a convolution of stride s makes
+    ceil(side / s) of it on every backend (`padding="same"` of TensorFlow would pad at the end alone).
+
+    Call arguments:
+        images: float tensor of rank 4 in the data format.
+
+    Returns:
+        Features `(B, rows * columns, filters[-1])`, in reading order.
+
+    Raises:
+        ValueError: for no filters, sizes that are no positive ints, or as many strides as there are no filters for.
+
+    References:
+        Xiao et al., "Early convolutions help transformers see better" (NeurIPS 2021), arXiv 2106.14881.
+        Hassani et al., "Escaping the big data paradigm with compact transformers" (2021), arXiv 2104.05704.
+
+    Examples:
+        >>> import numpy as np
+        >>> stem = ConvStem(filters=(32, 64))
+        >>> tuple(stem(np.zeros((2, 28, 28, 1), "float32")).shape)
+        (2, 49, 64)
+    """
+
+    def __init__(
+        self,
+        filters: Sequence[int],
+        strides: Sequence[int] | None = None,
+        activation: Any = "gelu",
+        kernel_initializer: Any = "glorot_uniform",
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = _checks.ints("filters", filters)
+        self.strides = (2,) * len(self.filters) if strides is None else _checks.ints("strides", strides)
+        if not self.filters or len(self.strides) != len(self.filters):
+            raise ValueError(
+                "`filters` and `strides` must have one entry per convolution, and there must be one at least. "
+                f"Received: filters={filters!r}, strides={strides!r}"
+            )
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.data_format = keras.config.image_data_format() if data_format is None else data_format
+        if self.data_format not in ("channels_last", "channels_first"):
+            raise ValueError(
+                '`data_format` must be "channels_last", "channels_first" or None. '
+                f"Received: data_format={data_format!r}"
+            )
+        self.convolutions = [
+            keras.layers.Conv2D(
+                width,
+                kernel_size=3,
+                strides=stride,
+                padding="valid",
+                activation=self.activation,
+                kernel_initializer=initializers.for_child(self.kernel_initializer, f"convolution_{i}"),
+                data_format="channels_last",
+                dtype=self.dtype_policy,
+                name=f"convolution_{i}",
+            )
+            for i, (width, stride) in enumerate(zip(self.filters, self.strides, strict=True))
+        ]
+
+    @property
+    def stride(self) -> int:
+        """How many pixels lie between one place and the next."""
+        return math.prod(self.strides)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        shape = self._channels_last(input_shape)
+        for convolution in self.convolutions:
+            convolution.build((shape[0], None, None, shape[3]))  # of any size, padding included
+            shape = self._after(shape, convolution)
+
+    def call(self, images: Any) -> Any:
+        self._channels_last(images.shape)  # complains about a wrong rank
+        x = ops.transpose(images, (0, 2, 3, 1)) if self.data_format == "channels_first" else images  # (B, H, W, C)
+        for convolution in self.convolutions:
+            x = convolution(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))  # (B, ceil(H / s), ceil(W / s), filters)
+        batch, rows, columns, width = ops.shape(x)
+        return ops.reshape(x, (batch, rows * columns, width))
+
+    def grid_size(self, image_shape: Sequence[int | None]) -> tuple[int | None, int | None]:
+        """`(rows, columns)` of places in images of the shape `(B, H, W, C)`, or `(B, C, H, W)` if channels_first."""
+        shape = self._channels_last(image_shape)
+        for convolution in self.convolutions:
+            shape = self._after(shape, convolution)
+        return shape[1], shape[2]
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        rows, columns = self.grid_size(input_shape)
+        num_places = None if rows is None or columns is None else rows * columns
+        return input_shape[0], num_places, self.filters[-1]
+
+    def compute_output_spec(self, images: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(self.compute_output_shape(images.shape), dtype=self.compute_dtype)
+
+    def _channels_last(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        shape = tuple(shape)
+        if len(shape) != 4:
+            layout = "(B, C, H, W)" if self.data_format == "channels_first" else "(B, H, W, C)"
+            raise ValueError(f"Images must have 4 dimensions, {layout}. Received: images of shape {shape}")
+        return (shape[0], *shape[2:], shape[1]) if self.data_format == "channels_first" else shape
+
+    @staticmethod
+    def _after(shape: tuple[int | None, ...], convolution: Any) -> tuple[int | None, ...]:
+        """The shape that a convolution makes of `(B, H, W, C)`."""
+        stride = convolution.strides[0]
+        sides = (None if side is None else -(-side // stride) for side in shape[1:3])
+        return (shape[0], *sides, convolution.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "strides": self.strides,
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "data_format": self.data_format,
+        }

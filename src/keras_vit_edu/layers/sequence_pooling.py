@@ -1,0 +1,86 @@
+"""Many tokens become one vector: their mean, weighted by attention."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_vit_edu import initializers
+
+
+@keras.saving.register_keras_serializable(package="keras_vit_edu")
+class SequencePooling(keras.layers.Layer):
+    """Attention pooling: `(B, N, D)` to `(B, D)`.
+
+    `pooled = softmax(x w)^T x`, the softmax over the N tokens
+
+    One learned vector w asks every token how much it has to say; the weighted mean of the tokens is the answer. It
+    keeps what the class token of the published ViT does without one more token in every block, and what a plain mean
+    cannot: tokens of empty background may count for nothing. (w has no bias: it would add the same to every score,
+    which the softmax takes off again.)
+
+    Args:
+        kernel_initializer: of w.
+        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+
+    Call arguments:
+        tokens: `(B, N, D)`.
+        return_attention_scores: return `(pooled, scores)`.
+
+    Returns:
+        Pooled tokens `(B, D)`; with `return_attention_scores` also the weights `(B, N)`, float32, each row of sum 1.
+
+    Raises:
+        ValueError: for tokens that are not of rank 3.
+
+    Reference:
+        Hassani et al., "Escaping the big data paradigm with compact transformers" (2021), arXiv 2104.05704, section
+        3.2, equations 5 to 7.
+
+    Examples:
+        >>> import numpy as np
+        >>> pooled, scores = SequencePooling()(np.ones((2, 49, 64), "float32"), return_attention_scores=True)
+        >>> tuple(pooled.shape), tuple(scores.shape)
+        ((2, 64), (2, 49))
+    """
+
+    def __init__(self, kernel_initializer: Any = "glorot_uniform", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.score_dense = keras.layers.Dense(
+            1,
+            use_bias=False,
+            kernel_initializer=initializers.for_child(self.kernel_initializer, "score_dense"),
+            dtype=self.dtype_policy,
+            name="score_dense",
+        )
+
+    def build(self, tokens_shape: Sequence[int | None]) -> None:
+        self._check_rank(tokens_shape)
+        self.score_dense.build(tuple(tokens_shape))
+
+    def call(self, tokens: Any, return_attention_scores: bool = False) -> Any:
+        self._check_rank(tokens.shape)
+        scores = ops.cast(self.score_dense(tokens), "float32")  # (B, N, 1)
+        scores = ops.softmax(scores, axis=1)
+        pooled = ops.sum(ops.cast(scores, tokens.dtype) * tokens, axis=1)  # (B, D)
+        return (pooled, ops.squeeze(scores, axis=2)) if return_attention_scores else pooled
+
+    def compute_output_spec(self, tokens: Any, return_attention_scores: bool = False) -> Any:
+        self._check_rank(tokens.shape)
+        batch, length, width = tokens.shape
+        pooled = keras.KerasTensor((batch, width), dtype=self.compute_dtype)
+        scores = keras.KerasTensor((batch, length), dtype="float32")
+        return (pooled, scores) if return_attention_scores else pooled
+
+    @staticmethod
+    def _check_rank(shape: Sequence[int | None]) -> None:
+        if len(shape) != 3:
+            raise ValueError(f"Tokens must have 3 dimensions, (B, N, D). Received: tokens of shape {tuple(shape)}")
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

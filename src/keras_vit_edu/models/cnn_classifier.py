@@ -1,0 +1,182 @@
+"""A plain convolutional network, to compare the transformers with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_vit_edu import _checks, initializers
+from keras_vit_edu.layers import PortableDropout
+from keras_vit_edu.models.preset import Preset
+from keras_vit_edu.models.vit_backbone import freeze, names_of_frozen, unique_name
+
+
+@keras.saving.register_keras_serializable(package="keras_vit_edu")
+class CNNClassifier(Preset, keras.Model):
+    """Convolutional network from image to logits: `(B, H, W, C)` to `(B, num_classes)`.
+
+    Stages of 3x3 convolutions, each stage ended by 2x2 max pooling (a last odd row or column is left out) and dropout;
+    then all features in one vector, a Dense layer with dropout for each of `head_units`, and a Dense layer to the
+    logits. No normalisation and no skip connections: what a course on convolutions ends with.
+
+    Args:
+        num_classes: number of logits.
+        image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`.
+        filters: width of each stage; each halves the image.
+        convolutions: how many in each stage.
+        dropout: probability of dropping an element after each stage, in training.
+        activation: after each convolution, and each Dense layer but the last.
+        head_units: widths of the Dense layers before the logits; may be empty.
+        head_dropout: probability of dropping an element after each of them, in training.
+        kernel_initializer: of every kernel; with a seed, each kernel gets one of its own.
+        data_format: None for Keras's global setting.
+        frozen_layers: names of layers that do not train. It is how `classifier.get_layer(name).trainable = False`
+            survives saving.
+        dtype: a dtype policy, such as `"mixed_bfloat16"`; None for Keras's global one.
+        name: of the model. Two models inside of one want two names: Keras on torch finds a weight by its path, which
+            begins with the name.
+        trainable: False to freeze all of it.
+
+    There is no `seed`: `keras.utils.set_random_seed` before the constructor fixes weights and dropout masks, to the
+    same bits on every backend.
+
+    Call arguments:
+        images: float `(B, H, W, C)`, values in [0, 1].
+
+    Returns:
+        Logits `(B, num_classes)`, no softmax; float32 under mixed precision.
+
+    Raises:
+        ValueError: for sizes that are no positive ints, a rate outside [0, 1), more stages than the image can be
+            halved, or a frozen layer that there is not.
+
+    Reference:
+        LeCun et al., "Gradient-based learning applied to document recognition" (1998). Stages of two 3x3 convolutions
+        are Simonyan and Zisserman's, "Very deep convolutional networks" (ICLR 2015).
+
+    Examples:
+        >>> classifier = CNNClassifier(num_classes=10, filters=(8, 16))
+        >>> classifier.output_shape
+        (None, 10)
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        image_shape: Sequence[int] = (28, 28, 1),
+        filters: Sequence[int] = (32, 64, 128),
+        convolutions: int = 2,
+        dropout: float = 0.25,
+        activation: Any = "relu",
+        head_units: Sequence[int] = (128,),
+        head_dropout: float = 0.5,
+        kernel_initializer: Any = "he_uniform",
+        data_format: str | None = None,
+        frozen_layers: Sequence[str] = (),
+        dtype: Any = None,
+        name: str | None = None,
+        trainable: bool = True,
+    ) -> None:
+        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        num_classes = _checks.positive_int("num_classes", num_classes)
+        image_shape = _checks.ints("image_shape", image_shape)
+        filters = _checks.ints("filters", filters)
+        convolutions = _checks.positive_int("convolutions", convolutions)
+        dropout = _checks.dropout_rate("dropout", dropout)
+        head_units = _checks.ints("head_units", head_units)
+        head_dropout = _checks.dropout_rate("head_dropout", head_dropout)
+        kernel_initializer = initializers.get(kernel_initializer)
+        data_format = keras.config.image_data_format() if data_format is None else data_format
+        if data_format not in ("channels_last", "channels_first"):
+            raise ValueError(
+                '`data_format` must be "channels_last", "channels_first" or None. '
+                f"Received: data_format={data_format!r}"
+            )
+        if len(image_shape) != 3:
+            raise ValueError(
+                '`image_shape` must be (H, W, C), or (C, H, W) for data_format="channels_first". '
+                f"Received: image_shape={image_shape!r}"
+            )
+        sides = image_shape[1:] if data_format == "channels_first" else image_shape[:2]
+        if min(sides) < 2 ** len(filters):
+            raise ValueError(
+                f"{len(filters)} stages halve an image to less than a pixel. "
+                f"Received: filters={filters}, image_shape={image_shape}"
+            )
+
+        name = name or unique_name("cnn_classifier")
+        with keras.name_scope(name):
+            images = keras.Input(image_shape, name="images")
+            x = ops.transpose(images, (0, 2, 3, 1)) if data_format == "channels_first" else images  # (B, H, W, C)
+            for stage, width in enumerate(filters):
+                for i in range(convolutions):
+                    own_name = f"stage_{stage}_convolution_{i}"
+                    x = keras.layers.Conv2D(
+                        width,
+                        kernel_size=3,
+                        padding="same",  # with stride 1 this is one zero on each side, on every backend
+                        activation=activation,
+                        kernel_initializer=initializers.for_child(kernel_initializer, own_name),
+                        data_format="channels_last",
+                        dtype=policy,
+                        name=own_name,
+                    )(x)
+                x = keras.layers.MaxPooling2D(
+                    2, data_format="channels_last", dtype=policy, name=f"stage_{stage}_pooling"
+                )(x)  # (B, H // 2, W // 2, width)
+                x = PortableDropout(dropout, dtype=policy, name=f"stage_{stage}_dropout")(x)
+            x = keras.layers.Flatten(data_format="channels_last", dtype=policy, name="flatten_features")(x)
+            for i, units in enumerate(head_units):
+                x = keras.layers.Dense(
+                    units,
+                    activation=activation,
+                    kernel_initializer=initializers.for_child(kernel_initializer, f"head_dense_{i}"),
+                    dtype=policy,
+                    name=f"head_dense_{i}",
+                )(x)
+                x = PortableDropout(head_dropout, dtype=policy, name=f"head_dropout_{i}")(x)
+            logits = keras.layers.Dense(
+                num_classes,
+                kernel_initializer=initializers.for_child(kernel_initializer, "logits"),
+                dtype=policy.variable_dtype,  # float16 and bfloat16 are too coarse for a loss
+                name="logits",
+            )(x)
+        super().__init__(inputs=images, outputs=logits, name=name)
+
+        self.dtype_policy = policy
+        self.trainable = trainable
+        self.num_classes = num_classes
+        self.image_shape = image_shape
+        self.filters = filters
+        self.convolutions = convolutions
+        self.dropout = dropout
+        self.activation = keras.activations.get(activation)
+        self.head_units = head_units
+        self.head_dropout = head_dropout
+        self.kernel_initializer = kernel_initializer
+        self.data_format = data_format
+        freeze(self.layers, frozen_layers)
+
+    @property
+    def frozen_layers(self) -> list[str]:
+        """The names of the layers whose weights do not train."""
+        return names_of_frozen(self.layers)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "num_classes": self.num_classes,
+            "image_shape": self.image_shape,
+            "filters": self.filters,
+            "convolutions": self.convolutions,
+            "dropout": self.dropout,
+            "activation": keras.activations.serialize(self.activation),
+            "head_units": self.head_units,
+            "head_dropout": self.head_dropout,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "data_format": self.data_format,
+            "frozen_layers": self.frozen_layers,
+        }
