@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,20 @@ def setting(name: str) -> str:
 
 
 @functools.cache
+def all_read() -> dict[str, subprocess.CompletedProcess[str]]:
+    """`read.py` in the environment of each reader, at the same time: one process for the files of all three writers."""
+    with ThreadPoolExecutor() as threads:
+        return dict(zip(BACKENDS, threads.map(read_by, BACKENDS), strict=True))
+
+
 def read_by(reader: str) -> subprocess.CompletedProcess[str]:
-    """`read.py` in the environment of `reader`: one process for the files of all three writers."""
+    """`read.py` in the environment of `reader`."""
     pythons = dict(entry.split("=", 1) for entry in setting("KERAS_VIT_EDU_PAIRS_PYTHONS").split(","))
     folders = [str(Path(setting("KERAS_VIT_EDU_PAIRS")) / writer) for writer in BACKENDS]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
         [pythons[reader], str(Path(__file__).with_name("read.py")), *folders],
-        env={**environment, "KERAS_BACKEND": reader},
+        env={**environment, "KERAS_BACKEND": reader, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -48,7 +55,7 @@ def read_by(reader: str) -> subprocess.CompletedProcess[str]:
 
 def what_was_read_by(reader: str) -> dict[str, Any]:
     """What that process reported."""
-    process = read_by(reader)
+    process = all_read()[reader]
     if process.returncode != 0:
         pytest.fail(f"Reading with {reader} failed:\n{process.stderr[-4000:]}")
     return json.loads(process.stdout.splitlines()[-1])
