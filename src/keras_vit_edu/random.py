@@ -154,25 +154,34 @@ def bits_in_graph(state: Any, shape: Sequence[Any]) -> Any:
 
 def _stream_key_in_graph(words: Any) -> Any:
     salt = ops.convert_to_tensor([_as_int32(word) for word in KEY_SALT], dtype="int32")
-    words = _hash_in_graph(ops.add(words, salt), 0, 0)
-    words = ops.add(words, ops.multiply(ops.flip(words), salt))
+    words = _hash_in_graph(words + salt, 0, 0)
+    words += ops.flip(words) * salt
     return _hash_in_graph(words, 0, 0)
 
 
 def _hash_in_graph(x: Any, key_0: Any, key_1: Any) -> Any:
+    """The twin of `_hash`. `x` is used up.
+
+    On torch `x *= y` works in place: a new buffer for every step would cost more than the step. Tensors of TensorFlow
+    and JAX do not change; there it is `x = x * y`.
+    """
     (shift_0, multiplier_0), (shift_1, multiplier_1), (shift_2, multiplier_2) = ROUNDS
-    x = ops.add(x, key_0)
-    x = ops.multiply(_xor_shift(x, shift_0), _as_int32(multiplier_0))
-    x = ops.add(_xor_shift(x, shift_1), key_1)
-    x = ops.multiply(x, _as_int32(multiplier_1))
-    x = ops.multiply(_xor_shift(x, shift_2), _as_int32(multiplier_2))
+    x += key_0
+    x = _xor_shift(x, shift_0)
+    x *= _as_int32(multiplier_0)
+    x = _xor_shift(x, shift_1)
+    x += key_1
+    x *= _as_int32(multiplier_1)
+    x = _xor_shift(x, shift_2)
+    x *= _as_int32(multiplier_2)
     return _xor_shift(x, LAST_SHIFT)
 
 
 def _xor_shift(x: Any, shift: int) -> Any:
-    # An int32 shifts its sign bit in from the left; the mask takes those copies off again.
-    shifted = ops.bitwise_and(ops.right_shift(x, shift), (1 << (32 - shift)) - 1)
-    return ops.bitwise_xor(x, shifted)
+    shifted = ops.right_shift(x, shift)
+    shifted &= (1 << (32 - shift)) - 1  # an int32 shifts copies of its sign bit in from the left: off with them
+    x ^= shifted
+    return x
 
 
 def _as_int32(word: int) -> int:

@@ -58,7 +58,7 @@ class PortableDropout(keras.layers.Dropout):
             return inputs
         state = self.seed_generator.next()  # (2,): seed, counter
         keep = random.dropout_mask_in_graph(state, self._mask_shape(inputs), self.rate)
-        return ops.where(keep, inputs * (1 / (1 - self.rate)), ops.zeros_like(inputs))
+        return ops.where(keep, inputs * (1 / (1 - self.rate)), 0.0)
 
     def _mask_shape(self, inputs: Any) -> Sequence[Any]:
         shape = ops.shape(inputs)

@@ -1,0 +1,1 @@
+"""Speed, measured: `python -m benchmarks VERB`. One module per verb; what came out stands in NOTES.md."""

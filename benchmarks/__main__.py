@@ -1,0 +1,68 @@
+"""`python -m benchmarks VERB`: measure, print a table, and write it down with `--json`.
+
+    python -m benchmarks dropout --backend torch --json dropout-torch.json
+
+Each verb is a module of this folder with a function `run(rounds)` that gives comparisons by title.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import os
+from pathlib import Path
+
+from benchmarks import timing
+
+VERBS = {"dropout": "PortableDropout against keras.layers.Dropout, and its share of a training step"}
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, meaning in VERBS.items():
+        options = verbs.add_parser(verb, help=meaning, description=meaning)
+        options.add_argument("--backend", choices=BACKENDS, help="where Keras runs; else as KERAS_BACKEND says")
+        options.add_argument("--threads", type=int, default=timing.cores(), help="cores to use")
+        options.add_argument("--rounds", type=int, default=200, help="how often each candidate is timed")
+        options.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
+    arguments = parser.parse_args()
+
+    # Before anything imports Keras.
+    if arguments.backend:
+        os.environ["KERAS_BACKEND"] = arguments.backend
+    try:
+        timing.fix_threads(arguments.threads)
+    except ValueError as error:
+        parser.error(str(error))
+    import keras_vit_edu  # noqa: F401  (chooses the backend)
+
+    machine = timing.machine()
+    print(", ".join(f"{name} {value}" for name, value in _flat(machine).items()))
+    comparisons = importlib.import_module(f"benchmarks.{arguments.verb}").run(arguments.rounds)
+    for title, by_clock in comparisons.items():
+        for clock, timings in by_clock.items():
+            _print_table(f"{title}, {clock}", timings)
+    if arguments.json:
+        document = {"verb": arguments.verb, "rounds": arguments.rounds, "machine": machine, "measured": comparisons}
+        arguments.json.write_text(json.dumps(document, indent=2, default=dataclasses.asdict) + "\n")
+
+
+def _flat(machine: dict) -> dict:
+    return {**{name: value for name, value in machine.items() if name != "versions"}, **machine["versions"]}
+
+
+def _print_table(title: str, timings: dict) -> None:
+    print(f"\n{title:40}{'ms':>10}{'quartiles':>22}{'ratio':>8}{'quartiles':>16}")
+    for name, own in timings.items():
+        low, high = own.quartiles
+        ratio_low, ratio_high = own.ratio_quartiles
+        spread, ratio_spread = f"{low:.3f} to {high:.3f}", f"{ratio_low:.2f} to {ratio_high:.2f}"
+        print(f"  {name:38}{own.milliseconds:10.3f}{spread:>22}{own.ratio:8.2f}{ratio_spread:>16}")
+
+
+if __name__ == "__main__":
+    main()
