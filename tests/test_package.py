@@ -74,8 +74,8 @@ def test_the_subpackages_are_attributes_of_the_package():
 
 def test_the_layers():
     assert set(layers.__all__) == {
-        "MyMultiHeadAttention", "PatchEncoder", "Patches", "PortableDropout", "TransformerBlock", "attention_weights",
-        "fused_attention",
+        "ConvStem", "MyMultiHeadAttention", "PatchEncoder", "Patches", "PortableDropout", "SequencePooling",
+        "TransformerBlock", "attention_weights", "fused_attention",
     }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from rich.table import Table
 
 import keras_vit_edu
 from keras_vit_edu import datasets, parity, training
-from keras_vit_edu.models import Preset
+from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.parity.progress import ParityProgress
 from keras_vit_edu.training.checkpoint import write_atomically
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from keras_vit_edu.models import CNNClassifier, Preset, ViTClassifier, preset
+from keras_vit_edu.models import CNNClassifier, ViTClassifier, preset
+from keras_vit_edu.models.preset import Preset
 from tests.support import random_weights, to_numpy
 
 SMALL = {

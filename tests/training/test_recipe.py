@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from keras_vit_edu.datasets import AUGMENTATIONS, Augmentation
-from keras_vit_edu.models import Preset, ViTClassifier
+from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.training import RECIPES, Recipe, load_recipe
 
 
