@@ -47,6 +47,9 @@ class Harness:
 
     def prepare(self) -> None:
         """Make data, model and the run that nothing interrupts."""
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+            # A shell starts what is to run in the background with SIGINT ignored, and children inherit that.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         sample = datasets.load("mnist-sample")
         np.savez(
             self.folder / "data.npz",
@@ -208,8 +211,6 @@ def main() -> int:
     parser.add_argument("--full-disks", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    # A shell starts what is to run in the background with SIGINT ignored, and children inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         harness = Harness(Path(folder))
         harness.prepare()
