@@ -68,8 +68,10 @@ def test_logits_are_those_of_the_equations(arguments, images):
 
 
 def test_gradients_are_those_of_the_equations(images, rng):
-    classifier = with_random_weights(activation="tanh", convolutions=1, image_shape=(4, 6, 2), head_units=())
-    images, cotangent = images[:, :4], rng.normal(size=(2, 3)).astype("float32")
+    classifier = with_random_weights(
+        activation="tanh", convolutions=1, image_shape=(4, 4, 2), filters=(3,), head_units=()
+    )
+    images, cotangent = images[:, :4, :4], rng.normal(size=(2, 3)).astype("float32")
     _, (of_images,), of_weights = output_and_gradients(classifier, [images], cotangent)
     weights = weights_of(classifier)
 

@@ -306,9 +306,9 @@ PURE = Recipe(
 RECIPES = {
     "program-p": Recipe(),
     "pure": PURE,
-    "hybrid": PURE.replace(name="hybrid", epochs=60),
+    "hybrid": PURE.replace(name="hybrid"),
     "fashion-hybrid": PURE.replace(
-        name="fashion-hybrid", epochs=60, augmentation=AUGMENTATIONS["clothes"], augmentation_final_strength=0.5
+        name="fashion-hybrid", augmentation=AUGMENTATIONS["clothes"], augmentation_final_strength=0.5
     ),
     "cnn": PURE.replace(name="cnn", no_weight_decay=("bias",), augmentation="none", augmentation_final_epochs=0.0),
     "cnn-augmented": PURE.replace(name="cnn-augmented", no_weight_decay=("bias",)),
