@@ -113,3 +113,9 @@ def test_in_words():
         "equal bits", "2e-06 of the largest", "1e-04",
     ]  # fmt: skip
     assert str(difference(np.float32([1 + 2**-23]), np.float32([1]))) == "1.2e-07, 1.2e-07 of the largest, 1 ULP"
+
+
+def test_an_infinity_on_both_sides_hides_nothing():
+    found = difference(np.array([-np.inf, 1.0, 2.0]), np.array([-np.inf, 100.0, -8.0]))
+    assert found.relative == 99 / 100
+    assert not found.within(Tolerance("relative", 1e-5))

@@ -7,7 +7,7 @@ import pytest
 
 import keras_vit_edu
 from keras_vit_edu import cli
-from keras_vit_edu.parity import checks, run_suite
+from keras_vit_edu.parity import ResultsError, checks, run_suite
 from keras_vit_edu.parity.checks import standard
 from tests.support import BACKEND
 
@@ -145,3 +145,13 @@ def test_every_check_has_a_line_about_it_and_a_tolerance():
         assert check.what.endswith("."), check.name
         assert check.tolerances, check.name
     assert standard() is checks.CHECKS
+
+
+def test_what_is_not_ours_in_the_folder_is_never_touched(tmp_path):
+    for folder, file in (("mine", "results.json"), (BACKEND, "code.py")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text("{}")
+    with pytest.raises(ResultsError, match="something other than results"):
+        run_suite(tmp_path, [BACKEND], checks=["patches"])
+    assert (tmp_path / "mine" / "results.json").is_file()
+    assert (tmp_path / BACKEND / "code.py").is_file()

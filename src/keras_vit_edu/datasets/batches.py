@@ -82,13 +82,13 @@ class Batches(keras.utils.PyDataset):
     @property
     def epoch(self) -> int:
         """Which epoch's order the batches come in, from 0."""
-        return self._epoch
+        return self._state[0]
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         count = len(self.images)
-        self._order = random.permutation(self.seed, (epoch,), count) if self.shuffle else np.arange(count)
-        self._epoch = epoch
+        order = random.permutation(self.seed, (epoch,), count) if self.shuffle else np.arange(count)
+        self._state = epoch, order
 
     def __len__(self) -> int:
         return math.ceil(len(self.images) / self.batch_size)
@@ -96,14 +96,14 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if not 0 <= index < len(self):
             raise IndexError(f"There are {len(self)} batches. Received: index={index}")
+        epoch, order = self._state  # once: another thread may set the epoch meanwhile
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] == (self.epoch, index):
+        if ahead is not None and ahead[0] == (epoch, index):
             batch = ahead[1].result()
         else:
-            batch = self._prepare(self._order, self.epoch, index)
+            batch = self._prepare(order, epoch, index)
         if index + 1 < len(self):
-            next_batch = self._thread.submit(self._prepare, self._order, self.epoch, index + 1)
-            self._ahead = ((self.epoch, index + 1), next_batch)
+            self._ahead = ((epoch, index + 1), self._thread.submit(self._prepare, order, epoch, index + 1))
         return batch
 
     def _prepare(self, order: np.ndarray, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -96,8 +96,9 @@ def difference(actual: np.ndarray, expected: np.ndarray, scale: float | None = N
 
 
 def largest(array: np.ndarray) -> float:
-    """The largest absolute value; 0 for an empty array."""
-    return float(np.abs(array.astype("float64")).max(initial=0.0))
+    """The largest finite absolute value; 0 if there is none. (Beside an infinity every difference would be small.)"""
+    wide = array.astype("float64")
+    return float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
 
 
 def _count_nan(array: np.ndarray) -> int:

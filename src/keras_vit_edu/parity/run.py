@@ -164,6 +164,9 @@ def run(
     startable = [found for found in results.values() if found.broken is None]
     job = {"folder": str(folder), "suite": suite, "checks": list(checks), "tf32": tf32, "own_code": own_code}
     for found in startable:
+        if found.folder.exists() and not is_ours(found.folder):
+            raise ResultsError(f"{found.folder} exists and holds something other than results; name another folder.")
+    for found in startable:
         shutil.rmtree(found.folder, ignore_errors=True)
         found.folder.mkdir(parents=True)
         (found.folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
@@ -176,6 +179,15 @@ def run(
             found.checks.setdefault(name, {"error": "it did not run", "seconds": 0.0})
         found.save()
     return list(results.values())
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds one backend's results, or what a run that was killed left of them."""
+    try:
+        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(job, dict) and {"folder", "suite", "checks", "own_code"} <= job.keys()
 
 
 def _unavailable(backend: str) -> str | None:
@@ -221,11 +233,11 @@ class _Worker:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self.process.kill()  # before its output is closed, for which one must wait while it is being read
+        self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 stream.close()  # type: ignore[union-attr]
-        self.process.kill()
-        self.process.wait()
         self._log.close()
 
     def steps(self) -> Iterator[dict[str, Any]]:

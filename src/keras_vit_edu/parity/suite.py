@@ -8,7 +8,7 @@ from keras_vit_edu import _backend
 from keras_vit_edu.parity.checks import SUITES, standard
 from keras_vit_edu.parity.report import Report
 from keras_vit_edu.parity.rows import rows
-from keras_vit_edu.parity.run import RESULTS, OnStep, Results, ResultsError, load_results, run
+from keras_vit_edu.parity.run import OnStep, Results, ResultsError, is_ours, load_results, run
 
 
 def run_suite(
@@ -43,8 +43,9 @@ def run_suite(
             raise ValueError(f"There is no check {name!r}. There are {', '.join(every)}.")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    for file in out.glob(f"*/{RESULTS}"):
-        shutil.rmtree(file.parent)
+    for backend in _backend.BACKENDS:
+        if is_ours(out / backend):
+            shutil.rmtree(out / backend)
     chosen = list(dict.fromkeys(_backend.installed_backends() if backends is None else backends))
     return _reported(out, suite, run(out, chosen, suite, names, tf32, on_step=on_step), names)
 
