@@ -2,7 +2,7 @@
 
     python -m benchmarks dropout --backend torch --json dropout-torch.json
 
-Each verb is a module of this folder with a function `run(rounds)` that gives comparisons by title.
+Each verb has a module of this folder with a function `run(rounds)` that gives comparisons by title.
 """
 
 import argparse
@@ -14,7 +14,14 @@ from pathlib import Path
 
 from benchmarks import timing
 
-VERBS = {"dropout": "PortableDropout against keras.layers.Dropout, and its share of a training step"}
+# By verb: its module, how often each candidate is timed by default, what it measures.
+VERBS = {
+    "step": ("step", 20, "a training step of Program P against other programs of it"),
+    "attention": ("attention", 30, "MyMultiHeadAttention against keras.layers.MultiHeadAttention"),
+    "dropout": ("dropout", 200, "PortableDropout against keras.layers.Dropout, and its share of a training step"),
+    "inference": ("inference", 10, "ViT-Ti/16 and ViT-S/16 against the ViT of transformers in PyTorch"),
+    "import": ("import_time", 9, "import keras_vit_edu after import keras"),
+}
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
@@ -23,11 +30,11 @@ def main() -> None:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, meaning in VERBS.items():
+    for verb, (_, rounds, meaning) in VERBS.items():
         options = verbs.add_parser(verb, help=meaning, description=meaning)
         options.add_argument("--backend", choices=BACKENDS, help="where Keras runs; else as KERAS_BACKEND says")
         options.add_argument("--threads", type=int, default=timing.cores(), help="cores to use")
-        options.add_argument("--rounds", type=int, default=200, help="how often each candidate is timed")
+        options.add_argument("--rounds", type=int, default=rounds, help=f"how often each candidate is timed [{rounds}]")
         options.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
     arguments = parser.parse_args()
 
@@ -42,7 +49,7 @@ def main() -> None:
 
     machine = timing.machine()
     print(", ".join(f"{name} {value}" for name, value in _flat(machine).items()))
-    comparisons = importlib.import_module(f"benchmarks.{arguments.verb}").run(arguments.rounds)
+    comparisons = importlib.import_module(f"benchmarks.{VERBS[arguments.verb][0]}").run(arguments.rounds)
     for title, by_clock in comparisons.items():
         for clock, timings in by_clock.items():
             _print_table(f"{title}, {clock}", timings)

@@ -62,10 +62,12 @@ def compare(
             for clock, read in CLOCKS.items():
                 seconds[clock][name].append(read() - start[clock])
         order.reverse()
-    return {
-        clock: {name: _timing(own, by_name[baseline]) for name, own in by_name.items()}
-        for clock, by_name in seconds.items()
-    }
+    return {clock: timings(by_name, baseline) for clock, by_name in seconds.items()}
+
+
+def timings(seconds: dict[str, list[float]], baseline: str) -> dict[str, Timing]:
+    """What came of each candidate, from its seconds in every round."""
+    return {name: _timing(own, seconds[baseline]) for name, own in seconds.items()}
 
 
 def _timing(seconds: list[float], baseline: list[float]) -> Timing:
