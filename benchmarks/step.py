@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.baselines.with_keras import WithKeras, compile_as_the_course
+from benchmarks.baselines.with_keras import OnBatches, WithKeras
 from benchmarks.timing import Timing, compare
 from keras_vit_edu.models import ViTClassifier
 
@@ -20,13 +20,12 @@ BATCH = 256
 AGREE = 1e-5  # of the largest logit
 
 
-class Ours:
+class Ours(OnBatches):
     """`vit_mnist_program_p`, compiled and trained as the handout compiles and trains its own."""
 
     def __init__(self) -> None:
         keras.utils.set_random_seed(0)
-        self.model = ViTClassifier.from_preset("vit_mnist_program_p", load_weights=False)
-        compile_as_the_course(self.model)
+        super().__init__(ViTClassifier.from_preset("vit_mnist_program_p", load_weights=False))
 
     def weights(self) -> dict[str, np.ndarray]:
         """By path, without the names of the classifier and of the backbone in it."""
@@ -34,15 +33,6 @@ class Ours:
             variable.path.removeprefix(f"{self.model.name}/").removeprefix("backbone/"): np.array(variable.numpy())
             for variable in self.model.trainable_variables
         }
-
-    def parameters(self) -> int:
-        return self.model.count_params()
-
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        return self.model.predict_on_batch(images)
-
-    def step(self, images: np.ndarray, labels: np.ndarray) -> float:
-        return float(self.model.train_on_batch(images, labels)[0])
 
 
 def run(rounds: int) -> dict[str, dict[str, dict[str, Timing]]]:

@@ -63,21 +63,16 @@ def create_vit_classifier(patches: layers.Layer, gelu: Any) -> keras.Model:
     return keras.Model(inputs, layers.Dense(10)(representation))
 
 
-class WithKeras:
-    """Compiled as the handout does it, trained by `train_on_batch`."""
+class OnBatches:
+    """A model, compiled as the handout does it and trained by `train_on_batch`."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], as_in_the_handout: bool = False) -> None:
-        if as_in_the_handout:
-            import tensorflow as tf
-
-            self.model = create_vit_classifier(CoursePatches(), tf.nn.gelu)
-        else:
-            self.model = create_vit_classifier(ReshapedPatches(), "gelu")
-        ordered = [weights[path] for path in _paths()]
-        self.model.set_weights(
-            [np.reshape(array, weight.shape) for array, weight in zip(ordered, self.model.weights, strict=True)]
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        model.compile(
+            keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY, epsilon=EPSILON),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         )
-        compile_as_the_course(self.model)
 
     def parameters(self) -> int:
         return self.model.count_params()
@@ -89,13 +84,21 @@ class WithKeras:
         return float(self.model.train_on_batch(images, labels)[0])
 
 
-def compile_as_the_course(model: keras.Model) -> None:
-    """AdamW, the loss and the metric of the handout."""
-    model.compile(
-        keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY, epsilon=EPSILON),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
+class WithKeras(OnBatches):
+    """The handout's program, from Keras's layers."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], as_in_the_handout: bool = False) -> None:
+        if as_in_the_handout:
+            import tensorflow as tf
+
+            model = create_vit_classifier(CoursePatches(), tf.nn.gelu)
+        else:
+            model = create_vit_classifier(ReshapedPatches(), "gelu")
+        ordered = [weights[path] for path in _paths()]
+        model.set_weights(
+            [np.reshape(array, weight.shape) for array, weight in zip(ordered, model.weights, strict=True)]
+        )
+        super().__init__(model)
 
 
 def _paths() -> list[str]:

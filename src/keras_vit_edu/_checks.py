@@ -1,10 +1,13 @@
 """Argument checks that several files share. Each raises one `ValueError` that repeats what was given."""
 
+import difflib
 import math
 import numbers
 import operator
+from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 
@@ -46,3 +49,24 @@ def pair_of_ints(name: str, value: Any) -> tuple[int, int]:
             f"`{name}` must be a whole number or a pair of whole numbers, 1 or more. Received: {name}={value!r}"
         ) from None
     return first, second
+
+
+def data_format(value: Any) -> str:
+    """`value`, or Keras's global setting for None."""
+    chosen = keras.config.image_data_format() if value is None else value
+    if chosen not in ("channels_last", "channels_first"):
+        raise ValueError(
+            f'`data_format` must be "channels_last", "channels_first" or None. Received: data_format={value!r}'
+        )
+    return chosen
+
+
+def json_object(kind: str, values: Any, fields: Sequence[str]) -> None:
+    """Complain unless `values` is a JSON object with no other fields than these; `kind` is what it should be."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{kind} is a JSON object. Received: {type(values).__name__}")
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields)
+            hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(fields)}."
+            raise ValueError(f"{kind} has no field {name!r}. {hint}")

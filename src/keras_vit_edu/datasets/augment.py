@@ -12,14 +12,13 @@ a coarser step first, and whatever follows is computed in whole numbers or in fl
 """
 
 import dataclasses
-import difflib
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from keras_vit_edu import random
+from keras_vit_edu import _checks, random
 
 # Which stream under (seed, batch, epoch); the order of the batches is stream 0.
 IMAGES, FIELDS, MIXING = 1, 2, 3
@@ -105,14 +104,7 @@ class Augmentation:
         Raises:
             ValueError: if it is no object, names a field that there is not, or holds a value out of range.
         """
-        if not isinstance(values, dict):
-            raise ValueError(f"An augmentation is a JSON object. Received: {type(values).__name__}")
-        fields = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in fields:
-                near = difflib.get_close_matches(name, fields)
-                hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(fields)}."
-                raise ValueError(f"An augmentation has no field {name!r}. {hint}")
+        _checks.json_object("An augmentation", values, [field.name for field in dataclasses.fields(cls)])
         return cls(**values)
 
     def __call__(

@@ -73,12 +73,7 @@ class ConvStem(keras.layers.Layer):
             )
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = initializers.get(kernel_initializer)
-        self.data_format = keras.config.image_data_format() if data_format is None else data_format
-        if self.data_format not in ("channels_last", "channels_first"):
-            raise ValueError(
-                '`data_format` must be "channels_last", "channels_first" or None. '
-                f"Received: data_format={data_format!r}"
-            )
+        self.data_format = _checks.data_format(data_format)
         self.convolutions = [
             keras.layers.Conv2D(
                 width,

@@ -46,12 +46,7 @@ class Patches(keras.layers.Layer):
     def __init__(self, patch_size: int | Sequence[int], data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.patch_size = _checks.pair_of_ints("patch_size", patch_size)
-        self.data_format = keras.config.image_data_format() if data_format is None else data_format
-        if self.data_format not in ("channels_last", "channels_first"):
-            raise ValueError(
-                '`data_format` must be "channels_last", "channels_first" or None. '
-                f"Received: data_format={data_format!r}"
-            )
+        self.data_format = _checks.data_format(data_format)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         self.compute_output_shape(input_shape)  # complains about a shape that cannot be cut

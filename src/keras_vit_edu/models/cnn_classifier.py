@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_vit_edu import _checks, initializers
 from keras_vit_edu.layers import PortableDropout
+from keras_vit_edu.models.dense_head import dense_head
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.vit_backbone import freeze, names_of_frozen, unique_name
 
@@ -88,12 +89,7 @@ class CNNClassifier(Preset, keras.Model):
         head_units = _checks.ints("head_units", head_units)
         head_dropout = _checks.dropout_rate("head_dropout", head_dropout)
         kernel_initializer = initializers.get(kernel_initializer)
-        data_format = keras.config.image_data_format() if data_format is None else data_format
-        if data_format not in ("channels_last", "channels_first"):
-            raise ValueError(
-                '`data_format` must be "channels_last", "channels_first" or None. '
-                f"Received: data_format={data_format!r}"
-            )
+        data_format = _checks.data_format(data_format)
         if len(image_shape) != 3:
             raise ValueError(
                 '`image_shape` must be (H, W, C), or (C, H, W) for data_format="channels_first". '
@@ -128,21 +124,7 @@ class CNNClassifier(Preset, keras.Model):
                 )(x)  # (B, H // 2, W // 2, width)
                 x = PortableDropout(dropout, dtype=policy, name=f"stage_{stage}_dropout")(x)
             x = keras.layers.Flatten(data_format="channels_last", dtype=policy, name="flatten_features")(x)
-            for i, units in enumerate(head_units):
-                x = keras.layers.Dense(
-                    units,
-                    activation=activation,
-                    kernel_initializer=initializers.for_child(kernel_initializer, f"head_dense_{i}"),
-                    dtype=policy,
-                    name=f"head_dense_{i}",
-                )(x)
-                x = PortableDropout(head_dropout, dtype=policy, name=f"head_dropout_{i}")(x)
-            logits = keras.layers.Dense(
-                num_classes,
-                kernel_initializer=initializers.for_child(kernel_initializer, "logits"),
-                dtype=policy.variable_dtype,  # float16 and bfloat16 are too coarse for a loss
-                name="logits",
-            )(x)
+            logits = dense_head(x, num_classes, head_units, head_dropout, activation, kernel_initializer, policy)
         super().__init__(inputs=images, outputs=logits, name=name)
 
         self.dtype_policy = policy

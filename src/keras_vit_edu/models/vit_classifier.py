@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_vit_edu import _checks, initializers
 from keras_vit_edu.layers import PortableDropout, SequencePooling
+from keras_vit_edu.models.dense_head import dense_head
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.vit_backbone import ViTBackbone, freeze, names_of_frozen, unique_name
 
@@ -173,21 +174,7 @@ class ViTClassifier(Preset, keras.Model):
                 )
                 x = pooling(x[:, num_prefix_tokens:] if num_prefix_tokens else x)  # (B, D)
             x = PortableDropout(head_dropout, dtype=policy, name="head_dropout")(x)
-            for i, units in enumerate(head_units):
-                x = keras.layers.Dense(
-                    units,
-                    activation=head_activation,
-                    kernel_initializer=initializers.for_child(kernel_initializer, f"head_dense_{i}"),
-                    dtype=policy,
-                    name=f"head_dense_{i}",
-                )(x)
-                x = PortableDropout(head_dropout, dtype=policy, name=f"head_dropout_{i}")(x)
-            logits = keras.layers.Dense(
-                num_classes,
-                kernel_initializer=initializers.for_child(kernel_initializer, "logits"),
-                dtype=policy.variable_dtype,  # float16 and bfloat16 are too coarse for a loss
-                name="logits",
-            )(x)
+            logits = dense_head(x, num_classes, head_units, head_dropout, head_activation, kernel_initializer, policy)
         super().__init__(inputs=images, outputs=logits, name=name)
 
         self.dtype_policy = policy

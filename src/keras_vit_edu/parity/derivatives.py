@@ -53,6 +53,13 @@ def output_and_gradients(
     return ops.convert_to_numpy(output), [ops.convert_to_numpy(gradient) for gradient in input_gradients], by_path
 
 
+def to_numpy(tensor: Any) -> np.ndarray:
+    """As an array; bfloat16, which NumPy lacks, as float32."""
+    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
+        tensor = ops.cast(tensor, "float32")
+    return ops.convert_to_numpy(tensor)
+
+
 def _weighted_sum(output: Any, cotangent: np.ndarray | None) -> Any:
     if cotangent is None:
         return ops.sum(output)

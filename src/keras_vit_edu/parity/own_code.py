@@ -13,7 +13,7 @@ from keras import ops
 from keras_vit_edu import _backend, random
 from keras_vit_edu.parity.checks import Check, Measurement, Scene
 from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance
-from keras_vit_edu.parity.derivatives import output_and_gradients
+from keras_vit_edu.parity.derivatives import output_and_gradients, to_numpy
 from keras_vit_edu.parity.report import Report
 from keras_vit_edu.parity.rows import rows
 from keras_vit_edu.parity.run import run, save_arrays
@@ -218,7 +218,7 @@ class _OwnCode:
         arguments = {"training": True} if training else {}
         outputs = keras.tree.flatten(_keeping_state(layer, lambda: _call(layer, inputs, **arguments)))
         for i, output in enumerate(outputs):
-            yield Measurement("outputs", f"output {i}", _to_numpy(output))
+            yield Measurement("outputs", f"output {i}", to_numpy(output))
         if not self.own_code["gradients"]:
             return
         floats = [i for i, array in enumerate(inputs) if array.dtype.kind == "f"]
@@ -245,7 +245,7 @@ class _OwnCode:
             symbolic = [keras.Input(batch_shape=array.shape, dtype=array.dtype.name) for array in inputs]
             model = keras.Model(symbolic, layer(*symbolic))
         model.save(scene.folder / "model.keras")
-        outputs = {f"output {i}": _to_numpy(x) for i, x in enumerate(keras.tree.flatten(_call(layer, inputs)))}
+        outputs = {f"output {i}": to_numpy(x) for i, x in enumerate(keras.tree.flatten(_call(layer, inputs)))}
         save_arrays(scene.folder / "outputs.npz", outputs)
         save_arrays(scene.folder / "weights.npz", _weights(model))
 
@@ -264,7 +264,7 @@ class _OwnCode:
                     yield Measurement("weights", f"{weight.path} from {writer}", ops.convert_to_numpy(weight), value)
             with np.load(folder / "outputs.npz") as written:
                 for name, output in zip(written, keras.tree.flatten(_call(model, inputs)), strict=True):
-                    yield Measurement("outputs", f"{name} from {writer}", _to_numpy(output), written[name])
+                    yield Measurement("outputs", f"{name} from {writer}", to_numpy(output), written[name])
 
 
 def _call(layer: Any, inputs: list, **arguments: Any) -> Any:
@@ -300,9 +300,3 @@ def _keeping_state(layer: Any, call: Callable[[], Any]) -> Any:
     finally:
         for variable, value in state:
             variable.assign(value)
-
-
-def _to_numpy(tensor: Any) -> np.ndarray:
-    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
-        tensor = ops.cast(tensor, "float32")
-    return ops.convert_to_numpy(tensor)

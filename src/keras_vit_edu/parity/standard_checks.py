@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 from rich.console import Console
 
 from keras_vit_edu import datasets, random, training
@@ -17,7 +16,7 @@ from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.parity import oracle
 from keras_vit_edu.parity.checks import Measurement, Scene, check
 from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance
-from keras_vit_edu.parity.derivatives import output_and_gradients
+from keras_vit_edu.parity.derivatives import output_and_gradients, to_numpy
 from keras_vit_edu.parity.run import save_arrays
 
 LAYER = {"outputs": Tolerance("relative", 2e-6), "gradients": Tolerance("relative", 1e-5)}
@@ -48,13 +47,6 @@ def draw_weights(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
 def relative_path(layer: keras.layers.Layer, weight: keras.Variable) -> str:
     """A weight's path inside of its layer, as the oracle calls it."""
     return weight.path.removeprefix(f"{layer.name}/").removeprefix("backbone/")
-
-
-def to_numpy(tensor: Any) -> np.ndarray:
-    """As an array; bfloat16, which NumPy lacks, as float32."""
-    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
-        tensor = ops.cast(tensor, "float32")
-    return ops.convert_to_numpy(tensor)
 
 
 def program_p() -> ViTClassifier:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit_edu import random
+from keras_vit_edu import _checks, random
 from keras_vit_edu.datasets import AUGMENTATIONS, Augmentation, load_augmentation
 
 OPTIMIZERS = {
@@ -129,14 +129,7 @@ class Recipe:
         Raises:
             ValueError: if it is no object, names a field that there is not, or holds a value out of range.
         """
-        if not isinstance(values, dict):
-            raise ValueError(f"A recipe is a JSON object. Received: {type(values).__name__}")
-        fields = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in fields:
-                near = difflib.get_close_matches(name, fields)
-                hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(fields)}."
-                raise ValueError(f"A recipe has no field {name!r}. {hint}")
+        _checks.json_object("A recipe", values, [field.name for field in dataclasses.fields(cls)])
         return cls(**values)
 
     # What becomes of the images. --------------------------------------------------------------------------------------
