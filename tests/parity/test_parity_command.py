@@ -7,7 +7,7 @@ import pytest
 
 import keras_vit_edu
 from keras_vit_edu import cli
-from keras_vit_edu.parity import ResultsError, checks, run_suite
+from keras_vit_edu.parity import ResultsError, checks, compare_results, run_suite
 from keras_vit_edu.parity.checks import standard
 from tests.support import BACKEND
 
@@ -155,3 +155,15 @@ def test_what_is_not_ours_in_the_folder_is_never_touched(tmp_path):
         run_suite(tmp_path, [BACKEND], checks=["patches"])
     assert (tmp_path / "mine" / "results.json").is_file()
     assert (tmp_path / BACKEND / "code.py").is_file()
+
+
+@pytest.mark.parametrize("name", ["nonsense", "training"])
+def test_results_of_a_check_that_nobody_ran_are_missed(ran, tmp_path, name, capsys):
+    assert cli.run(["parity", "--results", str(ran[0]), "--checks", name, "--out", str(tmp_path)]) == 2
+    assert f"holds no results of a check {name!r}" in one_line(capsys)
+
+
+def test_a_check_that_one_backend_did_not_run_is_missed(ran, copied, tmp_path):
+    other = copied(checks={"patches": {"error": None, "seconds": 0.0}})
+    with pytest.raises(ResultsError, match="holds no results of a check 'dropout'"):
+        compare_results([ran[0], other], tmp_path / "out")

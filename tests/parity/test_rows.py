@@ -138,3 +138,9 @@ def test_the_reference_is_what_the_oracle_computes(name, tmp_path):
                 assert now == value
             else:
                 np.testing.assert_allclose(now, value, rtol=0, atol=1e-8 * np.abs(value).max() + 1e-9)
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    twice = [Measurement("row", "w", np.zeros(2)), Measurement("row", "w", np.ones(2))]
+    with pytest.raises(ValueError, match="Two arrays of 'row' are called 'w'"):
+        write(tmp_path / "c.npz", twice)

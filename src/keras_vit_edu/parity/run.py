@@ -107,9 +107,15 @@ def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write(file: Path, measurements: Iterable[Measurement]) -> None:
-    """Put measurements into an npz file."""
+    """Put measurements into an npz file.
+
+    Raises:
+        ValueError: if two of one row have the same name, for one of them would hide the other.
+    """
     arrays = {}
     for measurement in measurements:
+        if f"actual/{measurement.row}/{measurement.name}" in arrays:
+            raise ValueError(f"Two arrays of {measurement.row!r} are called {measurement.name!r}.")
         arrays[f"actual/{measurement.row}/{measurement.name}"] = measurement.actual
         if measurement.expected is not None:
             arrays[f"expected/{measurement.row}/{measurement.name}"] = measurement.expected

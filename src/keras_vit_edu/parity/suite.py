@@ -62,8 +62,8 @@ def compare_results(
         checks: names of those to compare; None for all that were run.
 
     Raises:
-        ResultsError: for a folder without results, with damaged ones, of another version, format or suite, or with a
-            backend that another folder has too.
+        ResultsError: for a folder without results, with damaged ones, of another version, format or suite, without
+            those of a check that is asked for or that another has, or with a backend that another folder has too.
     """
     from keras_vit_edu import __version__
 
@@ -74,11 +74,11 @@ def compare_results(
             if found.backend in results:
                 raise ResultsError(f"{found.folder} and {results[found.backend].folder} are both of {found.backend}.")
             results[found.backend] = found
-    names = [
-        name
-        for name in standard()
-        if any(name in found.checks for found in results.values()) and (checks is None or name in checks)
-    ]
+    wanted = {name for found in results.values() for name in found.checks} if checks is None else set(checks)
+    for found in results.values():
+        for name in sorted(wanted - found.checks.keys()):
+            raise ResultsError(f"{found.folder} holds no results of a check {name!r}.")
+    names = [name for name in standard() if name in wanted]
     return _reported(Path(out), str(suite), list(results.values()), names)
 
 
