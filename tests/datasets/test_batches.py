@@ -1,4 +1,9 @@
+import copy
 import hashlib
+import os
+import pickle
+import subprocess
+import sys
 import threading
 
 import keras
@@ -82,6 +87,38 @@ def test_the_next_batch_is_prepared_ahead_by_another_thread_and_once():
     threads = [thread for _, thread in batches.prepared]
     assert threads[0] is threading.main_thread()
     assert threads[1] is threads[2] is not threads[0]
+
+
+def same(batch, other):
+    return all(np.array_equal(mine, its) for mine, its in zip(batch, other, strict=True))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda batches: pickle.loads(pickle.dumps(batches))])
+def test_a_copy_gives_the_same_batches_even_with_one_prepared_ahead(duplicate):
+    batches = numbered(100, batch_size=32)
+    batches[0]
+    again = duplicate(batches)
+    assert same(again[1], batches[1])
+    assert same(again[2], batches[2])
+
+
+FORK = """
+import os
+import numpy as np
+from keras_vit_edu.datasets import Batches
+
+batches = Batches(np.zeros((6, 1, 1, 1), "uint8"), np.arange(6), batch_size=2, shuffle=False)
+batches[0]  # the next one is prepared by a thread, which a fork does not copy
+child = os.fork()
+if child == 0:
+    os._exit(0 if [list(labels) for _, labels in batches] == [[0, 1], [2, 3], [4, 5]] else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_gets_its_batches():
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=300)
 
 
 def test_a_batch_prepared_ahead_is_not_given_out_in_another_epoch():

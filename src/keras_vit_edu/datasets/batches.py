@@ -1,6 +1,7 @@
 """Batches whose order is the same on every backend."""
 
 import math
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -76,8 +77,19 @@ class Batches(keras.utils.PyDataset):
         self.seed = checked_seed
         self.augment = augment
         self.epoch = 0
+        self._start()
+
+    def _start(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
         self._ahead: tuple[tuple[int, int], Future] | None = None  # ((epoch, index), the batch to be)
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_thread", "_ahead")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
 
     @property
     def epoch(self) -> int:
@@ -96,6 +108,8 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if not 0 <= index < len(self):
             raise IndexError(f"There are {len(self)} batches. Received: index={index}")
+        if self._process != os.getpid():  # a fork copies everything but the thread
+            self._start()
         epoch, order = self._state  # once: another thread may set the epoch meanwhile
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == (epoch, index):
