@@ -80,6 +80,15 @@ with_every_mask = pytest.mark.parametrize("masks", MASKS.values(), ids=MASKS)
 on_both_paths = pytest.mark.parametrize("path", PATHS)
 
 
+FUSED_IS_FASTER = MyMultiHeadAttention._fused_is_faster
+
+
+@pytest.fixture(autouse=True)
+def fused_wherever_possible(monkeypatch):
+    """Both paths are tried on every backend, also where the layer would not choose the fused one."""
+    monkeypatch.setattr(MyMultiHeadAttention, "_fused_is_faster", staticmethod(lambda: True))
+
+
 @pytest.fixture
 def taken(monkeypatch):
     """The paths that were taken, in order."""
@@ -142,6 +151,25 @@ def test_scores_are_those_of_the_equation_and_sum_to_1():
     assert scores.shape == (B, HEADS, T, S)
     assert_agree(scores, by_equation(layer, *INPUTS)[1], 2e-6)
     np.testing.assert_allclose(scores.sum(axis=-1), 1, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "path"),
+    [
+        ("tensorflow", "gpu", "explicit"),
+        ("jax", "cpu", "explicit"),
+        ("jax", "gpu", "fused"),
+        ("jax", "tpu", "fused"),
+        ("torch", "cpu", "fused"),
+    ],
+)
+def test_the_fused_path_is_taken_where_it_is_one_operation(backend, device, path, taken, monkeypatch):
+    if keras.backend.backend() != backend:
+        pytest.skip(f"of {backend}")
+    monkeypatch.setattr(MyMultiHeadAttention, "_fused_is_faster", staticmethod(FUSED_IS_FASTER))
+    monkeypatch.setattr(module, "_jax_device", lambda: device)
+    attention_layer()(*INPUTS)
+    assert taken == [path]
 
 
 @with_every_mask

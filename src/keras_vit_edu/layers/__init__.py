@@ -6,6 +6,7 @@ from keras_vit_edu.layers.patch_encoder import PatchEncoder
 from keras_vit_edu.layers.patches import Patches
 from keras_vit_edu.layers.portable_dropout import PortableDropout
 from keras_vit_edu.layers.sequence_pooling import SequencePooling
+from keras_vit_edu.layers.token_dense import TokenDense
 from keras_vit_edu.layers.transformer_block import TransformerBlock
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Patches",
     "PortableDropout",
     "SequencePooling",
+    "TokenDense",
     "TransformerBlock",
     "attention_weights",
     "fused_attention",

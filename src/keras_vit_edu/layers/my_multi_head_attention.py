@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_vit_edu import _checks, initializers, random
 from keras_vit_edu.layers.portable_dropout import PortableDropout
+from keras_vit_edu.layers.token_dense import TokenDense
 
 # exp() of it is 0, and a row that holds nothing else comes out uniform. (-infinity would make that row NaN.)
 LARGEST_NEGATIVE = float(np.finfo("float32").min)
@@ -51,10 +52,6 @@ def fused_attention(query: Any, key: Any, value: Any, mask: Any = None) -> Any:
     Returns:
         `(B, T, h, d)`.
     """
-    dtype = keras.backend.standardize_dtype(query.dtype)
-    if dtype == "float16" and _is_jax_without_a_gpu():  # where float16 attention does not compile (keras-hub PR 2354)
-        query, key, value = (ops.cast(x, "float32") for x in (query, key, value))
-    query = query / math.sqrt(query.shape[-1])
     if mask is not None:
         # Backends disagree about a row that hides every key. A query of zeros that sees every key is uniform in all.
         sees_a_key = ops.any(mask, axis=-1, keepdims=True)  # (B, h, T, 1), or 1 for any but the last
@@ -63,15 +60,23 @@ def fused_attention(query: Any, key: Any, value: Any, mask: Any = None) -> Any:
         # torch on a GPU wants the last axis of a mask whole: "last dimension must be contiguous" (keras issue 20459).
         rows_and_columns = (ops.shape(query)[1], ops.shape(key)[1])
         mask = ops.broadcast_to(mask, tuple(ops.shape(mask)[:2]) + rows_and_columns)
+    if keras.backend.backend() == "torch":  # by way of Keras, all three would be copied first
+        import torch
+
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+    dtype = keras.backend.standardize_dtype(query.dtype)
+    if dtype == "float16" and keras.backend.backend() == "jax" and _jax_device() != "gpu":
+        query, key, value = (ops.cast(x, "float32") for x in (query, key, value))  # would not compile: keras-hub 2354
+    query = query / math.sqrt(query.shape[-1])  # before the product: float16 would overflow after it
     return ops.cast(ops.dot_product_attention(query, key, value, mask=mask, scale=1.0), dtype)
 
 
-def _is_jax_without_a_gpu() -> bool:
-    if keras.backend.backend() != "jax":
-        return False
+def _jax_device() -> str:
+    """`"cpu"`, `"gpu"` or `"tpu"`."""
     import jax
 
-    return jax.default_backend() != "gpu"
+    return jax.default_backend()
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -86,8 +91,8 @@ class MyMultiHeadAttention(keras.layers.Layer):
     these scores into shares; the output is the values mixed in those shares. Several heads ask several questions.
 
     There are two paths to the same numbers. The explicit one is the one to read. The fused one is
-    `keras.ops.dot_product_attention`, taken whenever nobody asked for the scores and no dropout is active (and
-    `value_dim` is `key_dim`: JAX's wants that).
+    `keras.ops.dot_product_attention`, taken where it is one operation (on torch, and on JAX with an accelerator),
+    whenever nobody asked for the scores and no dropout is active (and `value_dim` is `key_dim`: JAX's wants that).
 
     Args:
         num_heads: h, the number of heads.
@@ -188,8 +193,8 @@ class MyMultiHeadAttention(keras.layers.Layer):
             self.dropout, seed=self.seed, dtype=self.dtype_policy, name="score_dropout"
         )
 
-    def _dense(self, units: int, name: str) -> keras.layers.Dense:
-        return keras.layers.Dense(
+    def _dense(self, units: int, name: str) -> TokenDense:
+        return TokenDense(
             units,
             use_bias=self.use_bias,
             kernel_initializer=initializers.for_child(self.kernel_initializer, name),
@@ -236,7 +241,8 @@ class MyMultiHeadAttention(keras.layers.Layer):
         value = self._split_heads(self.v_dense(value))  # (B, S, h, dv)
 
         scores = None
-        if return_attention_scores or (training and self.dropout > 0) or self.value_dim != self.key_dim:
+        wants_scores = return_attention_scores or (training and self.dropout > 0)
+        if wants_scores or self.value_dim != self.key_dim or not self._fused_is_faster():
             query, key, value = (ops.swapaxes(x, 1, 2) for x in (query, key, value))  # (B, h, T or S, d or dv)
             scores = attention_weights(query, key, mask)  # (B, h, T, S)
             scores = ops.cast(scores, self.compute_dtype)
@@ -290,6 +296,12 @@ class MyMultiHeadAttention(keras.layers.Layer):
             masks.append((row >= column)[None, None])  # (1, 1, T, S)
         masks = [ops.cast(mask, "bool") for mask in masks]
         return functools.reduce(ops.logical_and, masks) if masks else None
+
+    @staticmethod
+    def _fused_is_faster() -> bool:
+        """Elsewhere Keras writes the fused path out as we do, with the heads in a slower place."""
+        backend = keras.backend.backend()
+        return backend == "torch" or (backend == "jax" and _jax_device() != "cpu")
 
     def _split_heads(self, x: Any) -> Any:
         """`(B, T, h * d)` to `(B, T, h, d)`."""

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
+from keras_vit_edu.layers.token_dense import TokenDense
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -69,7 +70,7 @@ class PatchEncoder(keras.layers.Layer):
                 "`grid_size` must be (rows, columns) with rows * columns = num_patches. "
                 f"Received: grid_size={grid_size}, num_patches={num_patches}"
             )
-        self.projection = keras.layers.Dense(
+        self.projection = TokenDense(
             self.projection_dim,
             kernel_initializer=initializers.get("glorot_uniform"),
             name="projection",

@@ -8,6 +8,7 @@ import keras
 from keras_vit_edu import _checks, initializers, random
 from keras_vit_edu.layers.my_multi_head_attention import MyMultiHeadAttention
 from keras_vit_edu.layers.portable_dropout import PortableDropout
+from keras_vit_edu.layers.token_dense import TokenDense
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -107,7 +108,7 @@ class TransformerBlock(keras.layers.Layer):
             name="attention",
         )
         self.mlp_norm = keras.layers.LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=policy, name="mlp_norm")
-        self.mlp_hidden = keras.layers.Dense(
+        self.mlp_hidden = TokenDense(
             self.mlp_dim,
             activation=self.activation,
             kernel_initializer=initializers.for_child(self.kernel_initializer, "mlp_hidden"),
@@ -141,7 +142,7 @@ class TransformerBlock(keras.layers.Layer):
         self.mlp_norm.build(shape)
         self.mlp_hidden.build(shape)
         self.mlp_hidden_dropout.build(hidden_shape)
-        self.mlp_output = keras.layers.Dense(
+        self.mlp_output = TokenDense(
             shape[-1],
             activation=self.output_activation,
             kernel_initializer=initializers.for_child(self.kernel_initializer, "mlp_output"),

@@ -1,0 +1,40 @@
+"""A Dense layer for tokens: the same numbers as Keras's, sooner."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_vit_edu")
+class TokenDense(keras.layers.Dense):
+    """`keras.layers.Dense`, computed as the product of two matrices: `(B, N, D)` to `(B, N, units)`.
+
+    All tokens of all images are the rows of one matrix. Keras multiplies a stack of matrices, whose gradient on JAX is
+    the slower one on a CPU; on torch it adds the bias in a second pass over the output, which
+    `torch.nn.functional.linear` does in the first.
+
+    Arguments, weights and numbers are those of `keras.layers.Dense`.
+
+    Examples:
+        >>> import numpy as np
+        >>> tuple(TokenDense(3)(np.zeros((2, 5, 4), "float32")).shape)
+        (2, 5, 3)
+    """
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        kernel, bias = self.kernel, self.bias
+        if keras.backend.backend() == "torch":
+            import torch
+
+            bias = None if bias is None else ops.convert_to_tensor(bias)
+            x = torch.nn.functional.linear(inputs, ops.convert_to_tensor(kernel).T, bias)
+        else:
+            *leading, width = ops.shape(inputs)
+            x = ops.matmul(ops.reshape(inputs, (-1, width)), kernel)
+            x = ops.reshape(x if bias is None else x + bias, (*leading, self.units))
+        return x if self.activation is None else self.activation(x)
+
+    def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:
+        """As Keras's, which refuses every other class unless `type_check` is off."""
+        super().quantize(mode, type_check=False, config=config)
