@@ -18,6 +18,7 @@ def arrays(report, row):
     return [[m.name for m in each.measurements("build_fn") if m.row == row] for each in report.results]
 
 
+@several_backends
 def test_a_layer_of_keras_has_the_same_outputs_and_gradients_everywhere():
     report = parity.check(functions.dense, X)
     assert report.passed
@@ -26,6 +27,13 @@ def test_a_layer_of_keras_has_the_same_outputs_and_gradients_everywhere():
     assert [(row.row, row.tolerance.limit) for row in report.rows] == [("outputs", 1e-5), ("gradients", 1e-4)]
 
 
+def test_one_backend_alone_has_not_passed():
+    report = parity.check(functions.dense, X, backends=INSTALLED[:1])
+    assert not report.passed
+    assert report.failures() == ["nothing was compared"]
+
+
+@several_backends
 def test_a_model_with_several_inputs_and_outputs_from_a_name_and_shapes():
     tokens = np.array([[0, 1, 6, 2]], "int32")
     report = parity.check("tests.parity.functions:two_inputs", [tokens, (1, 5)], gradients=False)
@@ -33,6 +41,7 @@ def test_a_model_with_several_inputs_and_outputs_from_a_name_and_shapes():
     assert [row.row for row in report.rows] == ["outputs"]
 
 
+@several_backends
 def test_portable_dropout_agrees_in_training():
     assert parity.check(functions.portable_dropout, (4, 8), training=True).passed
 

@@ -57,7 +57,8 @@ def check(
         tf32: let a GPU round float32 products to TF32.
 
     Returns:
-        A `Report`: `passed`, `table()`, `rows` with every difference, `raise_for_differences()`.
+        A `Report`: `passed`, `table()`, `rows` with every difference, `raise_for_differences()`. With one backend
+        there is nothing to compare, so it has not passed.
 
     Raises:
         ValueError: if `build_fn` cannot be imported, an input is neither array nor shape, or there is no such backend.
@@ -66,8 +67,8 @@ def check(
 
     Examples:
         >>> report = check("keras.layers:Softmax", (2, 5), backends=[keras.backend.backend()], gradients=False)
-        >>> report.passed
-        True
+        >>> report.passed, report.failures()  # True, [] with several backends
+        (False, ['nothing was compared'])
     """
     specification = {"training": training, "gradients": gradients, "tolerance": tolerance,
                      "gradient_tolerance": gradient_tolerance}  # fmt: skip

@@ -66,9 +66,10 @@ class Row:
     between: Difference | None = None
 
     @property
-    def passed(self) -> bool:
-        """Whether no cell failed."""
-        return all(cell.passed is not False for cell in self.cells.values())
+    def passed(self) -> bool | None:
+        """Whether all that was compared passed; None if there was nothing to compare."""
+        compared = [cell.passed for cell in self.cells.values() if cell.passed is not None]
+        return all(compared) if compared else None
 
 
 def rows(results: Sequence[Results], checks: Sequence[Check]) -> list[Row]:
