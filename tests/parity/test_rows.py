@@ -81,6 +81,35 @@ def test_other_names_and_shapes_are_failures_with_a_name(tmp_path):
     assert problems == {("a", "shape (2,), expected (1,)"), ("more", "torch has no such array")}
 
 
+def test_an_array_that_one_side_lacks_is_a_failure_whether_it_has_an_expected_one_or_not(tmp_path):
+    there, more = array(1.0, expected=[1.0]), array(2.0, name="more", expected=[2.0])
+    row = one_row(measured(tmp_path, jax=[there, more], torch=[there], tensorflow=[]))
+    problems = {backend: {(f.name, f.against, f.difference.problem) for f in cell.failures}
+                for backend, cell in row.cells.items()}  # fmt: skip
+    assert problems["torch"] == {
+        ("more", "jax", "torch has no such array"), ("a", "tensorflow", "tensorflow has no such array"),
+    }  # fmt: skip
+    assert len(problems["jax"]) == len(problems["tensorflow"]) == 3
+
+
+def test_an_array_is_compared_with_one_that_has_an_expected_one(tmp_path):
+    row = one_row(measured(tmp_path, jax=[array(1.0, expected=[1.0])], torch=[array(3.0)]))
+    assert [cell.passed for cell in row.cells.values()] == [True, False]
+
+
+def test_with_files_of_every_backend_names_are_compared_in_one_run_only(tmp_path):
+    def results(one, other):
+        for folder in (one, other):
+            folder.mkdir(exist_ok=True, parents=True)
+        return [
+            *measured(one, jax=[array(1.0, name="from jax", expected=[1.0])]),
+            *measured(other, torch=[array(1.0, name="from torch", expected=[1.0])]),
+        ]
+
+    assert one_row(results(tmp_path / "one", tmp_path / "other"), prepare=print).passed
+    assert not one_row(results(tmp_path / "both", tmp_path / "both"), prepare=print).passed
+
+
 def test_a_check_that_did_not_run_is_a_failure_unless_it_is_optional(tmp_path):
     results = measured(tmp_path, jax=[array(1.0)], torch="OSError: no")
     row = one_row(results)
@@ -102,6 +131,10 @@ def test_the_committed_reference_is_compared_with_as_well(tmp_path, monkeypatch)
     assert {(f.name, f.against) for f in cell.failures} == {
         ("a", "the committed reference"), ("lost", "the committed reference"),
     }  # fmt: skip
+    monkeypatch.setattr(reference, "committed", lambda check, row: {})
+    (tmp_path / "new").mkdir()
+    cell = one_row(measured(tmp_path / "new", jax=[array(1.0, expected=[1.0])]), referenced=True).cells["jax"]
+    assert cell.worst.difference.problem == "the committed reference has no such array"
 
 
 def test_bits_are_compared_by_digest(tmp_path, monkeypatch):
