@@ -164,6 +164,6 @@ def test_results_of_a_check_that_nobody_ran_are_missed(ran, tmp_path, name, caps
 
 
 def test_a_check_that_one_backend_did_not_run_is_missed(ran, copied, tmp_path):
-    other = copied(checks={"patches": {"error": None, "seconds": 0.0}})
+    other = copied(checks={"patches": {"error": None, "excused": False, "seconds": 0.0}})
     with pytest.raises(ResultsError, match="holds no results of a check 'dropout'"):
         compare_results([ran[0], other], tmp_path / "out")

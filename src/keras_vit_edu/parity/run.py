@@ -36,7 +36,7 @@ class Results:
         version: of keras_vit_edu.
         tf32: whether TF32 was left on.
         environment: versions and device.
-        checks: by name: `error`, a line or None, and `seconds`.
+        checks: by name: `error`, a line or None; `excused`, whether the error is that it cannot run here; `seconds`.
         broken: why the backend did not come to its end; None if it did.
     """
 
@@ -182,7 +182,7 @@ def run(
         _attend(workers, on_step)
     for found in startable:
         for name in checks if found.broken is None else ():
-            found.checks.setdefault(name, {"error": "it did not run", "seconds": 0.0})
+            found.checks.setdefault(name, {"error": "it did not run", "excused": False, "seconds": 0.0})
         found.save()
     return list(results.values())
 
@@ -263,7 +263,7 @@ class _Worker:
         elif step["step"] == "prepared":
             self.prepared.add(step["check"])
         elif step["step"] in ("measured", "failed"):
-            self.results.checks[step["check"]] = {"error": step["error"], "seconds": step["seconds"]}
+            self.results.checks[step["check"]] = {name: step[name] for name in ("error", "excused", "seconds")}
 
     def ended(self) -> None:
         """The process is over: was that the end of its work?"""

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from keras_vit_edu.parity import own_code
-from keras_vit_edu.parity.checks import Check, Scene, standard
+from keras_vit_edu.parity.checks import CannotRunHere, Check, Scene, standard
 from keras_vit_edu.parity.run import STEP, write
 from keras_vit_edu.training.run_folder import environment
 
@@ -82,7 +82,7 @@ class Worker:
     def _attempt(self, check: Check, step: str, prepared: Iterable[str] = ()) -> None:
         say(check=check.name, step="begun")
         began = time.monotonic()
-        error = None
+        error, excused = None, False
         try:
             scene = Scene(
                 self.backend,
@@ -98,7 +98,9 @@ class Worker:
         except Exception as problem:
             traceback.print_exc()  # into the log
             error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
-        say(check=check.name, step="failed" if error else step, error=error, seconds=round(time.monotonic() - began, 2))
+            excused = isinstance(problem, CannotRunHere)
+        seconds = round(time.monotonic() - began, 2)
+        say(check=check.name, step="failed" if error else step, error=error, excused=excused, seconds=seconds)
 
     def _files(self, check: Check, backend: str) -> Path:
         return self.folder / backend / "files" / check.name
