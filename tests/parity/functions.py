@@ -1,6 +1,9 @@
 """What the tests of `parity.check` build, by module path, in other processes."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import keras
 
@@ -54,6 +57,22 @@ def nan():
 
 def raises():
     raise ZeroDivisionError("as it was asked to")
+
+
+def talks():
+    """Reads from standard input, and writes to standard output, a child of it too."""
+    try:
+        answer = input("a line? ")
+    except EOFError:
+        answer = "nothing"
+    print('{"keras_vit_edu.parity": {"waiting": true}}', answer, flush=True)
+    os.write(1, b"{\n")
+    subprocess.run([sys.executable, "-c", "print(input())"], stderr=subprocess.DEVNULL)
+    return dense()
+
+
+def exits():
+    sys.exit("enough")
 
 
 def another_each_time():

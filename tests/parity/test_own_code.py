@@ -13,11 +13,6 @@ several_backends = pytest.mark.skipif(len(INSTALLED) < 2, reason="wants two back
 X = np.random.default_rng(0).normal(size=(2, 5)).astype("float32")
 
 
-def arrays(report, row):
-    """The names of the arrays in one row of each backend."""
-    return [[m.name for m in each.measurements("build_fn") if m.row == row] for each in report.results]
-
-
 @several_backends
 def test_a_layer_of_keras_has_the_same_outputs_and_gradients_everywhere():
     report = parity.check(functions.dense, X)
@@ -99,6 +94,23 @@ def test_a_backend_that_is_not_installed():
 def test_a_function_that_raises():
     with pytest.raises(parity.ParityError, match=r"functions:raises failed on \w+: ZeroDivisionError: as it was asked"):
         parity.check(functions.raises, X)
+
+
+def test_a_function_that_reads_and_writes_does_not_disturb():
+    report = parity.check(functions.talks, X)
+    assert report.failures() == ([] if len(INSTALLED) > 1 else ["nothing was compared"])
+
+
+def test_a_function_that_exits():
+    with pytest.raises(parity.ParityError, match=r"functions:exits failed on \w+: SystemExit: enough"):
+        parity.check(functions.exits, X)
+
+
+def test_a_module_that_exits(tmp_path, monkeypatch):
+    (tmp_path / "a_script.py").write_text("import sys; sys.exit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot be imported: SystemExit\(3\)"):
+        parity.check("a_script:build", X)
 
 
 def test_another_architecture_each_time():

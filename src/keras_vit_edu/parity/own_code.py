@@ -140,7 +140,7 @@ def _importable(build_fn: Callable[[], Any] | str) -> str:
         )
     try:
         found = _import(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"`build_fn` cannot be imported: {error!r}. Received: {name}") from error
     if not callable(found):
         raise ValueError(f"`build_fn` must be a function. Received: {name}, a {type(found).__name__}")
