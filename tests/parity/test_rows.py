@@ -22,7 +22,7 @@ def measured(tmp_path, excused=False, **by_backend):
         folder.mkdir()
         error = measurements if isinstance(measurements, str) else None
         if error is None:
-            write(folder / "c.npz", measurements)
+            write(folder / "c.npz", measurements, {"r"})
         outcome = {"error": error, "excused": excused, "seconds": 0.0}
         found.append(Results(backend, Path(folder), "quick", "1", checks={"c": outcome}))
     return found
@@ -176,4 +176,9 @@ def test_the_reference_is_what_the_oracle_computes(name, tmp_path):
 def test_two_arrays_of_one_name_are_refused(tmp_path):
     twice = [Measurement("row", "w", np.zeros(2)), Measurement("row", "w", np.ones(2))]
     with pytest.raises(ValueError, match="Two arrays of 'row' are called 'w'"):
-        write(tmp_path / "c.npz", twice)
+        write(tmp_path / "c.npz", twice, {"row"})
+
+
+def test_an_array_in_a_row_without_a_tolerance_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="There is no tolerance for the row 'r' of 'a'"):
+        write(tmp_path / "c.npz", [array(1.0)], {"row"})

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -106,14 +106,16 @@ def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     np.savez(file, **dict[str, Any](arrays))
 
 
-def write(file: Path, measurements: Iterable[Measurement]) -> None:
+def write(file: Path, measurements: Iterable[Measurement], rows: Container[str]) -> None:
     """Put measurements into an npz file.
 
     Raises:
-        ValueError: if two of one row have the same name, for one of them would hide the other.
+        ValueError: for what would not be compared: one in none of `rows`, or a second one of a name in its row.
     """
     arrays = {}
     for measurement in measurements:
+        if measurement.row not in rows:
+            raise ValueError(f"There is no tolerance for the row {measurement.row!r} of {measurement.name!r}.")
         if f"actual/{measurement.row}/{measurement.name}" in arrays:
             raise ValueError(f"Two arrays of {measurement.row!r} are called {measurement.name!r}.")
         arrays[f"actual/{measurement.row}/{measurement.name}"] = measurement.actual

@@ -111,7 +111,7 @@ class Worker:
             if step == "prepared" and check.prepare:
                 check.prepare(scene)
             else:
-                write(self.folder / self.backend / f"{check.name}.npz", check.run(scene))
+                write(self.folder / self.backend / f"{check.name}.npz", check.run(scene), check.tolerances)
         except (Exception, SystemExit) as problem:
             traceback.print_exc()  # into the log
             error = ": ".join(filter(None, [type(problem).__name__, " ".join(str(problem).split())]))
