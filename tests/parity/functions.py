@@ -51,6 +51,26 @@ def depends_on_the_backend():
     return keras.layers.Rescaling(1.0, offset={"jax": 0.0, "tensorflow": 1e-3, "torch": 2e-3}[keras.backend.backend()])
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Twice(keras.layers.Layer):
+    """Has two layers of one name, so two kernels of one path."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.second = (keras.layers.Dense(4, use_bias=False, name="dense") for _ in range(2))
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.second.build((*shape[:-1], 4))
+
+    def call(self, x):
+        return self.second(self.first(x))
+
+
+def twice():
+    return Twice()
+
+
 def nan():
     return keras.layers.Lambda(lambda x: x * float("nan"))
 

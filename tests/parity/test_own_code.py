@@ -64,6 +64,10 @@ def test_what_is_saved_is_loaded():
     assert [row.row for row in report.rows] == ["weights", "outputs"]
 
 
+def test_weights_of_one_path():
+    parity.check_saving(functions.twice, X).raise_for_differences()
+
+
 # Bad input. -----------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from keras import ops
 from keras_vit_edu import _backend, random
 from keras_vit_edu.parity.checks import Check, Measurement, Scene
 from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance
-from keras_vit_edu.parity.derivatives import output_and_gradients, to_numpy
+from keras_vit_edu.parity.derivatives import by_path, output_and_gradients, to_numpy
 from keras_vit_edu.parity.report import Report
 from keras_vit_edu.parity.rows import rows
 from keras_vit_edu.parity.run import run, save_arrays
@@ -261,8 +261,8 @@ class _OwnCode:
                 values = list(written.values())
                 if len(values) != len(model.weights):
                     raise ValueError(f"{writer} saved {len(values)} weights and {len(model.weights)} came back")
-                for weight, value in zip(model.weights, values, strict=True):
-                    yield Measurement("weights", f"{weight.path} from {writer}", ops.convert_to_numpy(weight), value)
+                for (name, weight), value in zip(by_path(model.weights).items(), values, strict=True):
+                    yield Measurement("weights", f"{name} from {writer}", ops.convert_to_numpy(weight), value)
             with np.load(folder / "outputs.npz") as written:
                 for name, output in zip(written, keras.tree.flatten(_call(model, inputs)), strict=True):
                     yield Measurement("outputs", f"{name} from {writer}", to_numpy(output), written[name])
