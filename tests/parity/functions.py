@@ -51,6 +51,33 @@ def depends_on_the_backend():
     return keras.layers.Rescaling(1.0, offset={"jax": 0.0, "tensorflow": 1e-3, "torch": 2e-3}[keras.backend.backend()])
 
 
+def in_bfloat16():
+    return keras.layers.Dense(3, dtype="bfloat16")
+
+
+class Numbers(keras.layers.Layer):
+    """Gives ints, complex numbers and floats."""
+
+    def build(self, shape):
+        self.weight = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        y = x * self.weight
+        return keras.ops.cast(y, "int32"), keras.ops.view_as_complex(keras.ops.stack([y, 2 * y], -1)), y
+
+
+def numbers():
+    return Numbers()
+
+
+def ints():
+    return keras.layers.Lambda(lambda x: keras.ops.cast(3 * x, "int32"))
+
+
+def one_hot():
+    return keras.layers.CategoryEncoding(num_tokens=5, output_mode="one_hot")
+
+
 @keras.saving.register_keras_serializable(package="tests")
 class Twice(keras.layers.Layer):
     """Has two layers of one name, so two kernels of one path."""

@@ -66,13 +66,6 @@ def by_path(variables: Iterable[keras.Variable]) -> dict[str, keras.Variable]:
     return named
 
 
-def to_numpy(tensor: Any) -> np.ndarray:
-    """As an array; bfloat16, which NumPy lacks, as float32."""
-    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
-        tensor = ops.cast(tensor, "float32")
-    return ops.convert_to_numpy(tensor)
-
-
 def _weighted_sum(output: Any, cotangent: np.ndarray | None) -> Any:
     if cotangent is None:
         return ops.sum(output)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import ml_dtypes
 import numpy as np
 
 from keras_vit_edu import _backend
@@ -21,6 +22,7 @@ from keras_vit_edu.parity.checks import Measurement
 FORMAT_VERSION = 1
 STEP = "keras_vit_edu.parity"  # marks the lines of a worker: a backend may print its own
 RESULTS = "results.json"
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 OnStep = Callable[[str, Mapping[str, Any]], None]
 
@@ -102,8 +104,17 @@ def _load(file: Path, version: str, suite: str | None) -> Results:
 
 
 def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an npz file."""
-    np.savez(file, **dict[str, Any](arrays))
+    """Write an npz file; floats and ints of 8 bits and less that NumPy lacks as float32."""
+    is_small = {name: array.dtype.kind == "V" and array.dtype != BFLOAT16 for name, array in arrays.items()}
+    known = {name: array.astype("float32") if is_small[name] else array for name, array in arrays.items()}
+    np.savez(file, **dict[str, Any](known))
+
+
+def load_arrays(file: Path) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote. (NumPy writes the bits of a bfloat16, but not what they are.)"""
+    with np.load(file, allow_pickle=False) as stored:
+        arrays = dict[str, np.ndarray](stored)
+    return {name: array.view(BFLOAT16) if array.dtype == "V2" else array for name, array in arrays.items()}
 
 
 def write(file: Path, measurements: Iterable[Measurement], rows: Container[str]) -> None:
@@ -126,11 +137,11 @@ def write(file: Path, measurements: Iterable[Measurement], rows: Container[str])
 
 def read(file: Path) -> list[Measurement]:
     """What `write` put there."""
-    with np.load(file, allow_pickle=False) as arrays:
-        actual, expected = (
-            {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
-            for prefix in ("actual/", "expected/")
-        )
+    arrays = load_arrays(file)
+    actual, expected = (
+        {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+        for prefix in ("actual/", "expected/")
+    )
     found = []
     for key, array in actual.items():
         row, _, name = key.partition("/")
