@@ -70,11 +70,45 @@ def test_results_are_compared_without_running_anything(ran, copied, tmp_path, ca
         ({"format_version": 99}, "has format 99; this version reads format 1"),
         ({"suite": "full"}, "is of the suite 'full', not 'quick'"),
         ({"checks_": {}}, "is damaged"),
+        ({"checks": ["patches"]}, "is damaged: TypeError(\"checks is ['patches']\")"),
+        ({"checks": {"patches": {}}}, "is damaged: KeyError('error')"),
+        ({"checks": {"patches": {"error": 1, "excused": False}}}, "is damaged: TypeError("),
+        ({"environment": None}, "is damaged: TypeError('environment is None')"),
     ],
 )
 def test_results_that_cannot_be_compared(copied, entries, complaint, capsys):
     assert cli.run(["parity", "--results", str(copied(**entries)), "--out", "o"]) == 2
     assert complaint in one_line(capsys)
+
+
+@pytest.mark.parametrize("name", ["results.json", "patches.npz"])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[: len(content) // 2], lambda content: b"", lambda content: b"[]"]
+)
+def test_damaged_results(copied, tmp_path, capsys, name, damage):
+    folder = copied()
+    file = folder / OTHER / name
+    file.write_bytes(damage(file.read_bytes()))
+    assert cli.run(["parity", "--results", str(folder), "--out", str(tmp_path / "o")]) == 2
+    assert f"{file} is damaged: " in one_line(capsys)
+
+
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.9])
+def test_arrays_with_a_byte_changed(copied, tmp_path, capsys, at):
+    folder = copied()
+    file = folder / OTHER / "patches.npz"
+    content = bytearray(file.read_bytes())
+    content[int(at * len(content))] ^= 255
+    file.write_bytes(content)
+    assert cli.run(["parity", "--results", str(folder), "--out", str(tmp_path / "o")]) == 2
+    assert f"{file} is damaged: " in one_line(capsys)
+
+
+def test_arrays_that_are_gone(copied, tmp_path, capsys):
+    folder = copied()
+    (folder / OTHER / "patches.npz").unlink()
+    assert cli.run(["parity", "--results", str(folder), "--out", str(tmp_path / "o")]) == 2
+    assert "patches.npz is damaged: FileNotFoundError" in one_line(capsys)
 
 
 def test_folders_that_hold_no_results_or_the_same_backend_twice(ran, copied, tmp_path, capsys):

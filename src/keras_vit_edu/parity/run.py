@@ -52,9 +52,16 @@ class Results:
     broken: str | None = None
 
     def measurements(self, check: str) -> list[Measurement]:
-        """What the check measured, in its order; nothing if it failed."""
+        """What the check measured, in its order.
+
+        Raises:
+            ResultsError: if its file is damaged.
+        """
         file = self.folder / f"{check}.npz"
-        return read(file) if check in self.checks and self.checks[check]["error"] is None else []
+        try:
+            return read(file)
+        except Exception as error:  # a damaged archive raises anything
+            raise ResultsError(f"{file} is damaged: {error!r}") from None
 
     def save(self) -> None:
         """Write `results.json`."""
@@ -88,16 +95,29 @@ def _load(file: Path, version: str, suite: str | None) -> Results:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         format_version = content.pop("format_version")
-        found = Results(folder=file.parent, **content) if format_version == FORMAT_VERSION else None
+        if format_version != FORMAT_VERSION:
+            raise ResultsError(f"{file} has format {format_version}; this version reads format {FORMAT_VERSION}.")
+        found = Results(folder=file.parent, **content)
+        _check_types(found)
+    except ResultsError:
+        raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ResultsError(f"{file} is damaged: {error!r}") from None
-    if found is None:
-        raise ResultsError(f"{file} has format {format_version}; this version reads format {FORMAT_VERSION}.")
     if found.version != version:
         raise ResultsError(f"{file} was made by keras_vit_edu {found.version}; this is {version}.")
     if suite is not None and found.suite != suite:
         raise ResultsError(f"{file} is of the suite {found.suite!r}, not {suite!r}.")
     return found
+
+
+def _check_types(found: Results) -> None:
+    for name, kind in (("backend", str), ("suite", str), ("version", str), ("tf32", bool), ("environment", dict),
+                       ("checks", dict), ("broken", str | None)):  # fmt: skip
+        if not isinstance(getattr(found, name), kind):
+            raise TypeError(f"{name} is {getattr(found, name)!r}")
+    for name, outcome in found.checks.items():
+        if not isinstance(outcome["error"], str | None) or not isinstance(outcome["excused"], bool):
+            raise TypeError(f"the outcome of {name} is {outcome!r}")
 
 
 # Arrays. --------------------------------------------------------------------------------------------------------------
