@@ -157,7 +157,9 @@ def test_the_reference_has_every_check_that_wants_one_and_is_small():
     assert file.stat().st_size < 200_000
 
 
-@pytest.mark.parametrize("name", ["patches", "batches", "dropout", "patch-encoder", "attention", "transformer-block"])
+@pytest.mark.parametrize(
+    "name", ["patches", "batches", "augmentation", "dropout", "patch-encoder", "attention", "transformer-block"]
+)
 def test_the_reference_is_what_the_oracle_computes(name, tmp_path):
     from keras_vit_edu.parity.checks import Scene
 

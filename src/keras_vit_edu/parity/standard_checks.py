@@ -139,6 +139,19 @@ def batches(scene: Scene) -> Iterator[Measurement]:
         yield Measurement("images", f"epoch {epoch}", pixels, images[order].astype("float32") / np.float32(255))
 
 
+@check("augmentation", {"images": EQUAL_BITS, "labels": EQUAL_BITS}, referenced=True)
+def augmentation(scene: Scene) -> Iterator[Measurement]:
+    """Batches of the bundled sample, augmented: as digits, as clothes, and by MixUp and CutMix."""
+    sample = datasets.load("mnist-sample")
+    images, labels = sample.x_test[:32], np.eye(10, dtype="float32")[sample.y_test[:32]]
+    augmentations = {**datasets.AUGMENTATIONS, "mixed": datasets.Augmentation(mixup=0.8, cutmix=1.0)}
+    for name, augment in augmentations.items():
+        for epoch, index in ((0, 0), (0, 2), (7, 1)):
+            varied, shares = augment(images, labels, 5, epoch, index)
+            yield Measurement("images", f"{name}, epoch {epoch}, batch {index}", varied)
+            yield Measurement("labels", f"{name}, epoch {epoch}, batch {index}", shares)
+
+
 @check("patches", {"patches": EQUAL_BITS}, referenced=True)
 def patches(scene: Scene) -> Iterator[Measurement]:
     """Patches of images, and images put together again."""
