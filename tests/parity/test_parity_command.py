@@ -68,7 +68,6 @@ def test_results_are_compared_without_running_anything(ran, copied, tmp_path, ca
     [
         ({"version": "9.9"}, f"was made by keras_vit_edu 9.9; this is {keras_vit_edu.__version__}"),
         ({"format_version": 99}, "has format 99; this version reads format 1"),
-        ({"suite": "full"}, "is of the suite 'full', not 'quick'"),
         ({"checks_": {}}, "is damaged"),
         ({"checks": ["patches"]}, "is damaged: TypeError(\"checks is ['patches']\")"),
         ({"checks": {"patches": {}}}, "is damaged: KeyError('error')"),
@@ -115,7 +114,46 @@ def test_folders_that_hold_no_results_or_the_same_backend_twice(ran, copied, tmp
     assert cli.run(["parity", "--results", str(tmp_path)]) == 2
     assert "holds no results" in one_line(capsys)
     assert cli.run(["parity", "--results", str(ran[0]), "--results", str(copied(backend=BACKEND))]) == 2
-    assert f"are both of {BACKEND}" in one_line(capsys)
+    assert f"are both of {BACKEND} (cpu)" in one_line(capsys)
+
+
+def test_results_of_one_backend_on_two_devices(ran, copied, tmp_path, capsys):
+    other = copied(backend=BACKEND, environment={"device": "cuda:0 H100"}, tf32=True)
+    assert cli.run(["parity", "--results", str(ran[0]), "--results", str(other), "--out", str(tmp_path / "o")]) == 0
+    assert f"on {BACKEND} (cpu), {BACKEND} (cuda, TF32)" in capsys.readouterr().out
+    found = json.loads((tmp_path / "o" / "parity.json").read_text())
+    assert list(found["rows"][0]["cells"]) == list(found["backends"]) == [f"{BACKEND} (cpu)", f"{BACKEND} (cuda, TF32)"]
+
+
+def test_tf32_is_shown_where_some_results_have_it(ran, copied, tmp_path):
+    report = compare_results([ran[0], copied(tf32=True)], tmp_path)
+    assert report.backends == [BACKEND, f"{OTHER} (TF32)"]
+
+
+def test_the_suite_is_that_of_the_results(ran, copied, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    full = str(copied(suite="full"))
+    assert cli.run(["parity", "--results", full]) == 0
+    assert "suite full" in capsys.readouterr().out
+    assert (tmp_path / "parity-results" / "parity.json").is_file()
+    assert cli.run(["parity", "--results", full, "--suite", "quick"]) == 2
+    assert "is of the suite 'full', not 'quick'" in one_line(capsys)
+    assert cli.run(["parity", "--results", str(ran[0]), "--results", full]) == 2
+    assert "is of the suite 'full', not 'quick'" in one_line(capsys)
+
+
+@pytest.mark.parametrize("more", [["--backends", BACKEND], ["--tf32"]])
+def test_what_only_a_run_can_use_does_not_go_with_results(ran, capsys, more):
+    assert cli.run(["parity", "--results", str(ran[0]), *more]) == 2
+    assert "--backends and --tf32 do not go with it" in one_line(capsys)
+
+
+def test_a_backend_that_is_not_installed_is_in_the_results(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_vit_edu._backend.installed_backends", lambda: [])
+    report = run_suite(tmp_path / "ran", [OTHER])
+    assert report.failures() == [f'{OTHER}: it is not installed: pip install "keras-vit-edu[{OTHER}]"']
+    assert compare_results([tmp_path / "ran"], tmp_path / "compared").failures() == report.failures()
+    run_suite(tmp_path / "ran", [OTHER])  # once more: the folder is ours
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,12 @@ class Report:
     @property
     def broken(self) -> dict[str, str]:
         """The backends that did not come to their end, and why."""
-        return {each.backend: each.broken for each in self.results if each.broken is not None}
+        return {each.label: each.broken for each in self.results if each.broken is not None}
 
     @property
     def backends(self) -> list[str]:
-        """The names of the backends that measured something."""
-        return [each.backend for each in self.results if each.checks]
+        """The labels of the results that hold something: the backends' names."""
+        return [each.label for each in self.results if each.checks]
 
     def failures(self) -> list[str]:
         """A line about everything that failed: which check, on which backend, by how much."""
@@ -100,7 +100,7 @@ class Report:
             "passed": self.passed,
             "failures": self.failures(),
             "backends": {
-                each.backend: {"broken": each.broken, "tf32": each.tf32, **each.environment, "checks": each.checks}
+                each.label: {"broken": each.broken, "tf32": each.tf32, **each.environment, "checks": each.checks}
                 for each in self.results
             },
             "rows": [_row_to_json(row) for row in self.rows],
@@ -227,4 +227,4 @@ def _environment_to_html(results: Results) -> str:
     shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     device = results.environment.get("device", "")
     text = results.broken or f"{device}; {shown}; TF32 {'on' if results.tf32 else 'off'}"
-    return f"<dt>{html.escape(results.backend)}</dt><dd>{html.escape(text)}</dd>\n"
+    return f"<dt>{html.escape(results.label)}</dt><dd>{html.escape(text)}</dd>\n"

@@ -78,8 +78,8 @@ def rows(results: Sequence[Results], checks: Sequence[Check]) -> list[Row]:
     found = []
     for check in checks:
         ran = [each for each in results if check.name in each.checks]
-        failed = {each.backend: _failed(each.checks[check.name]) for each in ran if each.checks[check.name]["error"]}
-        measured = {each.backend: each.measurements(check.name) for each in ran if each.backend not in failed}
+        failed = {each.label: _failed(each.checks[check.name]) for each in ran if each.checks[check.name]["error"]}
+        measured = {each.label: each.measurements(check.name) for each in ran if each.label not in failed}
         # With files of all backends the names are the same only in one run: there each backend read them all.
         same_names = check.prepare is None or len({each.folder.parent for each in ran}) == 1
         for row, tolerance in check.tolerances.items():
@@ -88,7 +88,7 @@ def rows(results: Sequence[Results], checks: Sequence[Check]) -> list[Row]:
             }
             committed = reference.committed(check.name, row) if check.referenced else None
             cells = {
-                each.backend: failed.get(each.backend) or _cell(each.backend, arrays, tolerance, committed, same_names)
+                each.label: failed.get(each.label) or _cell(each.label, arrays, tolerance, committed, same_names)
                 for each in ran
             }
             found.append(Row(check.name, row, check.what, tolerance, cells, _between(arrays)))

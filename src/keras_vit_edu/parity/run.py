@@ -40,6 +40,7 @@ class Results:
         environment: versions and device.
         checks: by name: `error`, a line or None; `excused`, whether the error is that it cannot run here; `seconds`.
         broken: why the backend did not come to its end; None if it did.
+        label: what the report calls it; the backend's name unless another is given.
     """
 
     backend: str
@@ -50,6 +51,10 @@ class Results:
     environment: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, dict[str, Any]] = field(default_factory=dict)
     broken: str | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        self.label = self.label or self.backend
 
     def measurements(self, check: str) -> list[Measurement]:
         """What the check measured, in its order.
@@ -65,7 +70,7 @@ class Results:
 
     def save(self) -> None:
         """Write `results.json`."""
-        content = {name: value for name, value in vars(self).items() if name != "folder"}
+        content = {name: value for name, value in vars(self).items() if name not in ("folder", "label")}
         text = json.dumps({"format_version": FORMAT_VERSION, **content}, indent=2)
         (self.folder / RESULTS).write_text(text + "\n", encoding="utf-8")
 
@@ -193,19 +198,20 @@ def run(
         on_step: called as `on_step(backend, step)` with every step of every worker.
 
     Returns:
-        The results, in the order of `backends`; they are in `folder` as well.
+        The results, in the order of `backends`; those of known backends are in `folder` as well.
     """
     from keras_vit_edu import __version__
 
     results = {backend: Results(backend, folder / backend, suite, __version__, tf32) for backend in backends}
     for found in results.values():
         found.broken = _unavailable(found.backend)
-    startable = [found for found in results.values() if found.broken is None]
+    known = [found for found in results.values() if found.backend in _backend.BACKENDS]
+    startable = [found for found in known if found.broken is None]
     job = {"folder": str(folder), "suite": suite, "checks": list(checks), "tf32": tf32, "own_code": own_code}
-    for found in startable:
+    for found in known:
         if found.folder.exists() and not is_ours(found.folder):
             raise ResultsError(f"{found.folder} exists and holds something other than results; name another folder.")
-    for found in startable:
+    for found in known:
         shutil.rmtree(found.folder, ignore_errors=True)
         found.folder.mkdir(parents=True)
         (found.folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
@@ -216,6 +222,7 @@ def run(
     for found in startable:
         for name in checks if found.broken is None else ():
             found.checks.setdefault(name, {"error": "it did not run", "excused": False, "seconds": 0.0})
+    for found in known:
         found.save()
     return list(results.values())
 
