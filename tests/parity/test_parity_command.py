@@ -1,7 +1,12 @@
 """`keras-vit-edu parity` and the processes that it starts."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -187,8 +192,6 @@ def test_an_unknown_and_a_broken_backend_are_named_and_the_other_goes_on(tmp_pat
 
 
 def test_an_interruption_ends_the_processes(tmp_path, monkeypatch):
-    import subprocess
-
     started = []
     popen = subprocess.Popen
 
@@ -203,6 +206,29 @@ def test_an_interruption_ends_the_processes(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_suite(tmp_path, [BACKEND], checks=["training"], on_step=interrupt)
     assert [process.poll() is not None for process in started] == [True]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGINT, and groups of processes")
+def test_sigint_ends_the_command_and_the_processes(tmp_path):
+    # A shell starts what is to run in the background with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = [sys.executable, "-m", "keras_vit_edu", "parity", "--backends", BACKEND]
+    command += ["--checks", "patches,training", "--suite", "full", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # a group of its own, to see whether something is left
+    ) as process:
+        while not (tmp_path / BACKEND / "patches.npz").is_file():  # then it trains
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=15)
+        assert process.returncode == 130
+        assert process.stderr.read() == b"keras-vit-edu: interrupted\n"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
 
 
 def test_a_new_run_leaves_nothing_of_the_old_one(copied):
