@@ -319,8 +319,13 @@ def doctor(
 @app.command("parity")
 def parity_command(
     backends: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
-    suite: Annotated[Suite, typer.Option(help="quick, or full: 200 steps of training.")] = Suite.quick,
-    out: Annotated[Path | None, typer.Option(help="Folder to write into. [default: parity-SUITE]")] = None,
+    suite: Annotated[
+        Suite | None,
+        typer.Option(help="quick, or full: 200 steps of training. [default: quick; with --results, that of the first]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into. [default: parity-SUITE; with --results, parity-results]")
+    ] = None,
     results: Annotated[
         list[Path] | None,
         typer.Option(help="Compare what an earlier run wrote into this folder, and run nothing; may be repeated."),
@@ -336,12 +341,16 @@ def parity_command(
     console = Console(highlight=False, markup=False)
     if not (console.is_terminal or console.is_jupyter):
         console.width = 160  # a file has room for the table
-    folder = out or Path(f"parity-{suite.value}")
     names = None if checks is None else _names(checks)
     if results:
-        report = parity.compare_results(results, folder, suite.value, names)
+        if backends != "all" or tf32:
+            raise UsersMistake("--results runs nothing, so --backends and --tf32 do not go with it.")
+        folder = out or Path("parity-results")
+        report = parity.compare_results(results, folder, suite and suite.value, names)
     else:
         chosen = None if backends == "all" else _names(backends)
+        suite = suite or Suite.quick
+        folder = out or Path(f"parity-{suite.value}")
         with _checking(), ParityProgress(console) as progress:
             report = parity.run_suite(folder, chosen, suite.value, names, tf32, progress.show)
     console.print(report.table())

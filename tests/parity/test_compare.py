@@ -2,10 +2,12 @@
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance, difference
+from keras_vit_edu.parity.run import BFLOAT16, load_arrays, save_arrays
 
 RELATIVE, ABSOLUTE = Tolerance("relative", 0.1), Tolerance("absolute", 0.1)
 ALL = (EQUAL_BITS, RELATIVE, ABSOLUTE)
@@ -91,6 +93,35 @@ def test_bits_are_dtype_and_sign_of_zero_too():
     assert not difference(np.zeros(1), np.zeros(1, "float32")).within(EQUAL_BITS)
     assert not difference(np.array([0.0]), np.array([-0.0])).within(EQUAL_BITS)
     assert difference(np.array([0.0]), np.array([-0.0])).within(RELATIVE)
+
+
+def test_complex_numbers_are_compared_as_pairs():
+    actual, expected = np.array([1 + 2j, 4j], "complex64"), np.array([1 + 3j, 4j], "complex64")
+    found = difference(actual, expected)
+    assert (found.absolute, found.relative, found.ulps) == (1, 0.25, 2**22)
+    assert difference(actual, actual.copy()).within(EQUAL_BITS)
+    assert "NaN" in str(difference(np.array([complex(0, math.nan)]), np.array([0j])))
+    real = difference(np.array([1.0], "float32"), np.array([1 + 0j], "complex64"))
+    assert (real.absolute, real.equal_bits) == (0, False)
+
+
+def test_bfloat16_has_its_own_steps():
+    found = difference(np.array([1 + 2**-7, 2], BFLOAT16), np.array([1.0, 2.0]))
+    assert (found.absolute, found.relative, found.ulps, found.equal_bits) == (2**-7, 2**-8, 1, False)
+    assert difference(np.array([2], BFLOAT16), np.array([2], BFLOAT16)).within(EQUAL_BITS)
+    assert "NaN" in str(difference(np.array([math.nan], BFLOAT16), np.array([0.0])))
+
+
+@pytest.mark.parametrize("dtype", ["complex64", BFLOAT16, "float16", "bool", "int32"])
+def test_arrays_come_back_from_their_file(tmp_path, dtype):
+    array = np.array([0, 1, 3]).astype(dtype)
+    save_arrays(tmp_path / "a.npz", {"a": array})
+    assert difference(load_arrays(tmp_path / "a.npz")["a"], array).within(EQUAL_BITS)
+
+
+def test_floats_of_8_bits_come_back_as_float32(tmp_path):
+    save_arrays(tmp_path / "a.npz", {"a": np.array([1.5], ml_dtypes.float8_e4m3fn)})
+    assert load_arrays(tmp_path / "a.npz")["a"].tolist() == [1.5]
 
 
 def test_ints_and_bools():

@@ -43,6 +43,14 @@ def test_frozen_weights_have_no_gradient(dense):
     np.testing.assert_array_equal(input_gradient, [[6, 15], [6, 15]])
 
 
+def test_weights_of_one_path_have_a_gradient_each():
+    model = keras.Sequential([keras.Input((2,))] + [keras.layers.Dense(2, use_bias=False) for _ in range(3)])
+    for layer in model.layers:
+        layer.kernel._path = "kernel"
+    _, _, gradients = output_and_gradients(model, [X])
+    assert list(gradients) == ["kernel", "kernel (2)", "kernel (3)"]
+
+
 def test_what_the_output_does_not_depend_on_has_a_gradient_of_zeros(dense):
     def first_input_without_bias(layer, x, unused):
         return keras.ops.matmul(x, layer.kernel)

@@ -6,18 +6,19 @@ import pytest
 
 from keras_vit_edu import parity
 from keras_vit_edu._backend import installed_backends
+from keras_vit_edu.parity import own_code
+from keras_vit_edu.parity.checks import Scene
+from keras_vit_edu.parity.compare import difference
+from keras_vit_edu.parity.run import read, save_arrays, write
 from tests.parity import functions
+from tests.support import BACKEND
 
 INSTALLED = installed_backends()
 several_backends = pytest.mark.skipif(len(INSTALLED) < 2, reason="wants two backends in one environment")
 X = np.random.default_rng(0).normal(size=(2, 5)).astype("float32")
 
 
-def arrays(report, row):
-    """The names of the arrays in one row of each backend."""
-    return [[m.name for m in each.measurements("build_fn") if m.row == row] for each in report.results]
-
-
+@several_backends
 def test_a_layer_of_keras_has_the_same_outputs_and_gradients_everywhere():
     report = parity.check(functions.dense, X)
     assert report.passed
@@ -26,6 +27,13 @@ def test_a_layer_of_keras_has_the_same_outputs_and_gradients_everywhere():
     assert [(row.row, row.tolerance.limit) for row in report.rows] == [("outputs", 1e-5), ("gradients", 1e-4)]
 
 
+def test_one_backend_alone_has_not_passed():
+    report = parity.check(functions.dense, X, backends=INSTALLED[:1])
+    assert not report.passed
+    assert report.failures() == ["nothing was compared"]
+
+
+@several_backends
 def test_a_model_with_several_inputs_and_outputs_from_a_name_and_shapes():
     tokens = np.array([[0, 1, 6, 2]], "int32")
     report = parity.check("tests.parity.functions:two_inputs", [tokens, (1, 5)], gradients=False)
@@ -33,6 +41,7 @@ def test_a_model_with_several_inputs_and_outputs_from_a_name_and_shapes():
     assert [row.row for row in report.rows] == ["outputs"]
 
 
+@several_backends
 def test_portable_dropout_agrees_in_training():
     assert parity.check(functions.portable_dropout, (4, 8), training=True).passed
 
@@ -58,6 +67,57 @@ def test_what_is_saved_is_loaded():
     report = parity.check_saving(functions.dense, X)
     report.raise_for_differences()
     assert [row.row for row in report.rows] == ["weights", "outputs"]
+
+
+# In this process, on this backend. ------------------------------------------------------------------------------------
+
+
+def measured(kind, build_fn, inputs, folder):
+    """Every array of the check `kind`: row, name, dtype, and whether it is what is expected."""
+    save_arrays(folder / "inputs.npz", {"input": inputs})
+    check = own_code.checks(
+        {"function": f"{build_fn.__module__}:{build_fn.__name__}", "inputs": folder / "inputs.npz", "seed": 0,
+         "training": False, "gradients": True, "tolerance": 1e-5, "gradient_tolerance": 1e-4}
+    )[kind]  # fmt: skip
+    scene = Scene(BACKEND, "own", folder, {BACKEND: folder})
+    check.prepare(scene)
+    write(folder / "measured.npz", check.run(scene), check.tolerances)
+    return [
+        (m.row, m.name, m.actual.dtype.name, m.expected is None or difference(m.actual, m.expected).equal_bits)
+        for m in read(folder / "measured.npz")
+    ]
+
+
+def test_gradients_are_of_the_first_float_output(tmp_path):
+    assert measured("build_fn", functions.numbers, X, tmp_path) == [
+        ("outputs", "output 0", "int32", True),
+        ("outputs", "output 1", "complex64", True),
+        ("outputs", "output 2", "float32", True),
+        ("gradients", "input 0", "float32", True),
+        ("gradients", "numbers/variable", "float32", True),
+    ]
+
+
+@pytest.mark.parametrize(("build_fn", "inputs"), [(functions.ints, X), (functions.one_hot, np.array([[1], [4]]))])
+def test_ints_have_no_gradients(build_fn, inputs, tmp_path):
+    assert [row for row, *_ in measured("build_fn", build_fn, inputs, tmp_path)] == ["outputs"]
+
+
+def test_bfloat16_has_gradients_and_is_saved_and_loaded(tmp_path):
+    dtypes = {dtype for _, _, dtype, _ in measured("build_fn", functions.in_bfloat16, X, tmp_path)}
+    assert "bfloat16" in dtypes
+    assert measured("save-load", functions.in_bfloat16, X, tmp_path) == [
+        ("weights", f"dense/kernel from {BACKEND}", "bfloat16", True),
+        ("weights", f"dense/bias from {BACKEND}", "bfloat16", True),
+        ("outputs", f"output 0 from {BACKEND}", "bfloat16", True),
+    ]
+
+
+def test_weights_of_one_path_are_all_compared(tmp_path):
+    assert measured("save-load", functions.twice, X, tmp_path)[:2] == [
+        ("weights", f"twice/dense/kernel from {BACKEND}", "float32", True),
+        ("weights", f"twice/dense/kernel (2) from {BACKEND}", "float32", True),
+    ]
 
 
 # Bad input. -----------------------------------------------------------------------------------------------------------
@@ -90,6 +150,23 @@ def test_a_backend_that_is_not_installed():
 def test_a_function_that_raises():
     with pytest.raises(parity.ParityError, match=r"functions:raises failed on \w+: ZeroDivisionError: as it was asked"):
         parity.check(functions.raises, X)
+
+
+def test_a_function_that_reads_and_writes_does_not_disturb():
+    report = parity.check(functions.talks, X)
+    assert report.failures() == ([] if len(INSTALLED) > 1 else ["nothing was compared"])
+
+
+def test_a_function_that_exits():
+    with pytest.raises(parity.ParityError, match=r"functions:exits failed on \w+: SystemExit: enough"):
+        parity.check(functions.exits, X)
+
+
+def test_a_module_that_exits(tmp_path, monkeypatch):
+    (tmp_path / "a_script.py").write_text("import sys; sys.exit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot be imported: SystemExit\(3\)"):
+        parity.check("a_script:build", X)
 
 
 def test_another_architecture_each_time():

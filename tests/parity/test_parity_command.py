@@ -1,7 +1,12 @@
 """`keras-vit-edu parity` and the processes that it starts."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -68,8 +73,11 @@ def test_results_are_compared_without_running_anything(ran, copied, tmp_path, ca
     [
         ({"version": "9.9"}, f"was made by keras_vit_edu 9.9; this is {keras_vit_edu.__version__}"),
         ({"format_version": 99}, "has format 99; this version reads format 1"),
-        ({"suite": "full"}, "is of the suite 'full', not 'quick'"),
         ({"checks_": {}}, "is damaged"),
+        ({"checks": ["patches"]}, "is damaged: TypeError(\"checks is ['patches']\")"),
+        ({"checks": {"patches": {}}}, "is damaged: KeyError('error')"),
+        ({"checks": {"patches": {"error": 1, "excused": False}}}, "is damaged: TypeError("),
+        ({"environment": None}, "is damaged: TypeError('environment is None')"),
     ],
 )
 def test_results_that_cannot_be_compared(copied, entries, complaint, capsys):
@@ -77,11 +85,80 @@ def test_results_that_cannot_be_compared(copied, entries, complaint, capsys):
     assert complaint in one_line(capsys)
 
 
+@pytest.mark.parametrize("name", ["results.json", "patches.npz"])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[: len(content) // 2], lambda content: b"", lambda content: b"[]"]
+)
+def test_damaged_results(copied, tmp_path, capsys, name, damage):
+    folder = copied()
+    file = folder / OTHER / name
+    file.write_bytes(damage(file.read_bytes()))
+    assert cli.run(["parity", "--results", str(folder), "--out", str(tmp_path / "o")]) == 2
+    assert f"{file} is damaged: " in one_line(capsys)
+
+
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.9])
+def test_arrays_with_a_byte_changed(copied, tmp_path, capsys, at):
+    folder = copied()
+    file = folder / OTHER / "patches.npz"
+    content = bytearray(file.read_bytes())
+    content[int(at * len(content))] ^= 255
+    file.write_bytes(content)
+    assert cli.run(["parity", "--results", str(folder), "--out", str(tmp_path / "o")]) == 2
+    assert f"{file} is damaged: " in one_line(capsys)
+
+
+def test_arrays_that_are_gone(copied, tmp_path, capsys):
+    folder = copied()
+    (folder / OTHER / "patches.npz").unlink()
+    assert cli.run(["parity", "--results", str(folder), "--out", str(tmp_path / "o")]) == 2
+    assert "patches.npz is damaged: FileNotFoundError" in one_line(capsys)
+
+
 def test_folders_that_hold_no_results_or_the_same_backend_twice(ran, copied, tmp_path, capsys):
     assert cli.run(["parity", "--results", str(tmp_path)]) == 2
     assert "holds no results" in one_line(capsys)
     assert cli.run(["parity", "--results", str(ran[0]), "--results", str(copied(backend=BACKEND))]) == 2
-    assert f"are both of {BACKEND}" in one_line(capsys)
+    assert f"are both of {BACKEND} (cpu)" in one_line(capsys)
+
+
+def test_results_of_one_backend_on_two_devices(ran, copied, tmp_path, capsys):
+    other = copied(backend=BACKEND, environment={"device": "cuda:0 H100"}, tf32=True)
+    assert cli.run(["parity", "--results", str(ran[0]), "--results", str(other), "--out", str(tmp_path / "o")]) == 0
+    assert f"on {BACKEND} (cpu), {BACKEND} (cuda, TF32)" in capsys.readouterr().out
+    found = json.loads((tmp_path / "o" / "parity.json").read_text())
+    assert list(found["rows"][0]["cells"]) == list(found["backends"]) == [f"{BACKEND} (cpu)", f"{BACKEND} (cuda, TF32)"]
+
+
+def test_tf32_is_shown_where_some_results_have_it(ran, copied, tmp_path):
+    report = compare_results([ran[0], copied(tf32=True)], tmp_path)
+    assert report.backends == [BACKEND, f"{OTHER} (TF32)"]
+
+
+def test_the_suite_is_that_of_the_results(ran, copied, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    full = str(copied(suite="full"))
+    assert cli.run(["parity", "--results", full]) == 0
+    assert "suite full" in capsys.readouterr().out
+    assert (tmp_path / "parity-results" / "parity.json").is_file()
+    assert cli.run(["parity", "--results", full, "--suite", "quick"]) == 2
+    assert "is of the suite 'full', not 'quick'" in one_line(capsys)
+    assert cli.run(["parity", "--results", str(ran[0]), "--results", full]) == 2
+    assert "is of the suite 'full', not 'quick'" in one_line(capsys)
+
+
+@pytest.mark.parametrize("more", [["--backends", BACKEND], ["--tf32"]])
+def test_what_only_a_run_can_use_does_not_go_with_results(ran, capsys, more):
+    assert cli.run(["parity", "--results", str(ran[0]), *more]) == 2
+    assert "--backends and --tf32 do not go with it" in one_line(capsys)
+
+
+def test_a_backend_that_is_not_installed_is_in_the_results(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_vit_edu._backend.installed_backends", lambda: [])
+    report = run_suite(tmp_path / "ran", [OTHER])
+    assert report.failures() == [f'{OTHER}: it is not installed: pip install "keras-vit-edu[{OTHER}]"']
+    assert compare_results([tmp_path / "ran"], tmp_path / "compared").failures() == report.failures()
+    run_suite(tmp_path / "ran", [OTHER])  # once more: the folder is ours
 
 
 @pytest.mark.parametrize(
@@ -115,8 +192,6 @@ def test_an_unknown_and_a_broken_backend_are_named_and_the_other_goes_on(tmp_pat
 
 
 def test_an_interruption_ends_the_processes(tmp_path, monkeypatch):
-    import subprocess
-
     started = []
     popen = subprocess.Popen
 
@@ -131,6 +206,29 @@ def test_an_interruption_ends_the_processes(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_suite(tmp_path, [BACKEND], checks=["training"], on_step=interrupt)
     assert [process.poll() is not None for process in started] == [True]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGINT, and groups of processes")
+def test_sigint_ends_the_command_and_the_processes(tmp_path):
+    # A shell starts what is to run in the background with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = [sys.executable, "-m", "keras_vit_edu", "parity", "--backends", BACKEND]
+    command += ["--checks", "patches,training", "--suite", "full", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # a group of its own, to see whether something is left
+    ) as process:
+        while not (tmp_path / BACKEND / "patches.npz").is_file():  # then it trains
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=15)
+        assert process.returncode == 130
+        assert process.stderr.read() == b"keras-vit-edu: interrupted\n"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
 
 
 def test_a_new_run_leaves_nothing_of_the_old_one(copied):
@@ -164,6 +262,6 @@ def test_results_of_a_check_that_nobody_ran_are_missed(ran, tmp_path, name, caps
 
 
 def test_a_check_that_one_backend_did_not_run_is_missed(ran, copied, tmp_path):
-    other = copied(checks={"patches": {"error": None, "seconds": 0.0}})
+    other = copied(checks={"patches": {"error": None, "excused": False, "seconds": 0.0}})
     with pytest.raises(ResultsError, match="holds no results of a check 'dropout'"):
         compare_results([ran[0], other], tmp_path / "out")

@@ -1,5 +1,6 @@
 """The three ways to show what was found."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -24,7 +25,7 @@ def report(cell, broken=None):
     """Of one row, right on jax, `cell` on torch."""
     well = Cell(compared(2e-7, 1e-7, 3), True)
     row = Row("attention", "outputs", "It & its scores.", LIMIT, {"jax": well, "torch": cell})
-    ran = {"attention": {"error": None, "seconds": 1.0}}
+    ran = {"attention": {"error": None, "excused": False, "seconds": 1.0}}
     versions = {"device": "cpu", "versions": {"jax": "1.2.3"}}
     results = [
         Results("jax", Path(), "quick", "0.1", environment=versions, checks=ran),
@@ -57,7 +58,22 @@ def test_passing():
     assert "2.0e-07 / 1.0e-07 / 3" in shown(PASSING)
     assert "1e-05 of the largest" in shown(PASSING)
     assert "pass" in shown(PASSING)
-    assert PASSING.headline() == "all 1 rows passed, suite quick, on jax, torch"
+    assert PASSING.headline() == "rows: 1 passed; suite quick, on jax, torch"
+
+
+def test_with_nothing_to_compare_it_has_not_passed():
+    (row,) = PASSING.rows
+    alone = Report("quick", PASSING.results[:1], [dataclasses.replace(row, cells={"jax": Cell()})])
+    assert not alone.passed
+    assert alone.failures() == ["nothing was compared"]
+    with pytest.raises(AssertionError, match="nothing was compared"):
+        alone.raise_for_differences()
+    assert "nothing to compare" in shown(alone)
+    assert "nothing to compare</td>" in alone.to_html()
+    assert alone.headline() == "rows: 1 had nothing to compare; suite quick, on jax"
+    mixed = Report("quick", PASSING.results, [row, *alone.rows])
+    assert mixed.passed
+    assert mixed.headline() == "rows: 1 passed, 1 had nothing to compare; suite quick, on jax, torch"
 
 
 def test_failing_names_check_row_backend_array_difference_and_tolerance():
@@ -70,7 +86,7 @@ def test_failing_names_check_row_backend_array_difference_and_tolerance():
     with pytest.raises(AssertionError, match=re.escape(line)):
         FAILING.raise_for_differences()
     assert "FAIL" in shown(FAILING)
-    assert FAILING.headline() == "1 of 1 rows failed, suite quick, on jax, torch"
+    assert FAILING.headline() == "rows: 1 failed; suite quick, on jax, torch"
 
 
 def test_nan_and_errors_are_named():

@@ -14,7 +14,7 @@ from keras_vit_edu.parity.run import Results, write
 TENTH = Tolerance("relative", 0.1)
 
 
-def measured(tmp_path, **by_backend):
+def measured(tmp_path, excused=False, **by_backend):
     """Results of backends with these measurements; a text is the error of a check that did not run."""
     found = []
     for backend, measurements in by_backend.items():
@@ -22,8 +22,9 @@ def measured(tmp_path, **by_backend):
         folder.mkdir()
         error = measurements if isinstance(measurements, str) else None
         if error is None:
-            write(folder / "c.npz", measurements)
-        found.append(Results(backend, Path(folder), "quick", "1", checks={"c": {"error": error, "seconds": 0.0}}))
+            write(folder / "c.npz", measurements, {"r"})
+        outcome = {"error": error, "excused": excused, "seconds": 0.0}
+        found.append(Results(backend, Path(folder), "quick", "1", checks={"c": outcome}))
     return found
 
 
@@ -55,7 +56,7 @@ def test_with_nothing_expected_backends_are_compared_with_each_other(tmp_path):
 
 def test_one_backend_with_nothing_to_compare_with_is_neither_right_nor_wrong(tmp_path):
     row = one_row(measured(tmp_path, jax=[array(1.0)]))
-    assert (row.cells["jax"].passed, row.cells["jax"].worst, row.passed) == (None, None, True)
+    assert (row.cells["jax"].passed, row.cells["jax"].worst, row.passed) == (None, None, None)
 
 
 def test_the_worst_is_the_one_that_fails(tmp_path):
@@ -81,12 +82,40 @@ def test_other_names_and_shapes_are_failures_with_a_name(tmp_path):
     assert problems == {("a", "shape (2,), expected (1,)"), ("more", "torch has no such array")}
 
 
-def test_a_check_that_did_not_run_is_a_failure_unless_it_is_optional(tmp_path):
-    results = measured(tmp_path, jax=[array(1.0)], torch="OSError: no")
-    row = one_row(results)
-    assert (row.cells["torch"].passed, row.cells["torch"].error) == (False, "OSError: no")
+def test_an_array_that_one_side_lacks_is_a_failure_whether_it_has_an_expected_one_or_not(tmp_path):
+    there, more = array(1.0, expected=[1.0]), array(2.0, name="more", expected=[2.0])
+    row = one_row(measured(tmp_path, jax=[there, more], torch=[there], tensorflow=[]))
+    problems = {backend: {(f.name, f.against, f.difference.problem) for f in cell.failures}
+                for backend, cell in row.cells.items()}  # fmt: skip
+    assert problems["torch"] == {
+        ("more", "jax", "torch has no such array"), ("a", "tensorflow", "tensorflow has no such array"),
+    }  # fmt: skip
+    assert len(problems["jax"]) == len(problems["tensorflow"]) == 3
+
+
+def test_an_array_is_compared_with_one_that_has_an_expected_one(tmp_path):
+    row = one_row(measured(tmp_path, jax=[array(1.0, expected=[1.0])], torch=[array(3.0)]))
+    assert [cell.passed for cell in row.cells.values()] == [True, False]
+
+
+def test_with_files_of_every_backend_names_are_compared_in_one_run_only(tmp_path):
+    def results(one, other):
+        for folder in (one, other):
+            folder.mkdir(exist_ok=True, parents=True)
+        return [
+            *measured(one, jax=[array(1.0, name="from jax", expected=[1.0])]),
+            *measured(other, torch=[array(1.0, name="from torch", expected=[1.0])]),
+        ]
+
+    assert one_row(results(tmp_path / "one", tmp_path / "other"), prepare=print).passed
+    assert not one_row(results(tmp_path / "both", tmp_path / "both"), prepare=print).passed
+
+
+@pytest.mark.parametrize(("excused", "passed"), [(False, False), (True, None)])
+def test_a_check_that_did_not_run_is_a_failure_unless_it_cannot_run_here(tmp_path, excused, passed):
+    row = one_row(measured(tmp_path, excused, jax=[array(1.0)], torch="OSError: no"))
+    assert (row.cells["torch"].passed, row.cells["torch"].error) == (passed, "OSError: no")
     assert row.cells["jax"].passed is None
-    assert one_row(results, optional=True).passed
 
 
 def test_what_is_zero_but_for_rounding_is_measured_by_the_largest_of_its_row(tmp_path):
@@ -102,6 +131,10 @@ def test_the_committed_reference_is_compared_with_as_well(tmp_path, monkeypatch)
     assert {(f.name, f.against) for f in cell.failures} == {
         ("a", "the committed reference"), ("lost", "the committed reference"),
     }  # fmt: skip
+    monkeypatch.setattr(reference, "committed", lambda check, row: {})
+    (tmp_path / "new").mkdir()
+    cell = one_row(measured(tmp_path / "new", jax=[array(1.0, expected=[1.0])]), referenced=True).cells["jax"]
+    assert cell.worst.difference.problem == "the committed reference has no such array"
 
 
 def test_bits_are_compared_by_digest(tmp_path, monkeypatch):
@@ -124,7 +157,9 @@ def test_the_reference_has_every_check_that_wants_one_and_is_small():
     assert file.stat().st_size < 200_000
 
 
-@pytest.mark.parametrize("name", ["patches", "batches", "dropout", "patch-encoder", "attention", "transformer-block"])
+@pytest.mark.parametrize(
+    "name", ["patches", "batches", "augmentation", "dropout", "patch-encoder", "attention", "transformer-block"]
+)
 def test_the_reference_is_what_the_oracle_computes(name, tmp_path):
     from keras_vit_edu.parity.checks import Scene
 
@@ -143,4 +178,9 @@ def test_the_reference_is_what_the_oracle_computes(name, tmp_path):
 def test_two_arrays_of_one_name_are_refused(tmp_path):
     twice = [Measurement("row", "w", np.zeros(2)), Measurement("row", "w", np.ones(2))]
     with pytest.raises(ValueError, match="Two arrays of 'row' are called 'w'"):
-        write(tmp_path / "c.npz", twice)
+        write(tmp_path / "c.npz", twice, {"row"})
+
+
+def test_an_array_in_a_row_without_a_tolerance_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="There is no tolerance for the row 'r' of 'a'"):
+        write(tmp_path / "c.npz", [array(1.0)], {"row"})

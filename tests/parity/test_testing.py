@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_vit_edu._backend import installed_backends
 from keras_vit_edu.parity import testing
 from tests.parity import functions
 
@@ -120,4 +121,5 @@ def test_our_layers_build_and_call(make, inputs):
 
 def test_our_block_saves_and_loads_and_is_the_same_on_every_backend():
     testing.assert_saves_and_loads(functions.transformer_block, (2, 6, 4))
-    testing.assert_same_on_every_backend(functions.transformer_block, (2, 6, 4))
+    if len(installed_backends()) > 1:
+        testing.assert_same_on_every_backend(functions.transformer_block, (2, 6, 4))

@@ -41,6 +41,11 @@ def test_rate_and_time_left_of_a_run_that_is_gone_on_with(monkeypatch):
     assert text.getvalue() == "epoch  8/10     3.0 s      6 img/s    0:10 left\n"
 
 
+def test_a_clock_that_stands_still(monkeypatch):
+    monkeypatch.setattr("keras_vit_edu.training.progress.time.monotonic", lambda: 5.0)
+    assert shown(force_terminal=True).count("0 img/s") > 0
+
+
 def test_a_bar_on_a_terminal():
     text = shown(force_terminal=True)
     assert "\x1b[" in text

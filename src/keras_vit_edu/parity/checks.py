@@ -42,6 +42,10 @@ class Measurement:
     expected: np.ndarray | None = None
 
 
+class CannotRunHere(Exception):
+    """Raised by a check for what this backend or device cannot do, such as computing in some dtype: no failure."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """Where a check runs.
@@ -70,7 +74,6 @@ class Check:
         prepare: run before, in every backend, to write files that `run` of every backend may read; None for nothing.
         referenced: whether its arrays are the same wherever and however they are computed, so that values committed
             with the package can be compared with them.
-        optional: whether it is no failure where it cannot run at all, for a dtype that some hardware lacks.
         what: a line about it.
     """
 
@@ -79,7 +82,6 @@ class Check:
     run: Callable[[Scene], Iterable[Measurement]]
     prepare: Callable[[Scene], Any] | None = None
     referenced: bool = False
-    optional: bool = False
     what: str = ""
 
 
@@ -91,13 +93,12 @@ def check(
     tolerances: Mapping[str, Tolerance],
     prepare: Callable[[Scene], Any] | None = None,
     referenced: bool = False,
-    optional: bool = False,
 ) -> Callable[[Callable[[Scene], Iterable[Measurement]]], Callable[[Scene], Iterable[Measurement]]]:
     """Put the function below into the list, its docstring's first line as `what`; arguments as in `Check`."""
 
     def enter(run: Callable[[Scene], Iterable[Measurement]]) -> Callable[[Scene], Iterable[Measurement]]:
         what = (run.__doc__ or "").strip().partition("\n")[0]
-        CHECKS[name] = Check(name, dict(tolerances), run, prepare, referenced, optional, what)
+        CHECKS[name] = Check(name, dict(tolerances), run, prepare, referenced, what)
         return run
 
     return enter

@@ -66,7 +66,7 @@ def difference(actual: np.ndarray, expected: np.ndarray, scale: float | None = N
     """Compare an array with what it should be.
 
     Args:
-        actual: numbers or bools.
+        actual: numbers or bools; bfloat16 too; a complex number counts as two.
         expected: of the same shape; float64 for what an oracle computed.
         scale: the largest expected value, if it is to be taken from more than this array; None to take it from here.
 
@@ -77,11 +77,13 @@ def difference(actual: np.ndarray, expected: np.ndarray, scale: float | None = N
     actual, expected = np.asarray(actual), np.asarray(expected)
     if actual.shape != expected.shape:
         return Difference(problem=f"shape {actual.shape}, expected {expected.shape}")
+    equal_bits = actual.dtype == expected.dtype and actual.tobytes() == expected.tobytes()
+    if "c" in (actual.dtype.kind, expected.dtype.kind):
+        actual, expected = _in_pairs(actual), _in_pairs(expected)
     counts = {"actual": _count_nan(actual), "expected": _count_nan(expected)}
     if any(counts.values()):
         found = " and ".join(f"{count} of the {name} values" for name, count in counts.items() if count)
         return Difference(problem=f"NaN: {found}, of {actual.size:,}")
-    equal_bits = actual.dtype == expected.dtype and actual.tobytes() == expected.tobytes()
     if actual.size == 0:
         return Difference(0.0, 0.0, None, equal_bits)
     wide, wide_expected = actual.astype("float64"), expected.astype("float64")
@@ -97,16 +99,25 @@ def difference(actual: np.ndarray, expected: np.ndarray, scale: float | None = N
 
 def largest(array: np.ndarray) -> float:
     """The largest finite absolute value; 0 if there is none. (Beside an infinity every difference would be small.)"""
-    wide = array.astype("float64")
+    wide = (_in_pairs(array) if array.dtype.kind == "c" else array).astype("float64")
     return float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
 
 
+def _in_pairs(array: np.ndarray) -> np.ndarray:
+    """Real and imaginary parts along a new last axis."""
+    return np.stack([array.real, array.imag], axis=-1)
+
+
+def _is_float(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
 def _count_nan(array: np.ndarray) -> int:
-    return int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
+    return int(np.isnan(array).sum()) if _is_float(array) else 0
 
 
 def _ulps(actual: np.ndarray, expected: np.ndarray) -> int | None:
-    if actual.dtype.kind != "f" or not (np.isfinite(actual).all() and np.isfinite(expected).all()):
+    if not _is_float(actual) or not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return None
     with np.errstate(over="ignore"):
         expected = expected.astype(actual.dtype)

@@ -1,6 +1,6 @@
 """Outputs and gradients of any Keras layer, as NumPy arrays, on whichever backend runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -29,7 +29,7 @@ def output_and_gradients(
         training: passed on if `call` is None.
 
     Returns:
-        The output; the gradient of each input; the gradient of each trainable weight by its path.
+        The output; the gradient of each input; the gradient of each trainable weight, named as by `by_path`.
 
     Examples:
         >>> layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="dense")
@@ -46,18 +46,24 @@ def output_and_gradients(
     finally:
         for variable, value in state:
             variable.assign(value)
-    by_path = {
-        variable.path: ops.convert_to_numpy(gradient)
-        for variable, gradient in zip(layer.trainable_variables, weight_gradients, strict=True)
-    }
-    return ops.convert_to_numpy(output), [ops.convert_to_numpy(gradient) for gradient in input_gradients], by_path
+    named = zip(by_path(layer.trainable_variables), weight_gradients, strict=True)
+    return (
+        ops.convert_to_numpy(output),
+        [ops.convert_to_numpy(gradient) for gradient in input_gradients],
+        {name: ops.convert_to_numpy(gradient) for name, gradient in named},
+    )
 
 
-def to_numpy(tensor: Any) -> np.ndarray:
-    """As an array; bfloat16, which NumPy lacks, as float32."""
-    if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
-        tensor = ops.cast(tensor, "float32")
-    return ops.convert_to_numpy(tensor)
+def by_path(variables: Iterable[keras.Variable]) -> dict[str, keras.Variable]:
+    """Variables by their paths; where several have one path, the second is called `path (2)`, and so on."""
+    named: dict[str, keras.Variable] = {}
+    for variable in variables:
+        name, count = variable.path, 1
+        while name in named:
+            count += 1
+            name = f"{variable.path} ({count})"
+        named[name] = variable
+    return named
 
 
 def _weighted_sum(output: Any, cotangent: np.ndarray | None) -> Any:

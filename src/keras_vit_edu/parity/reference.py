@@ -1,8 +1,8 @@
 """The committed reference: what every backend, alone, can be compared with.
 
 `reference.npz` holds the float64 oracle's outputs, gradients and logits, and digests of what must be equal to the bit:
-initial weights, dropout masks, batches, patches. `tools/make_parity_reference.py` makes it. It has no losses of a
-training: the oracle does not train.
+initial weights, dropout masks, batches, augmented images, patches. `tools/make_parity_reference.py` makes it. It has no
+losses of a training: the oracle does not train.
 """
 
 import functools

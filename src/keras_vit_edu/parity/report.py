@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = "absolute / relative / ULP"
+VERDICTS = {True: "pass", False: "FAIL", None: "nothing to compare"}
+STYLES = {True: "green", False: "bold red", None: "yellow"}
+CLASSES = {True: "pass", False: "fail", None: "none"}  # of report.html
 
 
 class Report:
@@ -35,18 +38,19 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every backend came to its end and no row failed."""
-        return not self.broken and all(row.passed for row in self.rows)
+        """Whether every backend came to its end, something was compared and no row failed."""
+        verdicts = {row.passed for row in self.rows}
+        return not self.broken and True in verdicts and False not in verdicts
 
     @property
     def broken(self) -> dict[str, str]:
         """The backends that did not come to their end, and why."""
-        return {each.backend: each.broken for each in self.results if each.broken is not None}
+        return {each.label: each.broken for each in self.results if each.broken is not None}
 
     @property
     def backends(self) -> list[str]:
-        """The names of the backends that measured something."""
-        return [each.backend for each in self.results if each.checks]
+        """The labels of the results that hold something: the backends' names."""
+        return [each.label for each in self.results if each.checks]
 
     def failures(self) -> list[str]:
         """A line about everything that failed: which check, on which backend, by how much."""
@@ -61,7 +65,7 @@ class Report:
                 elif (row.check, backend) not in errors:  # one check, several rows
                     errors.add((row.check, backend))
                     lines.append(f"{row.check} on {backend} did not run: {cell.error}")
-        return lines
+        return lines if lines or self.passed else ["nothing was compared"]
 
     def raise_for_differences(self) -> None:
         """Do nothing if everything passed.
@@ -70,7 +74,7 @@ class Report:
             AssertionError: with a line about each failure, if something did not.
         """
         if not self.passed:
-            raise AssertionError("\n".join(["the backends differ:", *self.failures()]))
+            raise AssertionError("\n".join(["parity has not passed:", *self.failures()]))
 
     # Three ways to show it. -------------------------------------------------------------------------------------------
 
@@ -83,7 +87,7 @@ class Report:
         for row in self.rows:
             cells = [row.cells.get(name, Cell()) for name in self.backends]
             shown = [Text(_numbers(cell, row), "bold red" if cell.passed is False else "") for cell in cells]
-            verdict = Text("pass", "green") if row.passed else Text("FAIL", "bold red")
+            verdict = Text(VERDICTS[row.passed], STYLES[row.passed])
             table.add_row(f"{row.check}: {row.row}", *shown, str(row.tolerance), verdict)
         return table
 
@@ -96,7 +100,7 @@ class Report:
             "passed": self.passed,
             "failures": self.failures(),
             "backends": {
-                each.backend: {"broken": each.broken, "tf32": each.tf32, **each.environment, "checks": each.checks}
+                each.label: {"broken": each.broken, "tf32": each.tf32, **each.environment, "checks": each.checks}
                 for each in self.results
             },
             "rows": [_row_to_json(row) for row in self.rows],
@@ -118,10 +122,12 @@ class Report:
 
     def headline(self) -> str:
         """One line: how much of it passed."""
-        failed = sum(not row.passed for row in self.rows)
-        verdict = f"{failed} of {len(self.rows)} rows failed" if failed else f"all {len(self.rows)} rows passed"
+        verdicts = [row.passed for row in self.rows]
+        texts = {True: "passed", False: "failed", None: "had nothing to compare"}
+        counts = [f"{verdicts.count(key)} {text}" for key, text in texts.items() if key in verdicts]
         broken = f", without {', '.join(self.broken)}" if self.broken else ""
-        return f"{verdict}, suite {self.suite}, on {', '.join(self.backends) or 'no backend'}{broken}"
+        on = ", ".join(self.backends) or "no backend"
+        return f"rows: {', '.join(counts) or 'none'}; suite {self.suite}, on {on}{broken}"
 
     def save(self, folder: Path) -> None:
         """Write `parity.json` and `parity.html`."""
@@ -208,11 +214,11 @@ def _row_to_html(row: Row, backends: Sequence[str]) -> str:
         )
         failed = ' class="failed"' if cell.passed is False else ""
         cells += f'<td{failed} title="{html.escape(against)}">{html.escape(_numbers(cell, row))}</td>'
-    verdict = "pass" if row.passed else "FAIL"
     name, what = html.escape(f"{row.check}: {row.row}"), html.escape(row.what)
     return (
         f'<tr><th scope="row">{name}<small>{what}</small></th>{cells}'
-        f'<td>{html.escape(str(row.tolerance))}</td><td class="{verdict.lower()}">{verdict}</td></tr>\n'
+        f"<td>{html.escape(str(row.tolerance))}</td>"
+        f'<td class="{CLASSES[row.passed]}">{VERDICTS[row.passed]}</td></tr>\n'
     )
 
 
@@ -221,4 +227,4 @@ def _environment_to_html(results: Results) -> str:
     shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     device = results.environment.get("device", "")
     text = results.broken or f"{device}; {shown}; TF32 {'on' if results.tf32 else 'off'}"
-    return f"<dt>{html.escape(results.backend)}</dt><dd>{html.escape(text)}</dd>\n"
+    return f"<dt>{html.escape(results.label)}</dt><dd>{html.escape(text)}</dd>\n"

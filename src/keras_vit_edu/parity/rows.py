@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -66,59 +67,67 @@ class Row:
     between: Difference | None = None
 
     @property
-    def passed(self) -> bool:
-        """Whether no cell failed."""
-        return all(cell.passed is not False for cell in self.cells.values())
+    def passed(self) -> bool | None:
+        """Whether all that was compared passed; None if there was nothing to compare."""
+        compared = [cell.passed for cell in self.cells.values() if cell.passed is not None]
+        return all(compared) if compared else None
 
 
 def rows(results: Sequence[Results], checks: Sequence[Check]) -> list[Row]:
     """Compare results of several backends, or of one, check by check."""
     found = []
     for check in checks:
-        measured = {each.backend: each.measurements(check.name) for each in results if check.name in each.checks}
-        errors = {each.backend: each.checks[check.name]["error"] for each in results if check.name in each.checks}
+        ran = [each for each in results if check.name in each.checks]
+        failed = {each.label: _failed(each.checks[check.name]) for each in ran if each.checks[check.name]["error"]}
+        measured = {each.label: each.measurements(check.name) for each in ran if each.label not in failed}
+        # With files of all backends the names are the same only in one run: there each backend read them all.
+        same_names = check.prepare is None or len({each.folder.parent for each in ran}) == 1
         for row, tolerance in check.tolerances.items():
             arrays = {
                 backend: {m.name: m for m in measurements if m.row == row} for backend, measurements in measured.items()
             }
-            committed = reference.committed(check.name, row) if check.referenced else {}
+            committed = reference.committed(check.name, row) if check.referenced else None
             cells = {
-                backend: _failed(check, error) if error else _cell(backend, arrays, tolerance, committed)
-                for backend, error in errors.items()
+                each.label: failed.get(each.label) or _cell(each.label, arrays, tolerance, committed, same_names)
+                for each in ran
             }
             found.append(Row(check.name, row, check.what, tolerance, cells, _between(arrays)))
     return found
 
 
-def _failed(check: Check, error: str) -> Cell:
-    return Cell(passed=None if check.optional else False, error=error)
+def _failed(outcome: Mapping[str, Any]) -> Cell:
+    return Cell(passed=None if outcome["excused"] else False, error=outcome["error"])
 
 
 def _cell(
     backend: str,
     arrays: Mapping[str, Mapping[str, Measurement]],
     tolerance: Tolerance,
-    committed: Mapping[str, np.ndarray],
+    committed: Mapping[str, np.ndarray] | None,
+    same_names: bool,
 ) -> Cell:
     """Every comparison of one backend's arrays in one row."""
     mine = arrays[backend]
-    comparisons = [
-        *_compared(mine, {name: m.expected for name, m in mine.items() if m.expected is not None}, EXPECTED),
-        *_with_reference(mine, committed, tolerance),
-    ]
+    expected = {name: m.expected for name, m in mine.items() if m.expected is not None}
+    comparisons = _compared(mine, expected, EXPECTED)
+    if committed is not None:
+        comparisons += _with_reference(mine, committed, tolerance) + _lacking(backend, mine, REFERENCE, committed)
     alone = {name: m for name, m in mine.items() if m.expected is None}
     for other, theirs in arrays.items():
-        if other != backend and theirs:
-            values = {name: m.actual for name, m in theirs.items() if m.expected is None}
-            comparisons += _compared(alone, values, other)
-            comparisons += [
-                Comparison(name, other, Difference(problem=f"{owner} has no such array"))
-                for owner, lacking in ((backend, values.keys() - mine.keys()), (other, alone.keys() - theirs.keys()))
-                for name in sorted(lacking)
-            ]
+        if other != backend:
+            comparisons += _compared(alone, {name: m.actual for name, m in theirs.items()}, other)
+            comparisons += _lacking(backend, mine, other, theirs) if same_names else []
     failures = tuple(each for each in comparisons if not each.difference.within(tolerance))
     worst = max(failures or comparisons, key=lambda each: _badness(each.difference, tolerance), default=None)
     return Cell(worst, not failures if comparisons else None, None, failures)
+
+
+def _lacking(here: str, mine: Mapping[str, Any], there: str, theirs: Mapping[str, Any]) -> list[Comparison]:
+    """The arrays that only one side has."""
+    return [
+        Comparison(name, there, Difference(problem=f"{there if name in mine else here} has no such array"))
+        for name in sorted(mine.keys() ^ theirs.keys())
+    ]
 
 
 def _compared(
@@ -135,13 +144,11 @@ def _compared(
 def _with_reference(
     measurements: Mapping[str, Measurement], committed: Mapping[str, np.ndarray], tolerance: Tolerance
 ) -> list[Comparison]:
-    lacking = [Comparison(name, REFERENCE, Difference(problem="there is no such array"))
-               for name in committed if name not in measurements]  # fmt: skip
     if tolerance != EQUAL_BITS:
-        return lacking + _compared(measurements, committed, REFERENCE)
+        return _compared(measurements, committed, REFERENCE)
     same = Difference(0.0, 0.0, None, equal_bits=True)
     other = Difference(problem="other bits than in the reference")
-    return lacking + [
+    return [
         Comparison(name, REFERENCE, same if reference.digest(measurements[name].actual) == value else other)
         for name, value in committed.items()
         if name in measurements

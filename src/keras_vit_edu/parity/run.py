@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import ml_dtypes
 import numpy as np
 
 from keras_vit_edu import _backend
@@ -21,6 +22,7 @@ from keras_vit_edu.parity.checks import Measurement
 FORMAT_VERSION = 1
 STEP = "keras_vit_edu.parity"  # marks the lines of a worker: a backend may print its own
 RESULTS = "results.json"
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 OnStep = Callable[[str, Mapping[str, Any]], None]
 
@@ -36,8 +38,9 @@ class Results:
         version: of keras_vit_edu.
         tf32: whether TF32 was left on.
         environment: versions and device.
-        checks: by name: `error`, a line or None, and `seconds`.
+        checks: by name: `error`, a line or None; `excused`, whether the error is that it cannot run here; `seconds`.
         broken: why the backend did not come to its end; None if it did.
+        label: what the report calls it; the backend's name unless another is given.
     """
 
     backend: str
@@ -48,15 +51,26 @@ class Results:
     environment: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, dict[str, Any]] = field(default_factory=dict)
     broken: str | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        self.label = self.label or self.backend
 
     def measurements(self, check: str) -> list[Measurement]:
-        """What the check measured, in its order; nothing if it failed."""
+        """What the check measured, in its order.
+
+        Raises:
+            ResultsError: if its file is damaged.
+        """
         file = self.folder / f"{check}.npz"
-        return read(file) if check in self.checks and self.checks[check]["error"] is None else []
+        try:
+            return read(file)
+        except Exception as error:  # a damaged archive raises anything
+            raise ResultsError(f"{file} is damaged: {error!r}") from None
 
     def save(self) -> None:
         """Write `results.json`."""
-        content = {name: value for name, value in vars(self).items() if name != "folder"}
+        content = {name: value for name, value in vars(self).items() if name not in ("folder", "label")}
         text = json.dumps({"format_version": FORMAT_VERSION, **content}, indent=2)
         (self.folder / RESULTS).write_text(text + "\n", encoding="utf-8")
 
@@ -86,11 +100,14 @@ def _load(file: Path, version: str, suite: str | None) -> Results:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         format_version = content.pop("format_version")
-        found = Results(folder=file.parent, **content) if format_version == FORMAT_VERSION else None
+        if format_version != FORMAT_VERSION:
+            raise ResultsError(f"{file} has format {format_version}; this version reads format {FORMAT_VERSION}.")
+        found = Results(folder=file.parent, **content)
+        _check_types(found)
+    except ResultsError:
+        raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ResultsError(f"{file} is damaged: {error!r}") from None
-    if found is None:
-        raise ResultsError(f"{file} has format {format_version}; this version reads format {FORMAT_VERSION}.")
     if found.version != version:
         raise ResultsError(f"{file} was made by keras_vit_edu {found.version}; this is {version}.")
     if suite is not None and found.suite != suite:
@@ -98,22 +115,43 @@ def _load(file: Path, version: str, suite: str | None) -> Results:
     return found
 
 
+def _check_types(found: Results) -> None:
+    for name, kind in (("backend", str), ("suite", str), ("version", str), ("tf32", bool), ("environment", dict),
+                       ("checks", dict), ("broken", str | None)):  # fmt: skip
+        if not isinstance(getattr(found, name), kind):
+            raise TypeError(f"{name} is {getattr(found, name)!r}")
+    for name, outcome in found.checks.items():
+        if not isinstance(outcome["error"], str | None) or not isinstance(outcome["excused"], bool):
+            raise TypeError(f"the outcome of {name} is {outcome!r}")
+
+
 # Arrays. --------------------------------------------------------------------------------------------------------------
 
 
 def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an npz file."""
-    np.savez(file, **dict[str, Any](arrays))
+    """Write an npz file; floats and ints of 8 bits and less that NumPy lacks as float32."""
+    is_small = {name: array.dtype.kind == "V" and array.dtype != BFLOAT16 for name, array in arrays.items()}
+    known = {name: array.astype("float32") if is_small[name] else array for name, array in arrays.items()}
+    np.savez(file, **dict[str, Any](known))
 
 
-def write(file: Path, measurements: Iterable[Measurement]) -> None:
+def load_arrays(file: Path) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote. (NumPy writes the bits of a bfloat16, but not what they are.)"""
+    with np.load(file, allow_pickle=False) as stored:
+        arrays = dict[str, np.ndarray](stored)
+    return {name: array.view(BFLOAT16) if array.dtype == "V2" else array for name, array in arrays.items()}
+
+
+def write(file: Path, measurements: Iterable[Measurement], rows: Container[str]) -> None:
     """Put measurements into an npz file.
 
     Raises:
-        ValueError: if two of one row have the same name, for one of them would hide the other.
+        ValueError: for what would not be compared: one in none of `rows`, or a second one of a name in its row.
     """
     arrays = {}
     for measurement in measurements:
+        if measurement.row not in rows:
+            raise ValueError(f"There is no tolerance for the row {measurement.row!r} of {measurement.name!r}.")
         if f"actual/{measurement.row}/{measurement.name}" in arrays:
             raise ValueError(f"Two arrays of {measurement.row!r} are called {measurement.name!r}.")
         arrays[f"actual/{measurement.row}/{measurement.name}"] = measurement.actual
@@ -124,11 +162,11 @@ def write(file: Path, measurements: Iterable[Measurement]) -> None:
 
 def read(file: Path) -> list[Measurement]:
     """What `write` put there."""
-    with np.load(file, allow_pickle=False) as arrays:
-        actual, expected = (
-            {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
-            for prefix in ("actual/", "expected/")
-        )
+    arrays = load_arrays(file)
+    actual, expected = (
+        {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+        for prefix in ("actual/", "expected/")
+    )
     found = []
     for key, array in actual.items():
         row, _, name = key.partition("/")
@@ -160,19 +198,20 @@ def run(
         on_step: called as `on_step(backend, step)` with every step of every worker.
 
     Returns:
-        The results, in the order of `backends`; they are in `folder` as well.
+        The results, in the order of `backends`; those of known backends are in `folder` as well.
     """
     from keras_vit_edu import __version__
 
     results = {backend: Results(backend, folder / backend, suite, __version__, tf32) for backend in backends}
     for found in results.values():
         found.broken = _unavailable(found.backend)
-    startable = [found for found in results.values() if found.broken is None]
+    known = [found for found in results.values() if found.backend in _backend.BACKENDS]
+    startable = [found for found in known if found.broken is None]
     job = {"folder": str(folder), "suite": suite, "checks": list(checks), "tf32": tf32, "own_code": own_code}
-    for found in startable:
+    for found in known:
         if found.folder.exists() and not is_ours(found.folder):
             raise ResultsError(f"{found.folder} exists and holds something other than results; name another folder.")
-    for found in startable:
+    for found in known:
         shutil.rmtree(found.folder, ignore_errors=True)
         found.folder.mkdir(parents=True)
         (found.folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
@@ -182,7 +221,8 @@ def run(
         _attend(workers, on_step)
     for found in startable:
         for name in checks if found.broken is None else ():
-            found.checks.setdefault(name, {"error": "it did not run", "seconds": 0.0})
+            found.checks.setdefault(name, {"error": "it did not run", "excused": False, "seconds": 0.0})
+    for found in known:
         found.save()
     return list(results.values())
 
@@ -263,7 +303,7 @@ class _Worker:
         elif step["step"] == "prepared":
             self.prepared.add(step["check"])
         elif step["step"] in ("measured", "failed"):
-            self.results.checks[step["check"]] = {"error": step["error"], "seconds": step["seconds"]}
+            self.results.checks[step["check"]] = {name: step[name] for name in ("error", "excused", "seconds")}
 
     def ended(self) -> None:
         """The process is over: was that the end of its work?"""

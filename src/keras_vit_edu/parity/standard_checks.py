@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 from rich.console import Console
 
 from keras_vit_edu import datasets, random, training
@@ -14,10 +15,10 @@ from keras_vit_edu.datasets import Batches
 from keras_vit_edu.layers import MyMultiHeadAttention, PatchEncoder, Patches, PortableDropout, TransformerBlock
 from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.parity import oracle
-from keras_vit_edu.parity.checks import Measurement, Scene, check
+from keras_vit_edu.parity.checks import CannotRunHere, Measurement, Scene, check
 from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance
-from keras_vit_edu.parity.derivatives import output_and_gradients, to_numpy
-from keras_vit_edu.parity.run import save_arrays
+from keras_vit_edu.parity.derivatives import output_and_gradients
+from keras_vit_edu.parity.run import load_arrays, save_arrays
 
 LAYER = {"outputs": Tolerance("relative", 2e-6), "gradients": Tolerance("relative", 1e-5)}
 TWO_PATHS = {"outputs": Tolerance("relative", 1e-6), "gradients": Tolerance("relative", 1e-5)}
@@ -74,7 +75,7 @@ def by_equations(
     weights = draw_weights(layer)
     expected = equations(weights, *inputs.values())
     for name, output in call(layer, *inputs.values()).items():
-        yield Measurement("outputs", prefix + name, to_numpy(output), expected[name])
+        yield Measurement("outputs", prefix + name, ops.convert_to_numpy(output), expected[name])
 
     first = next(iter(expected))
     cotangent = drawn("cotangent", expected[first].shape)
@@ -102,20 +103,20 @@ def initial_weights(scene: Scene) -> Iterator[Measurement]:
     """Program P with seed 0, before training: each of its weights."""
     model = program_p()
     for weight in model.weights:
-        yield Measurement("weights", relative_path(model, weight), to_numpy(weight))
+        yield Measurement("weights", relative_path(model, weight), ops.convert_to_numpy(weight))
 
 
 @check("dropout", {"seeds": EQUAL_BITS, "masks": EQUAL_BITS}, referenced=True)
 def dropout(scene: Scene) -> Iterator[Measurement]:
     """PortableDropout's mask, step by step, beside NumPy's; and the seeds that set_random_seed gives."""
     keras.utils.set_random_seed(0)
-    seeds = [to_numpy(PortableDropout(0.1).seed_generator.state)[0] for _ in range(3)]
+    seeds = [ops.convert_to_numpy(PortableDropout(0.1).seed_generator.state)[0] for _ in range(3)]
     yield Measurement("seeds", "after set_random_seed(0)", np.array(seeds, "int64"))
     ones = np.ones((5, 7, 64), "float32")
     for rate in (0.1, 0.5):
         layer = PortableDropout(rate, seed=3)
         for step in range(4):
-            kept = to_numpy(layer(ones, training=True)) != 0
+            kept = ops.convert_to_numpy(layer(ones, training=True)) != 0
             expected = random.dropout_mask(3, step, ones.shape, rate)
             yield Measurement("masks", f"rate {rate}, step {step}", kept, expected)
 
@@ -138,18 +139,31 @@ def batches(scene: Scene) -> Iterator[Measurement]:
         yield Measurement("images", f"epoch {epoch}", pixels, images[order].astype("float32") / np.float32(255))
 
 
+@check("augmentation", {"images": EQUAL_BITS, "labels": EQUAL_BITS}, referenced=True)
+def augmentation(scene: Scene) -> Iterator[Measurement]:
+    """Batches of the bundled sample, augmented: as digits, as clothes, and by MixUp and CutMix."""
+    sample = datasets.load("mnist-sample")
+    images, labels = sample.x_test[:32], np.eye(10, dtype="float32")[sample.y_test[:32]]
+    augmentations = {**datasets.AUGMENTATIONS, "mixed": datasets.Augmentation(mixup=0.8, cutmix=1.0)}
+    for name, augment in augmentations.items():
+        for epoch, index in ((0, 0), (0, 2), (7, 1)):
+            varied, shares = augment(images, labels, 5, epoch, index)
+            yield Measurement("images", f"{name}, epoch {epoch}, batch {index}", varied)
+            yield Measurement("labels", f"{name}, epoch {epoch}, batch {index}", shares)
+
+
 @check("patches", {"patches": EQUAL_BITS}, referenced=True)
 def patches(scene: Scene) -> Iterator[Measurement]:
     """Patches of images, and images put together again."""
     images = (random.bits(1, 0, (2, 6, 8, 3)) >> 24).astype("uint8")
     floats = images.astype("float32") / np.float32(255)
     layer = Patches((3, 2))
-    yield Measurement("patches", "uint8", to_numpy(layer(images)), oracle.patches(images, (3, 2)))
+    yield Measurement("patches", "uint8", ops.convert_to_numpy(layer(images)), oracle.patches(images, (3, 2)))
     cut = layer(floats)
-    yield Measurement("patches", "float32", to_numpy(cut), oracle.patches(floats, (3, 2)))
-    yield Measurement("patches", "restored", to_numpy(layer.restore(cut, (6, 8))), floats)
+    yield Measurement("patches", "float32", ops.convert_to_numpy(cut), oracle.patches(floats, (3, 2)))
+    yield Measurement("patches", "restored", ops.convert_to_numpy(layer.restore(cut, (6, 8))), floats)
     first = Patches((3, 2), data_format="channels_first")(floats.transpose(0, 3, 1, 2))
-    yield Measurement("patches", "channels first", to_numpy(first), oracle.patches(floats, (3, 2)))
+    yield Measurement("patches", "channels first", ops.convert_to_numpy(first), oracle.patches(floats, (3, 2)))
 
 
 # Layers and model, against the float64 oracle. ------------------------------------------------------------------------
@@ -213,32 +227,41 @@ def logits(scene: Scene) -> Iterator[Measurement]:
     """Program P with its initial weights, on images of the bundled sample."""
     model = program_p()
     images = datasets.load("mnist-sample").x_test[:16].astype("float32") / np.float32(255)
-    weights = {relative_path(model, weight): to_numpy(weight) for weight in model.weights}
+    weights = {relative_path(model, weight): ops.convert_to_numpy(weight) for weight in model.weights}
     expected = oracle.vit_classifier(weights, images, model.get_config())
-    yield Measurement("logits", "16 digits", to_numpy(model(images)), expected)
+    yield Measurement("logits", "16 digits", ops.convert_to_numpy(model(images)), expected)
 
 
-def _in_half_precision(policy: str) -> Iterator[Measurement]:
-    layer = TransformerBlock(3, 4, 7, name="transformer_block", dtype=policy, **NO_DROPOUT)
+def _require_matrix_product(dtype: str) -> None:
+    ones = np.ones((2, 2), "float32")
+    try:
+        ops.convert_to_numpy(ops.matmul(ops.cast(ones, dtype), ops.cast(ones, dtype)))
+    except Exception as error:
+        raise CannotRunHere(f"no product of matrices in {dtype}: {error}") from error
+
+
+def _in_half_precision(dtype: str) -> Iterator[Measurement]:
+    _require_matrix_product(dtype)
+    layer = TransformerBlock(3, 4, 7, name="transformer_block", dtype=f"mixed_{dtype}", **NO_DROPOUT)
     layer.build((None, 5, 6))
     weights, tokens = draw_weights(layer), drawn("tokens", (2, 5, 6))
     expected, expected_scores = oracle.transformer_block(weights, tokens, num_heads=3)
     output, scores = layer(tokens, return_attention_scores=True)
-    yield Measurement("outputs", "output", to_numpy(output), expected)
-    yield Measurement("outputs", "scores", to_numpy(scores), expected_scores)
-    yield Measurement("outputs", "fused", to_numpy(layer(tokens)), expected)
+    yield Measurement("outputs", "output", ops.convert_to_numpy(output), expected)
+    yield Measurement("outputs", "scores", ops.convert_to_numpy(scores), expected_scores)
+    yield Measurement("outputs", "fused", ops.convert_to_numpy(layer(tokens)), expected)
 
 
-@check("bfloat16", HALF_PRECISION, optional=True)
+@check("bfloat16", HALF_PRECISION)
 def bfloat16(scene: Scene) -> Iterator[Measurement]:
     """TransformerBlock computing in bfloat16, its weights in float32."""
-    yield from _in_half_precision("mixed_bfloat16")
+    yield from _in_half_precision("bfloat16")
 
 
-@check("float16", HALF_PRECISION, optional=True)
+@check("float16", HALF_PRECISION)
 def float16(scene: Scene) -> Iterator[Measurement]:
     """TransformerBlock computing in float16, its weights in float32."""
-    yield from _in_half_precision("mixed_float16")
+    yield from _in_half_precision("float16")
 
 
 # Two paths to the same numbers. ---------------------------------------------------------------------------------------
@@ -312,8 +335,11 @@ def _write_model(scene: Scene) -> None:
     for _ in range(2):  # so that the dropouts' counters are not 0
         model(images, training=True)
     training.save_uncompiled(model, scene.folder / "model.keras")
-    weights = {f"weights/{i}": to_numpy(weight) for i, weight in enumerate(model.weights)}
-    calls = {"logits": to_numpy(model(images)), "training": to_numpy(model(images, training=True))}
+    weights = {f"weights/{i}": ops.convert_to_numpy(weight) for i, weight in enumerate(model.weights)}
+    calls = {
+        "logits": ops.convert_to_numpy(model(images)),
+        "training": ops.convert_to_numpy(model(images, training=True)),
+    }
     save_arrays(scene.folder / "numbers.npz", {**weights, **calls})
 
 
@@ -323,13 +349,13 @@ def save_and_load(scene: Scene) -> Iterator[Measurement]:
     images = drawn("images", (4, 28, 28, 1))
     for writer, folder in scene.prepared.items():
         model = keras.saving.load_model(folder / "model.keras")
-        with np.load(folder / "numbers.npz") as written:
-            for i, weight in enumerate(model.weights):
-                name = f"{relative_path(model, weight)} from {writer}"
-                yield Measurement("weights", name, to_numpy(weight), written[f"weights/{i}"])
-            yield Measurement("logits", f"from {writer}", to_numpy(model(images)), written["logits"])
-            again = to_numpy(model(images, training=True))
-            yield Measurement("next training call", f"from {writer}", again, written["training"])
+        written = load_arrays(folder / "numbers.npz")
+        for i, weight in enumerate(model.weights):
+            name = f"{relative_path(model, weight)} from {writer}"
+            yield Measurement("weights", name, ops.convert_to_numpy(weight), written[f"weights/{i}"])
+        yield Measurement("logits", f"from {writer}", ops.convert_to_numpy(model(images)), written["logits"])
+        again = ops.convert_to_numpy(model(images, training=True))
+        yield Measurement("next training call", f"from {writer}", again, written["training"])
 
 
 # Training. ------------------------------------------------------------------------------------------------------------
@@ -375,7 +401,7 @@ def _train_small(folder: Any, callbacks: Any = ()) -> tuple[dict[str, np.ndarray
     with training.RunFolder(folder) as run:
         training.train(model, images, run, recipe, Console(quiet=True), callbacks)
         history = np.genfromtxt(run / "history.csv", delimiter=",", names=True)
-    state = {f"{i} {variable.name}": to_numpy(variable) for i, variable in enumerate(model.variables)}
+    state = {f"{i} {variable.name}": ops.convert_to_numpy(variable) for i, variable in enumerate(model.variables)}
     return state, {name: history[name].astype("float32") for name in ("loss", "val_loss")}
 
 

@@ -56,30 +56,47 @@ def compare_results(
     """Compare what runs elsewhere left in their folders, without running anything.
 
     Args:
-        folders: each was the `out` of a run, on one backend or several.
+        folders: each was the `out` of a run, on one backend or several. Where two have results of one backend, the
+            report says which device each ran on; where TF32 was on in some only, which.
         out: folder to write `parity.json` and `parity.html` into.
         suite: refuse results of another; None to take that of the first.
         checks: names of those to compare; None for all that were run.
 
     Raises:
         ResultsError: for a folder without results, with damaged ones, of another version, format or suite, without
-            those of a check that is asked for or that another has, or with a backend that another folder has too.
+            those of a check that is asked for or that another has, or with those of a backend on a device that another
+            folder has too.
     """
     from keras_vit_edu import __version__
 
-    results: dict[str, Results] = {}
+    results: list[Results] = []
     for folder in folders:
         for found in load_results(Path(folder), __version__, suite):
             suite = suite or found.suite
-            if found.backend in results:
-                raise ResultsError(f"{found.folder} and {results[found.backend].folder} are both of {found.backend}.")
-            results[found.backend] = found
-    wanted = {name for found in results.values() for name in found.checks} if checks is None else set(checks)
-    for found in results.values():
+            results.append(found)
+    _label(results)
+    ran = [found for found in results if found.broken is None]
+    wanted = {name for found in ran for name in found.checks} if checks is None else set(checks)
+    for found in ran:
         for name in sorted(wanted - found.checks.keys()):
             raise ResultsError(f"{found.folder} holds no results of a check {name!r}.")
     names = [name for name in standard() if name in wanted]
-    return _reported(Path(out), str(suite), list(results.values()), names)
+    return _reported(Path(out), str(suite), results, names)
+
+
+def _label(results: Sequence[Results]) -> None:
+    """Tell results apart: `torch (cpu)` and `torch (cuda)`, `jax` and `torch (TF32)`."""
+    backends = [found.backend for found in results]
+    same_tf32 = len({found.tf32 for found in results}) == 1
+    labelled: dict[str, Results] = {}
+    for found in results:
+        device = str(found.environment.get("device", "unknown device")).partition(":")[0]
+        notes = [device] if backends.count(found.backend) > 1 else []
+        notes += ["TF32"] if found.tf32 and not same_tf32 else []
+        found.label = f"{found.backend} ({', '.join(notes)})" if notes else found.backend
+        if found.label in labelled:
+            raise ResultsError(f"{found.folder} and {labelled[found.label].folder} are both of {found.label}.")
+        labelled[found.label] = found
 
 
 def _reported(out: Path, suite: str, results: Sequence[Results], names: Sequence[str]) -> Report:

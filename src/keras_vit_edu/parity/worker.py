@@ -2,30 +2,43 @@
 
 It runs in two phases: checks that need files of every backend write theirs in the first and read the others' in the
 second; all others run in the first. In between it waits for a line on standard input that says who wrote what; without
-one, because whoever started it is gone, it ends. Standard output has a JSON object a line about each step taken.
+one, because whoever started it is gone, it ends. Standard output has a JSON object a line about each step taken. The
+checks, which run anyone's code, see neither: they read nothing and print into the log.
 """
 
 import json
+import os
 import sys
 import time
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import keras
 
 from keras_vit_edu.parity import own_code
-from keras_vit_edu.parity.checks import Check, Scene, standard
+from keras_vit_edu.parity.checks import CannotRunHere, Check, Scene, standard
 from keras_vit_edu.parity.run import STEP, write
 from keras_vit_edu.training.run_folder import environment
 
 
 def main(job_file: str) -> None:
+    answers, steps = take_standard_streams()
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     settle(job["tf32"])
     checks = own_code.checks(job["own_code"]) if job["own_code"] else standard()
-    Worker(Path(job["folder"]), job["suite"], [checks[name] for name in job["checks"]]).run()
+    Worker(Path(job["folder"]), job["suite"], [checks[name] for name in job["checks"]], answers, steps).run()
+
+
+def take_standard_streams() -> tuple[IO[str], IO[str]]:
+    """Standard input and output, for this process alone; what else runs in it gets an empty input and the log."""
+    answers, steps = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    os.dup2(2, 1)
+    return answers, steps
 
 
 def settle(tf32: bool) -> None:
@@ -57,21 +70,25 @@ class Worker:
         folder: of the run; this backend writes into the subfolder of its name.
         suite: `"quick"` or `"full"`.
         checks: in the order they run.
+        answers: where to read the line from.
+        steps: where to write the steps to.
     """
 
-    def __init__(self, folder: Path, suite: str, checks: Iterable[Check]) -> None:
+    def __init__(self, folder: Path, suite: str, checks: Iterable[Check], answers: IO[str], steps: IO[str]) -> None:
         self.backend = keras.backend.backend()
         self.folder = folder
         self.suite = suite
         self.checks = list(checks)
+        self.answers = answers
+        self.steps = steps
 
     def run(self) -> None:
         """Both phases."""
-        say(environment=environment())
+        self._say(environment=environment())
         for check in self.checks:
             self._attempt(check, "prepared" if check.prepare else "measured")
-        say(waiting=True)
-        line = sys.stdin.readline()
+        self._say(waiting=True)
+        line = self.answers.readline()
         if not line:
             return
         prepared = json.loads(line)
@@ -80,9 +97,9 @@ class Worker:
                 self._attempt(check, "measured", prepared[check.name])
 
     def _attempt(self, check: Check, step: str, prepared: Iterable[str] = ()) -> None:
-        say(check=check.name, step="begun")
+        self._say(check=check.name, step="begun")
         began = time.monotonic()
-        error = None
+        error, excused = None, False
         try:
             scene = Scene(
                 self.backend,
@@ -94,19 +111,19 @@ class Worker:
             if step == "prepared" and check.prepare:
                 check.prepare(scene)
             else:
-                write(self.folder / self.backend / f"{check.name}.npz", check.run(scene))
-        except Exception as problem:
+                write(self.folder / self.backend / f"{check.name}.npz", check.run(scene), check.tolerances)
+        except (Exception, SystemExit) as problem:
             traceback.print_exc()  # into the log
-            error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
-        say(check=check.name, step="failed" if error else step, error=error, seconds=round(time.monotonic() - began, 2))
+            error = ": ".join(filter(None, [type(problem).__name__, " ".join(str(problem).split())]))
+            excused = isinstance(problem, CannotRunHere)
+        seconds = round(time.monotonic() - began, 2)
+        self._say(check=check.name, step="failed" if error else step, error=error, excused=excused, seconds=seconds)
 
     def _files(self, check: Check, backend: str) -> Path:
         return self.folder / backend / "files" / check.name
 
-
-def say(**step: Any) -> None:
-    """A line to whoever started this process."""
-    print(json.dumps({STEP: step}), flush=True)
+    def _say(self, **step: Any) -> None:
+        print(json.dumps({STEP: step}), file=self.steps, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What a person sees while a model trains."""
 
 import importlib.util
+import math
 import time
 from typing import Any
 
@@ -58,7 +59,8 @@ class ProgressDisplay(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._steps_done += 1
-        self._rate = (batch + 1) * self.batch_size / (time.monotonic() - self._epoch_began)
+        seconds = (time.monotonic() - self._epoch_began) or math.inf  # a coarse clock may not have moved yet
+        self._rate = (batch + 1) * self.batch_size / seconds
         if self.progress is not None:
             numbers = f"{self._rate:5.0f} img/s  {_numbers(logs)}  {self._time_left()}"
             self.progress.update(self._task, completed=batch + 1, numbers=numbers)
