@@ -226,7 +226,9 @@ def test_sigint_ends_the_command_and_the_processes(tmp_path):
         process.send_signal(signal.SIGINT)
         process.wait(timeout=15)
         assert process.returncode == 130
-        assert process.stderr.read() == b"keras-vit-edu: interrupted\n"
+        errors = process.stderr.read()  # TensorFlow may have had its say before
+        assert errors.endswith(b"keras-vit-edu: interrupted\n")
+        assert b"Traceback" not in errors
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
 
