@@ -2,7 +2,8 @@
 
     python -m benchmarks dropout --backend torch --json dropout-torch.json
 
-Each verb has a module of this folder with a function `run(rounds)` that gives comparisons by title.
+Each verb has a module of this folder with a function `run(rounds)` that gives what was measured: comparisons of times
+by title, or something else that the module's own `show` prints.
 """
 
 import argparse
@@ -20,6 +21,7 @@ VERBS = {
     "attention": ("attention", 30, "MyMultiHeadAttention against keras.layers.MultiHeadAttention"),
     "dropout": ("dropout", 200, "PortableDropout against keras.layers.Dropout, and its share of a training step"),
     "inference": ("inference", 10, "ViT-Ti/16 and ViT-S/16 against the ViT of transformers in PyTorch"),
+    "memory": ("memory", 3, "peak memory of a training step of Program P, each program in a fresh process"),
     "import": ("import_time", 9, "import keras_vit_edu after import keras"),
 }
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -36,6 +38,11 @@ def main() -> None:
         options.add_argument("--threads", type=int, default=timing.cores(), help="cores to use")
         options.add_argument("--rounds", type=int, default=rounds, help=f"how often each candidate is timed [{rounds}]")
         options.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
+        if verb == "attention":
+            options.add_argument(
+                "--sweep", action="store_true", help="time and peak memory for N = 64 to 4096 tokens, on each path"
+            )
+            options.add_argument("--picture", type=Path, metavar="PNG", help="with --sweep: draw both against N")
     arguments = parser.parse_args()
 
     # Before anything imports Keras.
@@ -49,13 +56,24 @@ def main() -> None:
 
     machine = timing.machine()
     print(", ".join(f"{name} {value}" for name, value in _flat(machine).items()))
-    comparisons = importlib.import_module(f"benchmarks.{VERBS[arguments.verb][0]}").run(arguments.rounds)
+    name = "sweep" if getattr(arguments, "sweep", False) else VERBS[arguments.verb][0]
+    module = importlib.import_module(f"benchmarks.{name}")
+    try:
+        measured = module.run(arguments.rounds)
+    except ValueError as error:
+        parser.error(str(error))
+    getattr(module, "show", show_timings)(measured)
+    if name == "sweep" and arguments.picture:
+        module.draw(measured, machine["backend"], arguments.picture)
+    if arguments.json:
+        document = {"verb": arguments.verb, "rounds": arguments.rounds, "machine": machine, "measured": measured}
+        arguments.json.write_text(json.dumps(document, indent=2, default=dataclasses.asdict) + "\n")
+
+
+def show_timings(comparisons: dict) -> None:
     for title, by_clock in comparisons.items():
         for clock, timings in by_clock.items():
             _print_table(f"{title}, {clock}", timings)
-    if arguments.json:
-        document = {"verb": arguments.verb, "rounds": arguments.rounds, "machine": machine, "measured": comparisons}
-        arguments.json.write_text(json.dumps(document, indent=2, default=dataclasses.asdict) + "\n")
 
 
 def _flat(machine: dict) -> dict:

@@ -64,14 +64,15 @@ def create_vit_classifier(patches: layers.Layer, gelu: Any) -> keras.Model:
 
 
 class OnBatches:
-    """A model, compiled as the handout does it and trained by `train_on_batch`."""
+    """A model, compiled as the handout does it and trained by `train_on_batch`; with `xla`, compiled by XLA too."""
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, xla: bool = False) -> None:
         self.model = model
         model.compile(
             keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY, epsilon=EPSILON),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            jit_compile=True if xla else "auto",
         )
 
     def parameters(self) -> int:
@@ -87,7 +88,7 @@ class OnBatches:
 class WithKeras(OnBatches):
     """The handout's program, from Keras's layers."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], as_in_the_handout: bool = False) -> None:
+    def __init__(self, weights: Mapping[str, np.ndarray], as_in_the_handout: bool = False, xla: bool = False) -> None:
         if as_in_the_handout:
             import tensorflow as tf
 
@@ -98,7 +99,7 @@ class WithKeras(OnBatches):
         model.set_weights(
             [np.reshape(array, weight.shape) for array, weight in zip(ordered, model.weights, strict=True)]
         )
-        super().__init__(model)
+        super().__init__(model, xla)
 
 
 def _paths() -> list[str]:

@@ -162,6 +162,12 @@ def train(
         Path | None, typer.Option(help="Folder to write into. [default: runs/PRESET-DATASET-BACKEND-SEED]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")] = False,
+    jit_compile: Annotated[
+        bool | None,
+        typer.Option(
+            "--jit-compile/--no-jit-compile", help="Compile the step by XLA or torch.compile. [default: Keras decides]"
+        ),
+    ] = None,
     show_augmentation: Annotated[
         bool, typer.Option("--show-augmentation", help="Draw examples of the augmentation, and train nothing.")
     ] = False,
@@ -215,7 +221,7 @@ def train(
     )
     signal.signal(signal.SIGTERM, _stop)
     with folder:
-        record = training.train(model, images, folder, settings, console=console)
+        record = training.train(model, images, folder, settings, console=console, jit_compile=jit_compile)
     console.print(
         f"test accuracy {record['test_accuracy']:.4f}, loss {record['test_loss']:.4f}, "
         f"{record['timings']['training_seconds']:.0f} s of training\n"

@@ -37,7 +37,7 @@ def tiny_model(seed=0):
 def trained(path, dataset, model=None, **arguments):
     """Model and record of a run of three short epochs; `arguments` are of `train` and of the recipe."""
     of_train = {"console": Console(quiet=True)}
-    of_train |= {name: arguments.pop(name) for name in ("console", "callbacks") if name in arguments}
+    of_train |= {name: arguments.pop(name) for name in ("console", "callbacks", "jit_compile") if name in arguments}
     recipe = training.Recipe(**{"epochs": 3, "batch_size": 50, **arguments})
     model = model or tiny_model(recipe.seed)
     with training.RunFolder(path) as run:
@@ -164,6 +164,18 @@ class StopAt(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self.epoch:
             raise self.error
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch.compile takes minutes")
+def test_a_run_compiled_by_xla_is_the_same_run(tmp_path, small, finished):
+    model, record = trained(tmp_path / "xla", small, jit_compile=True)
+    assert model.jit_compile
+    assert record["sessions"][0]["jit_compile"] is True
+    with (tmp_path / "xla" / "history.csv").open() as compiled, (finished[2] / "history.csv").open() as as_it_was:
+        pairs = zip(csv.DictReader(compiled), csv.DictReader(as_it_was), strict=True)
+        for ours, theirs in pairs:
+            assert float(ours["loss"]) == pytest.approx(float(theirs["loss"]), abs=1e-5)
+    assert not keras.saving.load_model(tmp_path / "xla" / "model.keras").compiled
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "interrupted"), (RuntimeError("x"), "failed")])

@@ -31,6 +31,7 @@ def train(
     recipe: Recipe | None = None,
     console: Console | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    jit_compile: bool | None = None,
 ) -> dict[str, Any]:
     """Train a classifier with Keras's `fit`, evaluate it on the test set, and write it all down.
 
@@ -50,6 +51,8 @@ def train(
         recipe: how to train; None for the course's.
         console: for the progress display; None for the standard output.
         callbacks: further Keras callbacks.
+        jit_compile: whether to compile the step by XLA (on TensorFlow and JAX) or `torch.compile`; None leaves it to
+            Keras, which does so on JAX alone where there is no GPU. Other operations are joined, so rounding differs.
 
     Returns:
         What `run.json` says: among the rest `test_accuracy` from 0 to 1 and `test_loss`, after the last epoch.
@@ -84,10 +87,10 @@ def train(
     )
     describe(model, run, console)
 
-    _compile(model, recipe, len(training))
+    _compile(model, recipe, len(training), jit_compile)
     found = load_newest(run / CHECKPOINTS, model, console.print)
     history = History(run, found.history if found else {})
-    session = {"started": now(), "epochs_done": history.epochs_done, **environment()}
+    session = {"started": now(), "epochs_done": history.epochs_done, **environment(), "jit_compile": jit_compile}
     run.update(sessions=[*run.record.get("sessions", []), session])
     if found:
         console.print(f"going on after epoch {found.epochs_done} ({found.file})")
@@ -154,7 +157,7 @@ def _fit_and_test(
     return model.evaluate(test, verbose=0, return_dict=True)
 
 
-def _compile(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
+def _compile(model: keras.Model, recipe: Recipe, steps_per_epoch: int, jit_compile: bool | None) -> None:
     loss: keras.losses.Loss
     metric: keras.metrics.Metric
     if recipe.targets_are_rows:
@@ -163,7 +166,12 @@ def _compile(model: keras.Model, recipe: Recipe, steps_per_epoch: int) -> None:
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-    model.compile(optimizer=recipe.build_optimizer(model, steps_per_epoch), loss=loss, metrics=[metric])
+    model.compile(
+        optimizer=recipe.build_optimizer(model, steps_per_epoch),
+        loss=loss,
+        metrics=[metric],
+        jit_compile="auto" if jit_compile is None else jit_compile,
+    )
 
 
 def _fingerprint(dataset: ImageDataset) -> dict[str, Any]:
