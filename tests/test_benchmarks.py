@@ -1,9 +1,12 @@
-"""The clock of the benchmarks: what is slower has the larger ratio."""
+"""The clock and the scales of the benchmarks: what is slower has the larger ratio, what is larger weighs more."""
 
+import sys
+
+import numpy as np
 import pytest
 from keras import ops
 
-from benchmarks import timing
+from benchmarks import memory, sweep, timing
 
 
 def test_what_takes_longer_has_the_larger_ratio():
@@ -35,3 +38,50 @@ def test_candidates_take_turns():
 def test_more_cores_than_there_are_cannot_be_had(threads):
     with pytest.raises(ValueError, match=f"Received: threads={threads}"):
         timing.fix_threads(threads)
+
+
+# Memory, and its growth with the number of tokens. --------------------------------------------------------------------
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured on Linux only")
+
+
+@linux
+def test_the_growth_is_what_a_call_takes_for_a_while():
+    megabytes = 64
+
+    def call():
+        np.ones(megabytes * 1024**2, "uint8").sum()  # touched, then given back
+        return ops.zeros(())
+
+    assert memory.growth(call).growth == pytest.approx(megabytes, abs=6)
+
+
+@linux
+def test_a_second_call_shows_what_it_takes_though_the_first_has_taken_it_before():
+    def call():
+        return ops.sum(ops.ones((16, 1024, 1024)) * 2.0)  # 64 MiB, twice where nothing is joined
+
+    first, second = memory.growth(call).growth, memory.growth(call).growth
+    assert min(first, second) > 50
+
+
+@linux
+@pytest.mark.parametrize("path", ["explicit", "fused"])
+def test_the_cost_of_a_size_is_measured(path):
+    cost = sweep.measure(path, tokens=64, rounds=2)
+    assert cost["tokens"] == 64
+    assert cost["milliseconds"]["processor"] > 0
+    assert cost["mebibytes"] >= 0
+
+
+def test_paths_that_differ_are_not_timed():
+    scores = np.ones((2, 3), "float32")
+    sweep.agree(scores, scores * (1 + 1e-7))
+    for wrong in (scores * 1.001, scores * np.nan):
+        with pytest.raises(RuntimeError, match="the paths differ"):
+            sweep.agree(wrong, scores)
+
+
+def test_a_process_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="unexpected keyword argument 'nothing'"):
+        memory.in_a_fresh_process("benchmarks.sweep", nothing=1)
