@@ -144,6 +144,29 @@ def test_a_mistake_gives_one_line_and_2(arguments, complaint, capsys):
     assert re.search(complaint, one_line(capsys))
 
 
+def test_override_changes_arguments_of_the_model(train, tmp_path):
+    run = tmp_path / "run"
+    assert train("--override", "head=sequence", "--override", "head_units=[6]", "--run", str(run)) == 0
+    config = json.loads((run / "run.json").read_text())["configuration"]["model"]["config"]
+    assert (config["head"], config["head_units"], config["projection_dim"]) == ("sequence", [6], 8)
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("head", "takes NAME=VALUE. Received: 'head'"),
+        ("=mean", "takes NAME=VALUE. Received: '=mean'"),
+        ("heads=3", "do not fit ViTClassifier"),
+        ("head=middle", "Received: head='middle'"),
+    ],
+)
+def test_an_override_that_does_not_fit_is_named(train, capsys, override, complaint):
+    assert train("--override", override) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+
+
 def test_show_augmentation_draws_a_sheet_and_trains_nothing(train, capsys):
     assert train("--augmentation", "digits", "--show-augmentation", "--run", "sheets") == 0
     assert capsys.readouterr().out.strip() == str(Path("sheets/augmentation-program-p.png"))

@@ -125,6 +125,10 @@ def train(
     preset: Annotated[
         str, typer.Option(help="Name of a preset, or a folder with one; its weights are not used.")
     ] = "vit_mnist_program_p",
+    override: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Change an argument of the model: head=mean; may be repeated."),
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="mnist-sample (bundled, the default), mnist or fashion-mnist.")
     ] = None,
@@ -206,7 +210,7 @@ def train(
             console.print(str(_draw_augmentation(images, settings, run)))
             return
         keras.utils.set_random_seed(settings.seed)
-        model: Any = Preset.from_preset(preset, load_weights=False)
+        model: Any = Preset.from_preset(preset, load_weights=False, **_overrides(override or ()))
         _check_fit(model, images)
         settings.exempt_from_decay(model)  # complains if one of them is none
         here = keras.backend.backend()
@@ -390,6 +394,20 @@ def _draw_augmentation(images: datasets.ImageDataset, recipe: training.Recipe, r
     file.parent.mkdir(parents=True, exist_ok=True)
     plots.augmentation(originals, varied, [images.class_names[label] for label in labels], file)
     return file
+
+
+def _overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """`["head=mean", "head_units=[64]"]` to `{"head": "mean", "head_units": [64]}`; what is no JSON is a string."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (equals and name.isidentifier()):
+            raise ValueError(f"`--override` takes NAME=VALUE. Received: {text!r}")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values
 
 
 def _check_fit(model: Any, images: datasets.ImageDataset) -> None:

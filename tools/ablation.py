@@ -1,0 +1,131 @@
+"""What each means contributes, from Program P to the hybrid: runs of equal length, each with one thing more.
+
+    python tools/ablation.py --data MNIST.NPZ --epochs 15 --out FOLDER --seeds 0 1 --picture docs/images/ablation.png
+
+Every row is one `keras-vit-edu train` command, printed before it is run; its run folder is `FOLDER/<row>-<seed>`.
+Called again, it goes on where it was interrupted. At the end it prints the table, with the commands, and draws it.
+"""
+
+import argparse
+import json
+import math
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+SCHEDULE = (
+    "--schedule cosine --warmup-epochs 3 --final-learning-rate 1e-6 --clip-norm 1 --weight-decay 0.05 "
+    "--no-weight-decay bias --no-weight-decay norm --no-weight-decay position_embedding"
+)
+EMA, SMOOTHING, AUGMENTATION = "--ema 0.999", "--label-smoothing 0.05", "--augmentation digits"
+PROGRAM_P = "--preset vit_mnist_program_p --recipe program-p"
+
+# By name of the row: what it adds to the one before, and the options of `train`.
+ROWS = {
+    "program-p": ("Program P, as the course has it", PROGRAM_P),
+    "schedule": ("+ cosine with warm-up, decay 0.05 of kernels alone, clipping", f"{PROGRAM_P} {SCHEDULE}"),
+    "ema": ("+ moving average of the weights", f"{PROGRAM_P} {SCHEDULE} {EMA}"),
+    "smoothing": ("+ label smoothing 0.05", f"{PROGRAM_P} {SCHEDULE} {EMA} {SMOOTHING}"),
+    "augmentation": ("+ augmentation", f"{PROGRAM_P} {SCHEDULE} {EMA} {SMOOTHING} {AUGMENTATION}"),
+    "patches": (
+        "+ 4x4 patches, 6 narrower blocks as published, mean of the tokens",
+        "--preset vit_mnist_pure --recipe pure --override head=mean --override stochastic_depth=0",
+    ),
+    "pooling": (
+        "+ attention pooling in place of the mean",
+        "--preset vit_mnist_pure --recipe pure --override stochastic_depth=0",
+    ),
+    "pure": ("+ stochastic depth: `vit_mnist_pure`", "--preset vit_mnist_pure --recipe pure"),
+    "hybrid": ("convolutional stem, 4 blocks of 96: `vit_mnist_hybrid`", "--preset vit_mnist_hybrid --recipe hybrid"),
+    "cnn": ("for comparison: `cnn_mnist`, the hybrid's recipe", "--preset cnn_mnist --recipe cnn-augmented"),
+}
+
+
+class Result(NamedTuple):
+    """Of one row: a value per seed."""
+
+    row: str
+    parameters: int
+    test_images: int
+    accuracies: list[float]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def standard_error(self) -> float:
+        """From the number of test images alone, of one run: the images are the same for every seed."""
+        return math.sqrt(self.mean * (1 - self.mean) / self.test_images)
+
+
+def command(row: str, epochs: int, seed: int, more: Sequence[str] = ()) -> list[str]:
+    return ["keras-vit-edu", "train", *ROWS[row][1].split(), "--epochs", str(epochs), "--seed", str(seed), *more]
+
+
+def run(row: str, epochs: int, seed: int, folder: Path, data: Sequence[str]) -> dict:
+    """Train a row, unless it is finished; what its `run.json` says."""
+    record = folder / "run.json"
+    if not (record.is_file() and json.loads(record.read_text())["status"] == "finished"):
+        arguments = command(row, epochs, seed, [*data, "--run", str(folder)])
+        print(f"\n$ {shlex.join(arguments)}", flush=True)
+        subprocess.run([sys.executable, "-m", "keras_vit_edu", *arguments[1:]], check=True)
+    return json.loads(record.read_text())
+
+
+def table(results: Sequence[Result], epochs: int) -> str:
+    """In Markdown."""
+    lines = ["| | parameters | test accuracy | wrong of 10,000 | command |", "|---|---|---|---|---|"]
+    for result in results:
+        seeds = f", {len(result.accuracies)} seeds" if len(result.accuracies) > 1 else ""
+        accuracy = f"{result.mean:.2%} ± {100 * result.standard_error:.2f}{seeds}"
+        text = shlex.join(command(result.row, epochs, 0, ["--dataset", "mnist"]))
+        wrong = 10_000 * (1 - result.mean)
+        lines.append(f"| {ROWS[result.row][0]} | {result.parameters:,} | {accuracy} | {wrong:.0f} | `{text}` |")
+    return "\n".join(lines)
+
+
+def draw(results: Sequence[Result], epochs: int, file: Path) -> None:
+    """Errors, a bar a row, one standard error beside it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.5 * len(results) + 1.3), layout="constrained")
+    axes = figure.add_subplot()
+    labels = [ROWS[result.row][0].replace("`", "") for result in results]
+    errors = [100 * (1 - result.mean) for result in results]
+    spread = [100 * result.standard_error for result in results]
+    axes.barh(labels, errors, xerr=spread, color="tab:blue", alpha=0.75, ecolor="black", capsize=3)
+    for place, (error, width) in enumerate(zip(errors, spread, strict=True)):
+        axes.text(error + width, place, f"  {error:.2f} %", va="center")
+    axes.invert_yaxis()
+    axes.set(xlabel=f"test images told wrong after {epochs} epochs, %", xlim=(0, 1.15 * max(errors)))
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="npz file or folder with MNIST; else the bundled sample")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--out", type=Path, required=True, help="folder of run folders")
+    parser.add_argument("--picture", type=Path)
+    arguments = parser.parse_args()
+    data = ["--data", arguments.data] if arguments.data else []
+    results = []
+    for row in arguments.rows:
+        records = [run(row, arguments.epochs, seed, arguments.out / f"{row}-{seed}", data) for seed in arguments.seeds]
+        accuracies = [record["test_accuracy"] for record in records]
+        results.append(Result(row, records[0]["parameters"], records[0]["images"]["test"], accuracies))
+    print(f"\n{table(results, arguments.epochs)}")
+    if arguments.picture:
+        draw(results, arguments.epochs, arguments.picture)
+
+
+if __name__ == "__main__":
+    main()
