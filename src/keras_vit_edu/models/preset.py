@@ -138,7 +138,6 @@ class Preset:
         }
         preset_files.check_runs_no_code(config)
         known = {
-            **(metadata or {}),
             "format_version": FORMAT_VERSION,
             "parameters": self.count_params(),  # type: ignore[attr-defined]
             "weights_dtype": weights_dtype,
@@ -148,7 +147,7 @@ class Preset:
         files = {
             WEIGHTS: data,
             CONFIG: preset_files.to_json(CONFIG, {"class_name": type(self).__name__, "config": config}),
-            METADATA: preset_files.to_json(METADATA, known),
+            METADATA: preset_files.to_json(METADATA, {**known, **(metadata or {}), **known}),
         }
         folder.mkdir(parents=True, exist_ok=True)
         preset_files.replace_files(folder, files)
