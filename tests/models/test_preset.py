@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 from keras.src.saving.serialization_lib import SafeModeScope
 
+from keras_vit_edu import initializers
 from keras_vit_edu.models import CNNClassifier, ViTClassifier
 from keras_vit_edu.models.preset import Preset
 from tests.support import random_weights, to_numpy
@@ -546,6 +547,7 @@ def test_links_inside_the_folder_and_to_the_folder_are_followed(folder, tmp_path
 # Code. ----------------------------------------------------------------------------------------------------------------
 
 LAMBDA = {"class_name": "__lambda__", "config": {"value": "4wAAAAA="}}
+PLANTED = {"class_name": "Planted", "module": "planted", "config": {}, "registered_name": "Planted"}
 
 
 @pytest.mark.parametrize("argument", ["activation", "head_activation", "kernel_initializer", "dtype", "num_classes"])
@@ -553,13 +555,26 @@ LAMBDA = {"class_name": "__lambda__", "config": {"value": "4wAAAAA="}}
     "object_with_code",
     [
         LAMBDA,
+        {**LAMBDA, "module": "keras"},
+        {**LAMBDA, "module": "keras_vit_edu.initializers", "registered_name": "keras_vit_edu>HeNormal"},
+        {**PLANTED, "registered_name": "keras_vit_edu>HeNormal"},
         {"class_name": "function", "module": "os", "config": "system", "registered_name": "function"},
         {"class_name": "Popen", "module": "subprocess", "config": {"args": "true"}, "registered_name": None},
         {"class_name": "Lambda", "module": "keras.layers", "config": {"function": LAMBDA}, "registered_name": None},
         {"class_name": "Constant", "module": "keras.initializers", "config": {"value": [LAMBDA]}},
-        {"class_name": "Planted", "module": "planted", "config": {}, "registered_name": "Planted"},
+        PLANTED,
     ],
-    ids=["lambda", "function", "class", "layer", "nested", "module"],
+    ids=[
+        "lambda",
+        "lambda of Keras",
+        "lambda as ours",
+        "module as ours",
+        "function",
+        "class",
+        "layer",
+        "nested",
+        "module",
+    ],
 )
 def test_a_configuration_with_code_is_refused_whatever_keras_is_told(
     argument, object_with_code, folder, tmp_path, monkeypatch
@@ -588,8 +603,9 @@ def test_a_model_with_code_is_not_written(tmp_path):
     assert not (tmp_path / "preset").exists()
 
 
-def test_a_registered_function_is_written_and_read(tmp_path, images):
-    model = ViTClassifier(**SMALL, head_activation=twice)
+def test_registered_objects_are_written_and_read(tmp_path, images):
+    initializer = initializers.HeNormal(seed=keras.random.SeedGenerator(3))
+    model = ViTClassifier(**SMALL, head_activation=twice, kernel_initializer=initializer, dtype="mixed_bfloat16")
     model.save_to_preset(tmp_path)
     np.testing.assert_array_equal(to_numpy(ViTClassifier.from_preset(tmp_path)(images)), to_numpy(model(images)))
 

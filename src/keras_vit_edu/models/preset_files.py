@@ -99,20 +99,28 @@ def check_runs_no_code(value: Any) -> None:
     setting lets it.)
     """
     if isinstance(value, Mapping):
-        if "class_name" in value:
-            registered = isinstance(value.get("registered_name"), str) and keras.saving.get_registered_object(
-                value["registered_name"]
+        if "class_name" in value and not _is_harmless(value):
+            raise ValueError(
+                "The configuration of a preset may name initializers, activations and dtypes of Keras, and what is "
+                "registered with `keras.saving.register_keras_serializable`; it holds no code. "
+                f"Received: {value['class_name']!r} of module {value.get('module')!r}"
             )
-            if not registered and value.get("module") not in KERAS_MODULES:
-                raise ValueError(
-                    "The configuration of a preset may name initializers, activations and dtypes of Keras, and what is "
-                    "registered with `keras.saving.register_keras_serializable`; it holds no code. "
-                    f"Received: {value['class_name']!r} of module {value.get('module')!r}"
-                )
         check_runs_no_code(list(value.values()))
     elif isinstance(value, (list, tuple)):
         for entry in value:
             check_runs_no_code(entry)
+
+
+def _is_harmless(described: Mapping[str, Any]) -> bool:
+    """Whether an object that Keras would make of this is one of Keras's own kinds of numbers, or registered."""
+    class_name = described["class_name"]
+    if class_name == "__lambda__":
+        return False
+    if described.get("module") in KERAS_MODULES:
+        return True
+    name = described.get("config" if class_name == "function" else "registered_name")
+    registered = keras.saving.get_registered_object(name) if isinstance(name, str) else None
+    return registered is not None and class_name in ("function", registered.__name__)
 
 
 # weights.safetensors. -------------------------------------------------------------------------------------------------
