@@ -68,7 +68,7 @@ def make(run: Path, name: str, data: Path | None, out: Path, runs: int = 1, try_
     if differing:
         raise ValueError(f"{run} is no run of {name}: {'; '.join(differing)}.")
     of_run = record["configuration"]["dataset"]
-    dataset = datasets.load(of_run["name"], None if of_run["name"] == "mnist-sample" else data)
+    dataset = datasets.load(of_run["name"], data)
     if fingerprint(dataset) != of_run:
         raise ValueError(f"{dataset.source} is not the {of_run['name']} of the run. Received: {fingerprint(dataset)}")
 
@@ -93,7 +93,7 @@ def make(run: Path, name: str, data: Path | None, out: Path, runs: int = 1, try_
         (out / name).mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / chosen / preset_files.WEIGHTS, out / name)
         shutil.copy(folder / chosen / preset_files.METADATA, out / name)
-        if out.resolve() != BUNDLED:  # the bundled configuration leaves the dtype to the user, so it stays
+        if out.resolve() != BUNDLED.resolve():  # the bundled configuration leaves the dtype to the user, so it stays
             shutil.copy(BUNDLED / name / preset_files.CONFIG, out / name)
     return out / name
 

@@ -1,5 +1,6 @@
 """Presets with weights keep their word: all that are bundled, and one that `tools/preset_from_run.py` makes here."""
 
+import dataclasses
 import json
 import os
 import runpy
@@ -199,6 +200,15 @@ def test_the_recorded_command_repeats_the_run(made, run, data, tmp_path):
     first, again = (json.loads((folder / "run.json").read_text()) for folder in (run, tmp_path / "again"))
     assert again["configuration"] == first["configuration"]
     assert again["test_loss"] == first["test_loss"]
+
+
+def test_there_is_no_sample_of_clothes(made):
+    digits = datasets.load("mnist-sample")
+    few = {"x_test": digits.x_test[:10], "y_test": digits.y_test[:10]}
+    clothes = dataclasses.replace(digits, name="fashion-mnist", **few)
+    found = TOOL.measurements(Preset.from_preset(made), clothes, {"float32": 7, "float16": 8}, "float16")
+    assert (found["test_accuracy"], found["sample_right"], found["sample_images"]) == (0.8, None, None)
+    assert len(found["reference_logits"]) == 32
 
 
 def test_float16_is_left_out_if_told_so_or_if_it_costs_an_image(run, data, tmp_path, monkeypatch):
