@@ -12,6 +12,7 @@ import pytest
 import keras_vit_edu
 from keras_vit_edu import cli, datasets
 from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.models.preset import Preset
 
 BACKEND = keras.backend.backend()
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -292,6 +293,46 @@ def test_evaluate_a_preset_and_print_json(small_model, tmp_path, capsys):
     assert cli.run(["evaluate", str(small_model), "--json", "--mistakes", "0"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 2000
     assert (tmp_path / "evaluate-small-mnist-sample" / "evaluate.json").is_file()
+
+
+@pytest.fixture
+def two_presets(tmp_path, monkeypatch):
+    """In the place of the bundled presets: one with weights, one without."""
+    known = {
+        "description": "A small one.", "parameters": 12_345, "weights_sha256": "0", "weights_dtype": "float16",
+        "weights_bytes": 1_234_567, "dataset": {"name": "mnist"}, "test_accuracy": 0.9876,
+        "test_standard_error": 0.00111, "test_images": 10_000,
+    }  # fmt: skip
+    without = {"description": "Only a [b]plan[/b].", "parameters": 7, "weights_sha256": None}
+    monkeypatch.setattr(cli.Preset, "presets", {"small": known, "plan": without})
+
+
+def test_presets_are_listed_and_those_without_weights_say_so(two_presets, capsys):
+    assert cli.run(["presets"]) == 0
+    shown = {
+        line.split()[1]: " ".join(line.split()) for line in capsys.readouterr().out.splitlines()[1:] if "." in line
+    }
+    assert shown["small"] == "│ small │ A small one. │ 12,345 │ 98.76% ± 0.11 (mnist) │ 1.23 MB float16 │"
+    assert shown["plan"] == "│ plan │ Only a [b]plan[/b]. │ 7 │ - │ no weights │"
+
+
+def test_presets_as_json(two_presets, capsys):
+    assert cli.run(["presets", "--json"]) == 0
+    small, plan = json.loads(capsys.readouterr().out)
+    assert small == {
+        "name": "small", "description": "A small one.", "parameters": 12_345, "test_accuracy": 0.9876,
+        "test_standard_error": 0.00111, "test_images": 10_000, "weights_dtype": "float16", "dataset": "mnist",
+        "weights_bytes": 1_234_567,
+    }  # fmt: skip
+    assert (plan["name"], plan["weights_bytes"], plan["test_accuracy"]) == ("plan", None, None)
+
+
+def test_every_bundled_preset_is_listed(capsys):
+    assert cli.run(["presets", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list(Preset.presets)
+    assert cli.run(["presets"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f" {name} " in shown for name in Preset.presets)
 
 
 def test_what_cannot_be_evaluated(finished_run, tmp_path, capsys):

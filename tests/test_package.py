@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 
 import keras
 import pytest
@@ -59,6 +60,11 @@ def test_the_version_is_that_of_the_distribution():
 
 def test_types_are_shipped():
     assert (resources.files("keras_vit_edu") / "py.typed").is_file()
+
+
+def test_the_package_is_small_enough_for_a_wheel_of_30_megabytes():
+    files = [file for file in Path(keras_vit_edu.__file__).parent.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files if "__pycache__" not in file.parts) < 30_000_000
 
 
 # Names. ---------------------------------------------------------------------------------------------------------------

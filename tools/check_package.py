@@ -23,7 +23,8 @@ import json, sys
 import numpy as np
 import keras_vit_edu, keras
 from keras_vit_edu import datasets
-from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.models.preset import Preset
+from keras_vit_edu.models.reference_logits import recorded_logits, reference_logits
 
 assert "site-packages" in keras_vit_edu.__file__, keras_vit_edu.__file__
 written = np.load(sys.argv[1] + "/numbers.npz")
@@ -32,9 +33,15 @@ logits = keras.ops.convert_to_numpy(model(written["images"]))
 difference = np.abs(logits - written["logits"]).max() / np.abs(written["logits"]).max()
 assert difference < 1e-5, difference
 assert len(datasets.load("mnist-sample").x_train) == 10_000
-for name in ViTClassifier.presets:
-    ViTClassifier.from_preset(name, load_weights=False)
-print(f"a saved model loads (logits to {difference:.0e}), the sample is there, {len(ViTClassifier.presets)} presets")
+trained = [name for name, metadata in Preset.presets.items() if metadata["weights_sha256"]]
+for name, metadata in Preset.presets.items():
+    model = Preset.from_preset(name, load_weights=name in trained)
+    if name in trained:
+        recorded = recorded_logits(metadata)
+        off = np.abs(reference_logits(model) - recorded).max() / np.abs(recorded).max()
+        assert off < 1e-5, (name, off)
+print(f"a saved model loads (logits to {difference:.0e}), the sample is there, "
+      f"{len(Preset.presets)} presets, with weights: {', '.join(trained) or 'none'}")
 """
 
 
@@ -86,6 +93,7 @@ def main() -> None:
         run(bin_folder / "pip", "check")
         run(bin_folder / "keras-vit-edu", "--version")
         run(bin_folder / "keras-vit-edu", "doctor", "--backend", "jax")
+        run(bin_folder / "keras-vit-edu", "presets", "--backend", "jax")
         run(bin_folder / "python", "-W", "error::SyntaxWarning", "-c", USE, arguments.saved.resolve())
     print("the wheel works")
 

@@ -307,6 +307,36 @@ def _draw(found: training.Evaluation, images: datasets.ImageDataset, most: int, 
 
 
 @app.command()
+def presets(
+    json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
+) -> None:
+    """List the presets: what each is, how large, and how well those with weights do."""
+    known = ("description", "parameters", "test_accuracy", "test_standard_error", "test_images", "weights_dtype")
+    rows = [
+        {
+            "name": name,
+            **{key: metadata.get(key) for key in known},
+            "dataset": metadata.get("dataset", {}).get("name"),
+            "weights_bytes": metadata.get("weights_bytes") if metadata["weights_sha256"] else None,
+        }
+        for name, metadata in Preset.presets.items()
+    ]
+    if json_only:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("name", "what", "parameters", "test accuracy", "weights")
+    for row in rows:
+        accuracy = "-"
+        weights = "no weights"
+        if row["weights_bytes"]:
+            accuracy = f"{row['test_accuracy']:.2%} ± {row['test_standard_error'] * 100:.2f} ({row['dataset']})"
+            weights = f"{row['weights_bytes'] / 1e6:.2f} MB {row['weights_dtype']}"
+        table.add_row(row["name"], row["description"], f"{row['parameters']:,}", accuracy, weights)
+    _wide_console().print(table)
+
+
+@app.command()
 def doctor(
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
@@ -348,9 +378,7 @@ def parity_command(
     Each installed backend runs in a process of its own. Exit status 1 if something differs by more than its tolerance
     allows, or a backend does not run.
     """
-    console = Console(highlight=False, markup=False)
-    if not (console.is_terminal or console.is_jupyter):
-        console.width = 160  # a file has room for the table
+    console = _wide_console()
     names = None if checks is None else _names(checks)
     if results:
         if backends != "all" or tf32:
@@ -369,6 +397,13 @@ def parity_command(
     console.print(f"{report.headline()}\n{folder}{os.sep}: parity.html, parity.json", soft_wrap=True)
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _wide_console() -> Console:
+    console = Console(highlight=False, markup=False)
+    if not (console.is_terminal or console.is_jupyter):
+        console.width = 160  # a file has room for the table
+    return console
 
 
 def _names(text: str) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
+from keras.src.saving.serialization_lib import SafeModeScope
 
-from keras_vit_edu.models import CNNClassifier, ViTClassifier, preset
+from keras_vit_edu import initializers
+from keras_vit_edu.models import CNNClassifier, ViTClassifier
 from keras_vit_edu.models.preset import Preset
 from tests.support import random_weights, to_numpy
 
@@ -86,7 +89,7 @@ def test_a_bundled_preset_is_what_its_metadata_says(name):
     assert model.count_params() == metadata["parameters"]
     assert len(metadata["class_names"]) == model.num_classes
     assert metadata["description"]
-    assert metadata["format_version"] == preset.FORMAT_VERSION
+    assert metadata["format_version"] in (1, 2)
     height, width, _ = model.input_shape[1:]
     assert f"{height}x{width}" in metadata["input"]
     assert (metadata["weights_sha256"] is None) == (not (BUNDLED / name / "weights.safetensors").is_file())
@@ -201,8 +204,10 @@ def test_the_metadata_says_what_it_was_told_and_what_it_counted(folder, classifi
     assert json.loads((folder / "metadata.json").read_text()) == {
         "description": "a test",
         "class_names": ["a", "b", "c"],
-        "format_version": 1,
+        "format_version": 2,
         "parameters": classifier.count_params(),
+        "weights_dtype": "float32",
+        "weights_bytes": (folder / "weights.safetensors").stat().st_size,
         "weights_sha256": sha256(folder / "weights.safetensors"),
     }
 
@@ -364,6 +369,7 @@ def test_a_preset_like_no_other_names_them_all():
 
 def test_weights_of_a_preset_without_weights(folder):
     (folder / "weights.safetensors").unlink()
+    edit(folder / "metadata.json", weights_sha256=None)
     with pytest.raises(ValueError, match=r"preset is a configuration without weights.*load_weights=False\)"):
         ViTClassifier.from_preset(folder)
     assert ViTClassifier.from_preset(folder, load_weights=False).num_classes == 3
@@ -373,6 +379,12 @@ def test_weights_of_a_preset_without_weights(folder):
 def test_a_missing_file(folder, name):
     (folder / name).unlink()
     with pytest.raises(ValueError, match=f"holds no preset: {name} missing"):
+        ViTClassifier.from_preset(folder)
+
+
+def test_missing_weights(folder):
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"preset lacks weights.safetensors.*load_weights=False\)"):
         ViTClassifier.from_preset(folder)
 
 
@@ -455,11 +467,22 @@ def test_a_much_larger_model_is_told_of_in_three_weights(folder):
         ViTClassifier.from_preset(folder, num_layers=2)
 
 
-@pytest.mark.parametrize("version", [0, 2, None, "1"])
+@pytest.mark.parametrize("version", [0, 3, None, "1", True, [1]])
 def test_another_format_version(folder, version):
     edit(folder / "metadata.json", format_version=version)
-    with pytest.raises(ValueError, match=f"reads presets of format 1. Received: .*preset of format {version}"):
+    with pytest.raises(
+        ValueError, match=rf"of format 1 and 2\. Received: .*preset of format {re.escape(str(version))}"
+    ):
         ViTClassifier.from_preset(folder)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_format_that_is_known(folder, version, classifier, images):
+    metadata = json.loads((folder / "metadata.json").read_text())
+    if version == 1:  # it knew nothing of these
+        del metadata["weights_dtype"], metadata["weights_bytes"]
+    (folder / "metadata.json").write_text(json.dumps({**metadata, "format_version": version}))
+    np.testing.assert_array_equal(to_numpy(ViTClassifier.from_preset(folder)(images)), to_numpy(classifier(images)))
 
 
 def test_an_argument_that_the_constructor_does_not_have(folder):
@@ -484,4 +507,151 @@ def test_a_config_without_arguments(folder):
 def test_a_preset_of_another_class(folder, class_name):
     edit(folder / "config.json", class_name=class_name)
     with pytest.raises(ValueError, match=f"is a preset of {class_name}, not of ViTClassifier"):
+        ViTClassifier.from_preset(folder)
+
+
+def test_an_argument_that_the_constructor_of_a_cnn_does_not_have(tmp_path):
+    config = json.loads((BUNDLED / "cnn_mnist" / "config.json").read_text())
+    config["config"]["num_experts"] = 8
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "metadata.json").write_text((BUNDLED / "cnn_mnist" / "metadata.json").read_text())
+    with pytest.raises(ValueError, match=r"do not fit CNNClassifier: .*num_experts"):
+        CNNClassifier.from_preset(tmp_path, load_weights=False)
+
+
+# Paths that lead elsewhere. -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["vit_mnist_d16/../vit_mnist_pure", "vit_mnist_d16/", "./vit_mnist_d16", "../presets"])
+def test_a_name_is_no_path_into_the_package(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"There is no preset .*, and no folder of that name"):
+        ViTClassifier.from_preset(name, load_weights=False)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metadata.json", "weights.safetensors"])
+def test_a_file_that_is_a_link_out_of_the_folder(name, folder, tmp_path):
+    (folder / name).rename(tmp_path / name)
+    (folder / name).symlink_to(Path("..") / name)
+    with pytest.raises(ValueError, match=rf"{name} is a link that leads out of it. Received: .*, which is .*{name}$"):
+        ViTClassifier.from_preset(folder)
+
+
+def test_links_inside_the_folder_and_to_the_folder_are_followed(folder, tmp_path):
+    (folder / "weights.safetensors").rename(folder / "v1.safetensors")
+    (folder / "weights.safetensors").symlink_to("v1.safetensors")
+    (tmp_path / "newest").symlink_to(folder)
+    assert ViTClassifier.from_preset(tmp_path / "newest").num_classes == 3
+
+
+# Code. ----------------------------------------------------------------------------------------------------------------
+
+LAMBDA = {"class_name": "__lambda__", "config": {"value": "4wAAAAA="}}
+PLANTED = {"class_name": "Planted", "module": "planted", "config": {}, "registered_name": "Planted"}
+
+
+@pytest.mark.parametrize("argument", ["activation", "head_activation", "kernel_initializer", "dtype", "num_classes"])
+@pytest.mark.parametrize(
+    "object_with_code",
+    [
+        LAMBDA,
+        {**LAMBDA, "module": "keras"},
+        {**LAMBDA, "module": "keras_vit_edu.initializers", "registered_name": "keras_vit_edu>HeNormal"},
+        {**PLANTED, "registered_name": "keras_vit_edu>HeNormal"},
+        {"class_name": "function", "module": "os", "config": "system", "registered_name": "function"},
+        {"class_name": "Popen", "module": "subprocess", "config": {"args": "true"}, "registered_name": None},
+        {"class_name": "Lambda", "module": "keras.layers", "config": {"function": LAMBDA}, "registered_name": None},
+        {"class_name": "Constant", "module": "keras.initializers", "config": {"value": [LAMBDA]}},
+        PLANTED,
+    ],
+    ids=[
+        "lambda",
+        "lambda of Keras",
+        "lambda as ours",
+        "module as ours",
+        "function",
+        "class",
+        "layer",
+        "nested",
+        "module",
+    ],
+)
+def test_a_configuration_with_code_is_refused_whatever_keras_is_told(
+    argument, object_with_code, folder, tmp_path, monkeypatch
+):
+    (tmp_path / "planted.py").write_text("import pathlib; pathlib.Path('ran').touch()\ndef Planted(x): return x")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = json.loads((folder / "config.json").read_text())["config"]
+    edit(folder / "config.json", config={**config, argument: object_with_code})
+    with SafeModeScope(False), pytest.raises(ValueError, match=r"holds no code. Received: '.*' of module"):
+        ViTClassifier.from_preset(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_loading_imports_nothing_from_the_folder(folder, monkeypatch):
+    for name in ("config.py", "__init__.py", "ViTClassifier.py", "keras.py"):
+        (folder / name).write_text("raise SystemExit('code of the preset ran')")
+    monkeypatch.chdir(folder)
+    assert ViTClassifier.from_preset(".").num_classes == 3
+
+
+def test_a_model_with_code_is_not_written(tmp_path):
+    model = ViTClassifier(**SMALL, head_activation=keras.layers.Lambda(lambda x: x, output_shape=(6,)))
+    with pytest.raises(ValueError, match=r"holds no code. Received: 'Lambda' of module 'keras.layers'"):
+        model.save_to_preset(tmp_path / "preset")
+    assert not (tmp_path / "preset").exists()
+
+
+def test_registered_objects_are_written_and_read(tmp_path, images):
+    initializer = initializers.HeNormal(seed=keras.random.SeedGenerator(3))
+    model = ViTClassifier(**SMALL, head_activation=twice, kernel_initializer=initializer, dtype="mixed_bfloat16")
+    model.save_to_preset(tmp_path)
+    np.testing.assert_array_equal(to_numpy(ViTClassifier.from_preset(tmp_path)(images)), to_numpy(model(images)))
+
+
+@keras.saving.register_keras_serializable(package="test_preset")
+def twice(x):
+    return 2 * x
+
+
+# Weights in float16. --------------------------------------------------------------------------------------------------
+
+
+def test_half_of_the_bytes_and_rounded_weights_loaded_as_float32(classifier, folder, tmp_path):
+    classifier.save_to_preset(tmp_path / "half", weights_dtype="float16")
+    arrays = safetensors.numpy.load_file(tmp_path / "half" / "weights.safetensors")
+    whole = safetensors.numpy.load_file(folder / "weights.safetensors")
+    assert {array.dtype for array in arrays.values()} == {np.dtype("float16")}
+    assert sum(array.nbytes for array in arrays.values()) * 2 == sum(array.nbytes for array in whole.values())
+    assert json.loads((tmp_path / "half" / "metadata.json").read_text())["weights_dtype"] == "float16"
+    loaded = {weight.path: weight for weight in ViTClassifier.from_preset(tmp_path / "half").weights}
+    for weight in classifier.weights:
+        assert loaded[weight.path].dtype == "float32"
+        np.testing.assert_array_equal(to_numpy(loaded[weight.path]), to_numpy(weight).astype("float16"))
+
+
+def test_a_weight_that_float16_cannot_hold_is_refused(classifier, tmp_path):
+    bias = classifier.get_layer("logits").bias
+    bias.assign([0.0, 65504.0, 0.0])  # the largest
+    classifier.save_to_preset(tmp_path / "largest", weights_dtype="float16")
+    bias.assign([0.0, 0.0, -7e4])
+    with pytest.raises(ValueError, match=r"up to 65504.*Received: logits/bias with a weight of -70000"):
+        classifier.save_to_preset(tmp_path / "preset", weights_dtype="float16")
+    assert not (tmp_path / "preset").exists()
+    classifier.save_to_preset(tmp_path / "preset")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64", None])
+def test_another_dtype_of_the_weights_is_refused(classifier, tmp_path, dtype):
+    with pytest.raises(ValueError, match=f"must be float32 or float16. Received: weights_dtype={dtype!r}"):
+        classifier.save_to_preset(tmp_path / "preset", weights_dtype=dtype)
+
+
+@pytest.mark.parametrize(("told", "stored"), [("float32", "float16"), ("float16", "float32"), ("int8", "int8")])
+def test_a_dtype_that_the_metadata_does_not_tell_of(folder, told, stored):
+    weights = safetensors.numpy.load_file(folder / "weights.safetensors")
+    write_weights(folder, {path: array.astype(stored) for path, array in weights.items()})
+    edit(folder / "metadata.json", weights_dtype=told)
+    with pytest.raises(ValueError, match=f"Received: .*weights.safetensors with {stored}, weights_dtype='{told}'"):
         ViTClassifier.from_preset(folder)

@@ -1,16 +1,11 @@
 """Presets: a folder that holds a model's configuration, what is known about it, and its weights.
 
-    config.json          the class and the arguments of its constructor
-    metadata.json        what it is, what it was trained on, how well it does, the checksum of its weights
-    weights.safetensors  float32 arrays by variable path; absent from a preset that is a configuration only
-
 A preset is for using a model; to go on training one where it stopped, with its dropout masks, save it as `.keras`.
+What is in the folder stands in `preset_files.py`.
 """
 
 import difflib
 import hashlib
-import json
-import os
 import posixpath
 from collections.abc import Mapping
 from importlib import resources
@@ -20,11 +15,9 @@ from typing import Any, Self
 
 import keras
 import numpy as np
-import safetensors
-import safetensors.numpy
 
-FORMAT_VERSION = 1
-CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "weights.safetensors"
+from keras_vit_edu.models import preset_files
+from keras_vit_edu.models.preset_files import CONFIG, FORMAT_VERSION, METADATA, WEIGHTS, WEIGHTS_DTYPES, read_json
 
 
 class _Presets:
@@ -32,9 +25,9 @@ class _Presets:
 
     def __get__(self, instance: Any, owner: type) -> dict[str, dict[str, Any]]:
         return {
-            folder.name: _read_json(folder / METADATA)
+            folder.name: read_json(folder / METADATA)
             for folder in sorted(_bundled().iterdir(), key=lambda entry: entry.name)
-            if (folder / CONFIG).is_file() and (owner is Preset or _is_of(owner, _read_json(folder / CONFIG)))
+            if (folder / CONFIG).is_file() and (owner is Preset or _is_of(owner, read_json(folder / CONFIG)))
         }
 
 
@@ -49,7 +42,7 @@ class Preset:
 
     @classmethod
     def from_preset(cls, preset: str | Path, load_weights: bool = True, **overrides: Any) -> Self:
-        """The model that a preset holds.
+        """The model that a preset holds. Nothing is fetched from a network, and no code of the preset is run.
 
         Args:
             preset: the name of a bundled preset (`presets` lists them), or a folder that `save_to_preset` wrote.
@@ -61,8 +54,8 @@ class Preset:
 
         Raises:
             ValueError: if there is no such preset, if one of its files is missing, damaged or of another format, if an
-                argument is none of the constructor's, if the preset has no weights and they were not declined, or if
-                they do not fit the model.
+                argument is none of the constructor's, if the configuration holds code, if a link leads out of the
+                folder, if the preset has no weights and they were not declined, or if they do not fit the model.
 
         Examples:
             >>> from keras_vit_edu.models import ViTClassifier
@@ -70,19 +63,17 @@ class Preset:
             4544778
         """
         folder = cls._find(preset)
-        config, metadata = _read_json(folder / CONFIG), _read_json(folder / METADATA)
-        if metadata.get("format_version") != FORMAT_VERSION:
-            raise ValueError(
-                f"This version of keras_vit_edu reads presets of format {FORMAT_VERSION}. "
-                f"Received: {preset} of format {metadata.get('format_version')}"
-            )
+        config, metadata = read_json(folder / CONFIG), read_json(folder / METADATA)
+        preset_files.check_version(preset, metadata)
+        preset_files.check_runs_no_code(config.get("config"))
         model_class = _class_named(config.get("class_name")) if cls is Preset else cls
         if model_class is None or not _is_of(model_class, config):
             whose = "any class that there is" if cls is Preset else cls.__name__
             raise ValueError(f"{preset} is a preset of {config.get('class_name')}, not of {whose}.")
         if load_weights and not (folder / WEIGHTS).is_file():
+            problem = "is a configuration without weights" if not metadata.get("weights_sha256") else f"lacks {WEIGHTS}"
             raise ValueError(
-                f"The preset {preset} is a configuration without weights. "
+                f"The preset {preset} {problem}. "
                 f"For random weights: {cls.__name__}.from_preset({str(preset)!r}, load_weights=False)"
             )
         try:
@@ -96,7 +87,11 @@ class Preset:
         return model
 
     def save_to_preset(
-        self, folder: str | Path, metadata: Mapping[str, Any] | None = None, overwrite: bool = False
+        self,
+        folder: str | Path,
+        metadata: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        weights_dtype: str = "float32",
     ) -> None:
         """Write the model into a folder that `from_preset` reads.
 
@@ -107,35 +102,55 @@ class Preset:
             folder: where; created if it is not there.
             metadata: anything to be known about the model, JSON: `description`, `class_names`, `test_accuracy`...
             overwrite: replace a preset that is there; other files in the folder stay.
+            weights_dtype: how the weights lie in the file: `"float32"`, as they are, or `"float16"`, in half the bytes
+                and with 11 significant bits of 24. They are loaded as float32 either way; what rounding them costs is
+                to be measured.
 
         Raises:
             ValueError: if the folder is a file, or holds something and `overwrite` is False; if the metadata is not
-                JSON; if the model is quantized or has LoRA weights.
+                JSON; if the model is quantized, has LoRA weights or holds a layer with code;
+                for another `weights_dtype`, or a weight above 65504 with `"float16"`.
+
+        Examples:
+            >>> import tempfile
+            >>> from keras_vit_edu.models import ViTClassifier
+            >>> model = ViTClassifier(num_layers=1, head="mean", head_units=())
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.save_to_preset(folder, {"description": "a small one"}, weights_dtype="float16")
+            ...     ViTClassifier.from_preset(folder).get_layer("logits").kernel.dtype
+            'float32'
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"A preset is a folder, and {folder} is a file.")
         if folder.is_dir() and any(folder.iterdir()) and not overwrite:
             raise ValueError(f"{folder} is not empty; `overwrite=True` replaces the preset in it.")
-        data = safetensors.numpy.save({path: _as_float32(weight) for path, weight in _weights_by_path(self).items()})
+        if weights_dtype not in WEIGHTS_DTYPES:
+            raise ValueError(
+                f"`weights_dtype` must be {' or '.join(WEIGHTS_DTYPES)}. Received: weights_dtype={weights_dtype!r}"
+            )
+        arrays = {path: _as_float32(weight) for path, weight in _weights_by_path(self).items()}
+        data = preset_files.encode_weights(arrays, weights_dtype)
         config = {
             key: value
             for key, value in self.get_config().items()  # type: ignore[attr-defined]
             if key not in ("trainable", "frozen_layers")
         }
+        preset_files.check_runs_no_code(config)
         known = {
-            **(metadata or {}),
             "format_version": FORMAT_VERSION,
             "parameters": self.count_params(),  # type: ignore[attr-defined]
+            "weights_dtype": weights_dtype,
+            "weights_bytes": len(data),
             "weights_sha256": hashlib.sha256(data).hexdigest(),
         }
         files = {
             WEIGHTS: data,
-            CONFIG: _to_json(CONFIG, {"class_name": type(self).__name__, "config": config}),
-            METADATA: _to_json(METADATA, known),
+            CONFIG: preset_files.to_json(CONFIG, {"class_name": type(self).__name__, "config": config}),
+            METADATA: preset_files.to_json(METADATA, {**known, **(metadata or {}), **known}),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        _replace_files(folder, files)
+        preset_files.replace_files(folder, files)
 
     @classmethod
     def _find(cls, preset: str | Path) -> Traversable:
@@ -144,9 +159,7 @@ class Preset:
             return _bundled() / str(preset)
         folder = Path(preset)
         if folder.is_dir():
-            missing = [name for name in (CONFIG, METADATA) if not (folder / name).is_file()]
-            if missing:
-                raise ValueError(f"The folder {folder} holds no preset: {' and '.join(missing)} missing.")
+            preset_files.check_folder(folder)
             return folder
         near = difflib.get_close_matches(str(preset), names)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(names)}."
@@ -179,28 +192,17 @@ def _as_float32(weight: keras.Variable) -> np.ndarray:
             "A preset holds plain weights, neither quantized ones nor LoRA's (saved as `.keras` and loaded again, the "
             f"latter are merged into the kernels). Received: {weight.path} of dtype {weight.dtype}"
         )
-    return np.ascontiguousarray(keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32")))
+    return keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
 
 
 def _load_weights(model: Any, folder: Traversable, metadata: dict[str, Any]) -> None:
-    file = folder / WEIGHTS
-    data = file.read_bytes()
-    checksum = hashlib.sha256(data).hexdigest()
-    if checksum != metadata.get("weights_sha256"):
-        raise ValueError(
-            f"{file} is damaged, or of another preset: its SHA-256 is {checksum}, "
-            f"in {METADATA} it is {metadata.get('weights_sha256')}."
-        )
-    try:
-        stored = safetensors.numpy.load(data)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{file} cannot be read: {error}") from None
+    stored = preset_files.read_weights(folder, metadata)
     variables = _weights_by_path(model)
     expected_shapes = {path: tuple(variable.shape) for path, variable in variables.items()}
     stored_shapes = {path: array.shape for path, array in stored.items()}
     if expected_shapes != stored_shapes:
         raise ValueError(
-            f"The weights in {file} are not those of this model. "
+            f"The weights in {folder / WEIGHTS} are not those of this model. "
             f"Only there: {_some(stored_shapes.items() - expected_shapes.items())}. "
             f"Only in the model: {_some(expected_shapes.items() - stored_shapes.items())}."
         )
@@ -215,35 +217,5 @@ def _some(paths_and_shapes: set[tuple[str, tuple[int, ...]]]) -> str:
     return ", ".join(first) + (f" and {more} more" if more else "") if first else "nothing"
 
 
-def _replace_files(folder: Path, files: dict[str, bytes]) -> None:
-    """Write `files`, of which the last one makes the folder a preset, aside; then move them in."""
-    try:
-        for name, content in files.items():
-            (folder / f"{name}.new").write_bytes(content)
-        (folder / METADATA).unlink(missing_ok=True)
-        for name in files:
-            os.replace(folder / f"{name}.new", folder / name)
-    finally:
-        for name in files:
-            (folder / f"{name}.new").unlink(missing_ok=True)
-
-
 def _bundled() -> Traversable:
     return resources.files("keras_vit_edu.models") / "presets"
-
-
-def _read_json(file: Traversable) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} must hold a JSON object. Received: {type(content).__name__}")
-    return content
-
-
-def _to_json(name: str, content: dict[str, Any]) -> bytes:
-    try:
-        return (json.dumps(content, indent=2) + "\n").encode()
-    except TypeError as error:
-        raise ValueError(f"{name} would not be JSON: {error}") from None

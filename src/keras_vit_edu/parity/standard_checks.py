@@ -14,6 +14,8 @@ from keras_vit_edu import datasets, random, training
 from keras_vit_edu.datasets import Batches
 from keras_vit_edu.layers import MyMultiHeadAttention, PatchEncoder, Patches, PortableDropout, TransformerBlock
 from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.models.preset import Preset
+from keras_vit_edu.models.reference_logits import recorded_logits, reference_logits
 from keras_vit_edu.parity import oracle
 from keras_vit_edu.parity.checks import CannotRunHere, Measurement, Scene, check
 from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance
@@ -230,6 +232,16 @@ def logits(scene: Scene) -> Iterator[Measurement]:
     weights = {relative_path(model, weight): ops.convert_to_numpy(weight) for weight in model.weights}
     expected = oracle.vit_classifier(weights, images, model.get_config())
     yield Measurement("logits", "16 digits", ops.convert_to_numpy(model(images)), expected)
+
+
+@check("trained-presets", {"logits": LOGITS, "between backends": LOGITS})
+def trained_presets(scene: Scene) -> Iterator[Measurement]:
+    """Every bundled preset with weights, on 32 fixed images, beside the logits that are stored with it."""
+    for name, metadata in Preset.presets.items():
+        if metadata["weights_sha256"]:
+            found = reference_logits(Preset.from_preset(name))
+            yield Measurement("logits", name, found, recorded_logits(metadata))
+            yield Measurement("between backends", name, found)
 
 
 def _require_matrix_product(dtype: str) -> None:

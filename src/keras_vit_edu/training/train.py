@@ -72,7 +72,7 @@ def train(
     test = Batches(dataset.x_test, dataset.y_test, recipe.batch_size, shuffle=False, one_hot=one_hot)
 
     run.configure(
-        {"recipe": recipe.to_json(), "dataset": _fingerprint(dataset), "model": _configuration(model)},
+        {"recipe": recipe.to_json(), "dataset": fingerprint(dataset), "model": _configuration(model)},
         defaults={"recipe": Recipe().to_json(), "model": {"config": _default_arguments(model)}},
     )
     run.update(
@@ -174,7 +174,7 @@ def _compile(model: keras.Model, recipe: Recipe, steps_per_epoch: int, jit_compi
     )
 
 
-def _fingerprint(dataset: ImageDataset) -> dict[str, Any]:
+def fingerprint(dataset: ImageDataset) -> dict[str, Any]:
     """What the dataset is, wherever it lies."""
     digest = hashlib.sha256()
     for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):

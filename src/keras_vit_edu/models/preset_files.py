@@ -1,0 +1,176 @@
+"""The three files of a preset: written, read, and refused if they are not what they should be.
+
+    config.json          the class and the arguments of its constructor
+    metadata.json        what it is, what it was trained on, how well it does, the checksum of its weights
+    weights.safetensors  float32 or float16 arrays by variable path; absent from a preset that is a configuration only
+
+`metadata.json` says in which format they are. Format 2 says how large the weights are and in which dtype
+(`weights_bytes`, `weights_dtype`); format 1, which had float32 alone, is still read.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "weights.safetensors"
+WEIGHTS_DTYPES = ("float32", "float16")
+
+# Where the objects in a configuration may come from that nobody registered: initializers, activations, dtypes.
+KERAS_MODULES = ("keras", "keras.activations", "keras.dtype_policies", "keras.initializers", "keras.random", "builtins")
+
+
+# The folder. ----------------------------------------------------------------------------------------------------------
+
+
+def check_folder(folder: Path) -> None:
+    """Complain unless the folder holds a preset, and holds it itself: a link must not lead out of it."""
+    missing = [name for name in (CONFIG, METADATA) if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"The folder {folder} holds no preset: {' and '.join(missing)} missing.")
+    for name in (CONFIG, METADATA, WEIGHTS):
+        file = folder / name
+        if file.is_file() and file.resolve().parent != folder.resolve():
+            raise ValueError(
+                f"The files of a preset must lie in its folder, and {name} is a link that leads out of it. "
+                f"Received: {file}, which is {file.resolve()}"
+            )
+
+
+def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write `files`, of which the last one makes the folder a preset, aside; then move them in."""
+    try:
+        for name, content in files.items():
+            (folder / f"{name}.new").write_bytes(content)
+        (folder / METADATA).unlink(missing_ok=True)
+        for name in files:
+            os.replace(folder / f"{name}.new", folder / name)
+    finally:
+        for name in files:
+            (folder / f"{name}.new").unlink(missing_ok=True)
+
+
+# config.json and metadata.json. ---------------------------------------------------------------------------------------
+
+
+def read_json(file: Traversable) -> dict[str, Any]:
+    """What a JSON file holds, which must be an object."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} must hold a JSON object. Received: {type(content).__name__}")
+    return content
+
+
+def to_json(name: str, content: Mapping[str, Any]) -> bytes:
+    """The content of a JSON file."""
+    try:
+        return (json.dumps(content, indent=2) + "\n").encode()
+    except TypeError as error:
+        raise ValueError(f"{name} would not be JSON: {error}") from None
+
+
+def check_version(preset: Any, metadata: Mapping[str, Any]) -> None:
+    """Complain about a preset of a format that this version does not know."""
+    version = metadata.get("format_version")
+    if isinstance(version, bool) or version not in READABLE_VERSIONS:
+        formats = " and ".join(map(str, READABLE_VERSIONS))
+        raise ValueError(
+            f"This version of keras_vit_edu reads presets of format {formats}. Received: {preset} of format {version}"
+        )
+
+
+def check_runs_no_code(value: Any) -> None:
+    """Complain about any object in a configuration but those of Keras that are only numbers, and registered ones.
+
+    (Keras can keep a Python function in a configuration, or a layer with one. By default it refuses to load it, but one
+    setting lets it.)
+    """
+    if isinstance(value, Mapping):
+        if "class_name" in value and not _is_harmless(value):
+            raise ValueError(
+                "The configuration of a preset may name initializers, activations and dtypes of Keras, and what is "
+                "registered with `keras.saving.register_keras_serializable`; it holds no code. "
+                f"Received: {value['class_name']!r} of module {value.get('module')!r}"
+            )
+        check_runs_no_code(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            check_runs_no_code(entry)
+
+
+def _is_harmless(described: Mapping[str, Any]) -> bool:
+    """Whether an object that Keras would make of this is one of Keras's own kinds of numbers, or registered."""
+    class_name = described["class_name"]
+    if class_name == "__lambda__":
+        return False
+    if described.get("module") in KERAS_MODULES:
+        return True
+    name = described.get("config" if class_name == "function" else "registered_name")
+    registered = keras.saving.get_registered_object(name) if isinstance(name, str) else None
+    return registered is not None and class_name in ("function", registered.__name__)
+
+
+# weights.safetensors. -------------------------------------------------------------------------------------------------
+
+
+def encode_weights(arrays: Mapping[str, np.ndarray], dtype: str) -> bytes:
+    """The content of `weights.safetensors`.
+
+    Args:
+        arrays: float32, by path.
+        dtype: `"float32"` or `"float16"`.
+
+    Raises:
+        ValueError: if a finite weight would be infinite in that dtype.
+    """
+    stored = {}
+    for path, array in arrays.items():
+        with np.errstate(over="ignore"):
+            stored[path] = np.ascontiguousarray(array.astype(dtype))
+        too_large = np.isfinite(array) & ~np.isfinite(stored[path])
+        if too_large.any():
+            raise ValueError(
+                f"{dtype} holds numbers up to {np.finfo(dtype).max:.0f}; store these weights in float32. "
+                f"Received: {path} with a weight of {array[too_large][0]:g}"
+            )
+    return safetensors.numpy.save(stored)
+
+
+def read_weights(folder: Traversable, metadata: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The stored weights in float32, by path; a `ValueError` if they are not those that the metadata tells of."""
+    file = folder / WEIGHTS
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
+    checksum = hashlib.sha256(data).hexdigest()
+    if checksum != metadata.get("weights_sha256"):
+        raise ValueError(
+            f"{file} is damaged, or of another preset: its SHA-256 is {checksum}, "
+            f"in {METADATA} it is {metadata.get('weights_sha256')}."
+        )
+    try:
+        stored = safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy lacks
+        raise ValueError(f"{file} cannot be read: {error}") from None
+    dtype = metadata.get("weights_dtype", "float32")  # format 1 says none
+    found = sorted({str(array.dtype) for array in stored.values()})
+    if dtype not in WEIGHTS_DTYPES or found != [dtype]:
+        raise ValueError(
+            f"The weights of a preset are all {' or all '.join(WEIGHTS_DTYPES)}, and {METADATA} says which. "
+            f"Received: {file} with {', '.join(found) or 'nothing'}, weights_dtype={dtype!r}"
+        )
+    return {path: array.astype("float32") for path, array in stored.items()}
