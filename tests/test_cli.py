@@ -174,6 +174,13 @@ def test_show_augmentation_draws_a_sheet_and_trains_nothing(train, capsys):
     assert os.listdir("sheets") == ["augmentation-program-p.png"]
 
 
+def test_a_short_run_of_a_recipe_that_weakens_its_augmentation(train, capsys, tmp_path):
+    assert train("--recipe", "hybrid", "--warmup-epochs", "0", "--run", str(tmp_path / "a")) == 2
+    assert "`augmentation_final_epochs` must not be more than `epochs`" in capsys.readouterr().err
+    short = ("--warmup-epochs", "0", "--augmentation-final-epochs", "1")
+    assert train("--recipe", "hybrid", *short, "--run", str(tmp_path / "a")) == 0
+
+
 def test_augmentation_is_kept_in_the_recipe(train):
     assert train("--recipe", "hybrid", "--warmup-epochs", "0", "--no-weight-decay", "bias", "--run", "r") == 2
     arguments = ["--augmentation", "clothes", "--label-smoothing", "0.1", "--run", "run"]

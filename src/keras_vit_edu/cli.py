@@ -159,6 +159,9 @@ def train(
     augmentation: Annotated[
         str | None, typer.Option(help="How to vary the images: none, digits or clothes (a recipe file may say more).")
     ] = None,
+    augmentation_final_epochs: Annotated[
+        float | None, typer.Option(help="Over how many epochs at the end it weakens.")
+    ] = None,
     validation_split: Annotated[float | None, typer.Option(help="Share of the training images kept.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
@@ -201,6 +204,7 @@ def train(
             clip_norm=clip_norm,
             ema=ema,
             augmentation=augmentation,
+            augmentation_final_epochs=augmentation_final_epochs,
             validation_split=validation_split,
             seed=seed,
         )
