@@ -44,6 +44,10 @@ def main() -> None:
             )
             options.add_argument("--picture", type=Path, metavar="PNG", help="with --sweep: draw both against N")
     arguments = parser.parse_args()
+    if arguments.rounds < 2 and arguments.verb != "memory":
+        parser.error("quartiles want 2 rounds at least")
+    if getattr(arguments, "picture", None) and not arguments.sweep:
+        parser.error("--picture is drawn of --sweep")
 
     # Before anything imports Keras.
     if arguments.backend:
@@ -58,10 +62,7 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in _flat(machine).items()))
     name = "sweep" if getattr(arguments, "sweep", False) else VERBS[arguments.verb][0]
     module = importlib.import_module(f"benchmarks.{name}")
-    try:
-        measured = module.run(arguments.rounds)
-    except ValueError as error:
-        parser.error(str(error))
+    measured = module.run(arguments.rounds)
     getattr(module, "show", show_timings)(measured)
     if name == "sweep" and arguments.picture:
         module.draw(measured, machine["backend"], arguments.picture)

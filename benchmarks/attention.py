@@ -44,7 +44,7 @@ def agree(ours: Any, theirs: Any, x: Any) -> None:
     """Complain unless both layers compute the same."""
     mine, other = (ops.convert_to_numpy(layer(x, x)) for layer in (ours, theirs))
     difference = np.abs(mine - other).max() / np.abs(other).max()
-    if difference > AGREE:
+    if not difference <= AGREE:
         raise RuntimeError(f"the outputs differ by {difference:.1e} of the largest")
 
 

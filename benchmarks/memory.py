@@ -42,7 +42,7 @@ def growth(function: Callable[[], Any]) -> Growth:
     """Call `function` until it is warm, then measure the process while it is called again.
 
     Raises:
-        ValueError: where the system is not Linux with glibc, which alone tells the peak since a moment of our choice.
+        SystemExit: where the system is not Linux with glibc, which alone tells the peak since a moment of our choice.
     """
     for _ in range(WARM_UP):
         wait_for(function())
@@ -62,7 +62,7 @@ def _give_back_what_is_free() -> None:
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
-        raise ValueError("Peak memory is measured on Linux with glibc only.") from None
+        raise SystemExit("Peak memory is measured on Linux with glibc only.") from None
 
 
 def _forget_the_peak() -> None:

@@ -1,12 +1,13 @@
 """The clock and the scales of the benchmarks: what is slower has the larger ratio, what is larger weighs more."""
 
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 from keras import ops
 
-from benchmarks import memory, sweep, timing
+from benchmarks import attention, memory, sweep, timing
 
 
 def test_what_takes_longer_has_the_larger_ratio():
@@ -80,6 +81,22 @@ def test_paths_that_differ_are_not_timed():
     for wrong in (scores * 1.001, scores * np.nan):
         with pytest.raises(RuntimeError, match="the paths differ"):
             sweep.agree(wrong, scores)
+
+
+def test_layers_that_give_nothing_but_nan_are_not_timed():
+    x = np.ones((1, 2, 3), "float32")
+    with pytest.raises(RuntimeError, match="the outputs differ by nan"):
+        attention.agree(lambda x, y: x * np.nan, lambda x, y: x, x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["import", "--rounds", "1"], "2 rounds at least"), (["attention", "--picture", "x.png"], "--sweep")],
+)
+def test_options_that_would_do_nothing_are_refused_at_once(arguments, complaint):
+    process = subprocess.run([sys.executable, "-m", "benchmarks", *arguments], capture_output=True, text=True)
+    assert process.returncode == 2
+    assert complaint in process.stderr
 
 
 def test_a_process_that_fails_says_why():

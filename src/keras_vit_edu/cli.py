@@ -59,6 +59,7 @@ class Suite(StrEnum):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(run(arguments))
 
 
@@ -227,7 +228,6 @@ def train(
         f"{settings.validation_split:.0%} for validation; {len(images.x_test):,} test images\n"
         f"recipe {settings.name}, {settings.epochs} epochs, into {folder}"
     )
-    signal.signal(signal.SIGTERM, _stop)
     with folder:
         record = training.train(model, images, folder, settings, console=console, jit_compile=jit_compile)
     console.print(

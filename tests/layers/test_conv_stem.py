@@ -82,6 +82,12 @@ def test_gradients_are_those_of_the_equations(rng):
         assert relative_difference(actual[name], oracle.gradient(loss, value)) <= 1e-5, name
 
 
+def test_pixels_of_whole_numbers_are_taken_as_they_are(rng):
+    images = rng.integers(0, 255, (2, 9, 9, 1)).astype("uint8")
+    stem = ConvStem((4, 6))
+    np.testing.assert_array_equal(to_numpy(stem(images)), to_numpy(stem(images.astype("float32"))))
+
+
 def test_channels_first_gives_the_same_features(rng):
     last = conv_stem((8, 6, 2), data_format="channels_last")
     first = conv_stem((2, 8, 6), data_format="channels_first")

@@ -192,6 +192,11 @@ def test_masked_output_and_scores_are_those_of_the_equation_on_the_explicit_path
     assert taken == ["explicit"]
 
 
+def test_a_mask_that_is_a_list_is_refused():
+    with pytest.raises(ValueError, match=r"`attention_mask` must be an array or a tensor. Received: a list"):
+        MyMultiHeadAttention(2, 3)(np.zeros((1, 2, 4)), np.zeros((1, 2, 4)), attention_mask=[[True, False]] * 2)
+
+
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
 def test_a_mask_of_ones_and_zeros_is_a_boolean_one(dtype):
     layer = attention_layer()

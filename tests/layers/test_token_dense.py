@@ -33,6 +33,13 @@ def test_output_and_gradients_are_those_of_keras_dense(shape, arguments):
         assert_agree(mine, other, 2e-6)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_whole_numbers_are_taken_as_keras_dense_takes_them(dtype):
+    theirs, ours, x = both((3, 5, 4))
+    whole = np.abs(4 * x).astype(dtype)
+    assert_agree(to_numpy(ours(whole)), to_numpy(theirs(whole)), 1e-6)
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_is_that_of_keras_dense(policy):
     theirs, ours, x = both((3, 5, 4), dtype=policy)

@@ -371,6 +371,17 @@ def test_a_frozen_block_stays_frozen_in_a_copy():
     assert frozen == [f"mine/backbone/transformer_block_1/{weight}" for weight in BLOCK]
 
 
+def test_a_block_that_was_thawed_again_trains_in_a_copy(tmp_path):
+    classifier = ViTClassifier(**SMALL, name="mine")
+    classifier.backbone.trainable = False
+    classifier.backbone.transformer_blocks[1].trainable = True
+    trains = [weight.path for weight in classifier.trainable_weights]
+    assert len(trains) == len(BLOCK) + 2 * len(HEAD_LAYERS)
+    classifier.save(tmp_path / "model.keras")
+    for copy in (revived(classifier), keras.saving.load_model(tmp_path / "model.keras")):
+        assert [weight.path for weight in copy.trainable_weights] == trains
+
+
 def test_a_frozen_classifier_stays_frozen_in_a_copy_and_so_does_its_backbone():
     classifier = ViTClassifier(**SMALL, trainable=False)
     copy = revived(classifier)

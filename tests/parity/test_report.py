@@ -103,6 +103,11 @@ def test_a_broken_backend_fails_what_else_passed():
     assert "it is not installed" in found.to_html()
 
 
+def test_the_name_of_a_backend_is_text_on_the_page():
+    results = [dataclasses.replace(each, label="<b>", broken="no") for each in PASSING.results]
+    assert "<b>" not in Report("quick", results, PASSING.rows).to_html()
+
+
 @pytest.mark.parametrize("report", [PASSING, FAILING, NAN, INFINITE, ERROR])
 def test_the_json_is_json(report):
     def refuse(constant):

@@ -1,5 +1,6 @@
 """From measurements to rows: who is compared with whom, and what fails."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -118,11 +119,20 @@ def test_a_check_that_did_not_run_is_a_failure_unless_it_cannot_run_here(tmp_pat
     assert row.cells["jax"].passed is None
 
 
-def test_what_is_zero_but_for_rounding_is_measured_by_the_largest_of_its_row(tmp_path):
-    noise = array(1e-9, name="bias", expected=[0.0])
-    assert one_row(measured(tmp_path, jax=[array(1.0, expected=[1.0]), noise])).passed
-    (tmp_path / "alone").mkdir()
-    assert not one_row(measured(tmp_path / "alone", jax=[noise])).passed
+def test_a_gradient_that_is_zero_but_for_rounding_is_measured_by_the_largest(tmp_path):
+    def passed(row, *measurements):
+        folder = tmp_path / f"{row}{len(measurements)}"
+        folder.mkdir()
+        write(folder / "c.npz", [dataclasses.replace(each, row=row) for each in measurements], {row})
+        outcome = {"error": None, "excused": False, "seconds": 0.0}
+        results = Results("jax", folder, "quick", "1", checks={"c": outcome})
+        (found,) = rows([results], [Check("c", {row: TENTH}, lambda scene: [])])
+        return found.passed
+
+    noise, large = array(1e-9, name="bias", expected=[0.0]), array(1.0, expected=[1.0])
+    assert passed("gradients", large, noise)
+    assert not passed("gradients", noise)
+    assert not passed("outputs", large, noise)  # these are not parts of one thing
 
 
 def test_the_committed_reference_is_compared_with_as_well(tmp_path, monkeypatch):

@@ -306,6 +306,27 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
     assert max(file.name for file in (tmp_path / "run" / "checkpoint").iterdir()) == "epoch-00002.safetensors"
 
 
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_weights_that_the_last_step_of_an_epoch_spoils_make_no_checkpoint(tmp_path, small, ema):
+    recipe = training.Recipe(optimizer="sgd", learning_rate=1e30, batch_size=len(small.x_train), epochs=2, ema=ema)
+    for _ in range(2):  # the loss of the first step is that of the fresh weights, and finite
+        with training.RunFolder(tmp_path / "run") as run, pytest.raises(TrainingFailed, match="after epoch 1"):
+            training.train(new_model(), small, run, recipe, Console(quiet=True))
+    assert not list((tmp_path / "run" / "checkpoint").glob("*"))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_a_run_in_half_precision_goes_on(tmp_path, small, dtype, ema):
+    recipe = RECIPE.replace(ema=ema)
+    whole = go(tmp_path / "whole", small, recipe=recipe, model=new_model(dtype=dtype))
+    go(tmp_path / "parts", small, stop_at=1, recipe=recipe, model=new_model(dtype=dtype))
+    parts = go(tmp_path / "parts", small, recipe=recipe, model=new_model(dtype=dtype))
+    for ours, theirs in zip(everything(parts), everything(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_what_is_validated_and_kept_is_the_average(tmp_path, small):
     """The moving average again by hand, from the weights after every step."""
     model = new_model()

@@ -38,6 +38,12 @@ def test_the_confusion_matrix_has_a_row_for_each_true_class(found):
     np.testing.assert_array_equal(found.confusion, [[3, 1, 0], [0, 2, 1], [1, 0, 2]])
 
 
+def test_labels_of_few_bits_are_counted_too():
+    labels = np.arange(20, dtype="uint8")  # 19 * 20 + 19 is more than 255
+    found = Evaluation(labels, np.eye(20), tuple("abcdefghijklmnopqrst"))
+    np.testing.assert_array_equal(found.confusion, np.eye(20))
+
+
 def test_each_class_has_precision_recall_and_f1(found):
     rows = {row.pop("class"): row for row in found.per_class()}
     assert rows["a"] == {"images": 4, "precision": 3 / 4, "recall": 3 / 4, "f1": pytest.approx(3 / 4)}

@@ -41,7 +41,7 @@ class ConvStem(keras.layers.Layer):
         Features `(B, rows * columns, filters[-1])`, in reading order.
 
     Raises:
-        ValueError: for no filters, sizes that are no positive ints, or as many strides as there are no filters for.
+        ValueError: for no filters, sizes that are no positive ints, or another number of strides than of filters.
 
     References:
         Xiao et al., "Early convolutions help transformers see better" (NeurIPS 2021), arXiv 2106.14881.
@@ -102,7 +102,8 @@ class ConvStem(keras.layers.Layer):
 
     def call(self, images: Any) -> Any:
         self._channels_last(images.shape)  # complains about a wrong rank
-        x = ops.transpose(images, (0, 2, 3, 1)) if self.data_format == "channels_first" else images  # (B, H, W, C)
+        x = ops.cast(images, self.compute_dtype)
+        x = ops.transpose(x, (0, 2, 3, 1)) if self.data_format == "channels_first" else x  # (B, H, W, C)
         for convolution in self.convolutions:
             x = convolution(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))  # (B, ceil(H / s), ceil(W / s), filters)
         batch, rows, columns, width = ops.shape(x)

@@ -467,6 +467,8 @@ def _copy_projections(sources: Sequence[Any], targets: Sequence[Any]) -> None:
 
 def _check_mask(name: str, mask: Any, *allowed: tuple[Any, ...]) -> None:
     """Complain unless there is no mask, or one that broadcasts to a shape among those allowed."""
+    if mask is not None and not hasattr(mask, "shape"):
+        raise ValueError(f"`{name}` must be an array or a tensor. Received: a {type(mask).__name__}")
     if mask is None or any(_broadcasts(mask.shape, shape) for shape in allowed):
         return
     raise ValueError(

@@ -62,8 +62,8 @@ class SequencePooling(keras.layers.Layer):
 
     def call(self, tokens: Any, return_attention_scores: bool = False) -> Any:
         self._check_rank(tokens.shape)
-        scores = ops.cast(self.score_dense(tokens), "float32")  # (B, N, 1)
-        scores = ops.softmax(scores, axis=1)
+        scores = self.score_dense(tokens)  # (B, N, 1)
+        scores = ops.softmax(ops.cast(scores, keras.backend.result_type(scores.dtype, "float32")), axis=1)
         pooled = ops.sum(ops.cast(scores, tokens.dtype) * tokens, axis=1)  # (B, D)
         return (pooled, ops.squeeze(scores, axis=2)) if return_attention_scores else pooled
 

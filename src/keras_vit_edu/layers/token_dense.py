@@ -27,6 +27,7 @@ class TokenDense(keras.layers.Dense):
         if keras.backend.backend() == "torch":
             import torch
 
+            inputs = ops.cast(inputs, self.compute_dtype)  # whole numbers, too
             bias = None if bias is None else ops.convert_to_tensor(bias)
             x = torch.nn.functional.linear(inputs, ops.convert_to_tensor(kernel).T, bias)
         else:

@@ -77,8 +77,8 @@ def read_json(file: Traversable) -> dict[str, Any]:
 def to_json(name: str, content: Mapping[str, Any]) -> bytes:
     """The content of a JSON file."""
     try:
-        return (json.dumps(content, indent=2) + "\n").encode()
-    except TypeError as error:
+        return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{name} would not be JSON: {error}") from None
 
 

@@ -190,8 +190,12 @@ class ViTClassifier(Preset, keras.Model):
 
     @property
     def frozen_layers(self) -> list[str]:
-        """The names of the layers whose weights do not train, the backbone's among them."""
-        return names_of_frozen([*self.layers, *self.backbone.layers])
+        """The names of the layers whose weights do not train, those in the backbone among them."""
+        parts = self.backbone.layers
+        some_train = any(layer.trainable for layer in parts if layer.weights)
+        # The backbone's own name would freeze all of it in the next model, whatever was thawed since.
+        own = [layer for layer in self.layers if not (some_train and layer is self.backbone)]
+        return names_of_frozen([*own, *parts])
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -108,4 +108,4 @@ def standard() -> dict[str, Check]:
     """All checks that come with the package, by name, in the order they run."""
     from keras_vit_edu.parity import standard_checks  # noqa: F401  (its entries enter themselves)
 
-    return CHECKS
+    return dict(CHECKS)

@@ -1,6 +1,7 @@
 """The same comparison for layers and models that are not ours: a function that builds one, run on every backend."""
 
 import importlib
+import numbers
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from keras_vit_edu.parity.report import Report
 from keras_vit_edu.parity.rows import rows
 from keras_vit_edu.parity.run import load_arrays, run, save_arrays
 
-FORWARD, FILES = "build_fn", "save-load"
+FORWARD, FILES = "own-code", "save-load"
 
 
 class ParityError(RuntimeError):
@@ -159,7 +160,7 @@ def _arrays(inputs: Any, seed: int) -> list[np.ndarray]:
     inputs = inputs if isinstance(inputs, list) else [inputs]
     arrays = []
     for i, given in enumerate(inputs):
-        if isinstance(given, tuple) and all(isinstance(side, int) for side in given):
+        if isinstance(given, tuple) and all(isinstance(side, numbers.Integral) for side in given):
             arrays.append(random.normal(seed, (i,), given).astype("float32"))
         else:
             arrays.append(np.asarray(given))

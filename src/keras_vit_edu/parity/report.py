@@ -113,7 +113,7 @@ class Report:
         failures = "".join(f"<li>{html.escape(line)}</li>" for line in self.failures())
         return Template(page.read_text(encoding="utf-8")).substitute(
             verdict="passed" if self.passed else "failed",
-            headline=self.headline(),
+            headline=html.escape(self.headline()),
             environments="".join(_environment_to_html(each) for each in self.results),
             header=header,
             rows="".join(_row_to_html(row, self.backends) for row in self.rows),

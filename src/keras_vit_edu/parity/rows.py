@@ -15,9 +15,9 @@ from keras_vit_edu.parity.run import Results
 REFERENCE = "the committed reference"
 EXPECTED = "what is expected"
 
-# An array that is small beside the others of its row, because it is 0 but for rounding, is measured by this share of
-# the row's largest value.
-SMALL = 0.1
+# A gradient that is small beside the others, because it is 0 but for rounding, is measured by this share of the
+# largest.
+SMALL = {"gradients": 0.1}  # by row; outputs are measured by themselves
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ def rows(results: Sequence[Results], checks: Sequence[Check]) -> list[Row]:
             }
             committed = reference.committed(check.name, row) if check.referenced else None
             cells = {
-                each.label: failed.get(each.label) or _cell(each.label, arrays, tolerance, committed, same_names)
+                each.label: failed.get(each.label) or _cell(each.label, arrays, row, tolerance, committed, same_names)
                 for each in ran
             }
-            found.append(Row(check.name, row, check.what, tolerance, cells, _between(arrays)))
+            found.append(Row(check.name, row, check.what, tolerance, cells, _between(arrays, row)))
     return found
 
 
@@ -102,6 +102,7 @@ def _failed(outcome: Mapping[str, Any]) -> Cell:
 def _cell(
     backend: str,
     arrays: Mapping[str, Mapping[str, Measurement]],
+    row: str,
     tolerance: Tolerance,
     committed: Mapping[str, np.ndarray] | None,
     same_names: bool,
@@ -109,13 +110,13 @@ def _cell(
     """Every comparison of one backend's arrays in one row."""
     mine = arrays[backend]
     expected = {name: m.expected for name, m in mine.items() if m.expected is not None}
-    comparisons = _compared(mine, expected, EXPECTED)
+    comparisons = _compared(mine, expected, EXPECTED, row)
     if committed is not None:
-        comparisons += _with_reference(mine, committed, tolerance) + _lacking(backend, mine, REFERENCE, committed)
+        comparisons += _with_reference(mine, committed, tolerance, row) + _lacking(backend, mine, REFERENCE, committed)
     alone = {name: m for name, m in mine.items() if m.expected is None}
     for other, theirs in arrays.items():
         if other != backend:
-            comparisons += _compared(alone, {name: m.actual for name, m in theirs.items()}, other)
+            comparisons += _compared(alone, {name: m.actual for name, m in theirs.items()}, other, row)
             comparisons += _lacking(backend, mine, other, theirs) if same_names else []
     failures = tuple(each for each in comparisons if not each.difference.within(tolerance))
     worst = max(failures or comparisons, key=lambda each: _badness(each.difference, tolerance), default=None)
@@ -131,9 +132,9 @@ def _lacking(here: str, mine: Mapping[str, Any], there: str, theirs: Mapping[str
 
 
 def _compared(
-    measurements: Mapping[str, Measurement], expected: Mapping[str, np.ndarray], against: str
+    measurements: Mapping[str, Measurement], expected: Mapping[str, np.ndarray], against: str, row: str
 ) -> list[Comparison]:
-    floor = SMALL * max((largest(array) for array in expected.values()), default=0.0)
+    floor = SMALL.get(row, 0.0) * max((largest(array) for array in expected.values()), default=0.0)
     return [
         Comparison(name, against, difference(measurements[name].actual, array, max(largest(array), floor)))
         for name, array in expected.items()
@@ -142,10 +143,10 @@ def _compared(
 
 
 def _with_reference(
-    measurements: Mapping[str, Measurement], committed: Mapping[str, np.ndarray], tolerance: Tolerance
+    measurements: Mapping[str, Measurement], committed: Mapping[str, np.ndarray], tolerance: Tolerance, row: str
 ) -> list[Comparison]:
     if tolerance != EQUAL_BITS:
-        return _compared(measurements, committed, REFERENCE)
+        return _compared(measurements, committed, REFERENCE, row)
     same = Difference(0.0, 0.0, None, equal_bits=True)
     other = Difference(problem="other bits than in the reference")
     return [
@@ -162,11 +163,11 @@ def _badness(found: Difference, tolerance: Tolerance) -> float:
     return found.absolute if tolerance.measure in ("absolute", "equal bits") else found.relative
 
 
-def _between(arrays: Mapping[str, Mapping[str, Measurement]]) -> Difference | None:
+def _between(arrays: Mapping[str, Mapping[str, Measurement]], row: str) -> Difference | None:
     """The largest difference between two backends in a row."""
     differences = [
         comparison.difference
         for one, other in combinations(arrays.values(), 2)
-        for comparison in _compared(one, {name: m.actual for name, m in other.items()}, "")
+        for comparison in _compared(one, {name: m.actual for name, m in other.items()}, "", row)
     ]
     return max(differences, key=lambda each: _badness(each, Tolerance("relative")), default=None)

@@ -60,9 +60,11 @@ class Results:
         """What the check measured, in its order.
 
         Raises:
-            ResultsError: if its file is damaged.
+            ResultsError: if its file is damaged, or gone, as those of a user's own code are after the comparison.
         """
         file = self.folder / f"{check}.npz"
+        if not self.folder.is_dir():
+            raise ResultsError(f"The arrays are not kept: {self.folder} was there for the comparison only.")
         try:
             return read(file)
         except Exception as error:  # a damaged archive raises anything
@@ -264,6 +266,8 @@ class _Worker:
             "PYTHONUNBUFFERED": "1",
         }
         environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        environment.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # or the first one takes all of a GPU's memory
+        environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):  # more threads than cores wait for each other
             environment.setdefault(name, str(self.threads))
         self.process = subprocess.Popen(

@@ -41,7 +41,7 @@ class Evaluation:
     def confusion(self) -> np.ndarray:
         """How many images of class `row` were taken for class `column`, int `(num_classes, num_classes)`."""
         count = len(self.class_names)
-        pairs = self.labels * count + self.predictions
+        pairs = self.labels.astype("int64") * count + self.predictions
         return np.bincount(pairs, minlength=count * count).reshape(count, count)
 
     @property
@@ -114,11 +114,9 @@ def evaluate(
             f"Received: images of shape {images.shape[1:]} of {len(class_names)} classes"
         )
     logits = [
-        keras.ops.convert_to_numpy(
-            model(images[i : i + batch_size].astype("float32") / np.float32(255), training=False)
-        )
+        model.predict_on_batch(images[i : i + batch_size].astype("float32") / np.float32(255))
         for i in range(0, len(images), batch_size)
     ]
     scores = np.concatenate(logits).astype("float64")
     scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return Evaluation(np.asarray(labels), scores / scores.sum(axis=1, keepdims=True), tuple(class_names))
+    return Evaluation(np.asarray(labels, "int64"), scores / scores.sum(axis=1, keepdims=True), tuple(class_names))

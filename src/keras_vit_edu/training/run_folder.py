@@ -142,7 +142,7 @@ class RunFolder:
     def update(self, **entries: Any) -> None:
         """Add entries to `run.json`, which is replaced in one step: never half-written."""
         self.record.update(entries)
-        write_atomically(self / "run.json", (json.dumps(self.record, indent=2) + "\n").encode())
+        write_atomically(self / "run.json", (json.dumps(self.record, indent=2, allow_nan=False) + "\n").encode())
 
     def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
         """Write `history.csv`: a row per epoch, counted from 1."""

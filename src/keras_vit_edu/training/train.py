@@ -6,7 +6,7 @@ import inspect
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,7 @@ def train(
     display = ProgressDisplay(recipe.epochs, len(training), recipe.batch_size, console)
     try:
         measured = _fit_and_test(model, training, validation, test, recipe, history, checkpoints, display, callbacks)
+        check_finite(measured, "on the test images")
         _draw_curves(history, measured, run, console)
         save_uncompiled(model, run / "model.keras")
     except BaseException as error:
@@ -172,6 +173,8 @@ def _compile(model: keras.Model, recipe: Recipe, steps_per_epoch: int, jit_compi
         metrics=[metric],
         jit_compile="auto" if jit_compile is None else jit_compile,
     )
+    # Under mixed_float16 Keras has just put another one around it, whose variables a checkpoint has too.
+    model.optimizer.build(model.trainable_variables)
 
 
 def fingerprint(dataset: ImageDataset) -> dict[str, Any]:
@@ -239,7 +242,7 @@ class KeepCheckpoints(keras.callbacks.Callback):
 
 
 class StopIfNotFinite(keras.callbacks.Callback):
-    """Ends the run at the first step whose loss is no finite number; no checkpoint is made of it."""
+    """Ends the run at the first loss that is no finite number, of a step or of a validation: no checkpoint of it."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
@@ -252,6 +255,16 @@ class StopIfNotFinite(keras.callbacks.Callback):
                 "clipping may help. The last checkpoint is kept."
             )
 
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        check_finite(logs or {}, f"after epoch {epoch + 1}")
+
+
+def check_finite(logs: Mapping[str, float], when: str) -> None:
+    """A `TrainingFailed` if one of the numbers is none: the last step spoils weights after its loss was computed."""
+    for name, value in logs.items():
+        if not math.isfinite(value):
+            raise TrainingFailed(f"{name} is {float(value)} {when}; a lower learning rate or clipping may help.")
+
 
 class ValidateWithAverage(keras.callbacks.Callback):
     """Puts the optimizer's moving average of the weights into the model while it is validated.
@@ -261,7 +274,8 @@ class ValidateWithAverage(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: Any = None) -> None:
         weights = self.model.trainable_variables
-        averages = self.model.optimizer._model_variables_moving_average
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # under mixed_float16
+        averages = optimizer._model_variables_moving_average
         # Copies, in NumPy: JAX gives the memory of one step's arrays to the next step.
         self._kept = [keras.ops.convert_to_numpy(variable.value).copy() for variable in weights]
         for variable, average in zip(weights, averages, strict=True):
