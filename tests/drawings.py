@@ -44,7 +44,9 @@ STROKES = (
 )
 
 
-def written(digit: int, seed: int, size: int = 160, thickness: float = 0.1, paper: int = PAPER, ink: int = INK) -> np.ndarray:
+def written(
+    digit: int, seed: int, size: int = 160, thickness: float = 0.1, paper: int = PAPER, ink: int = INK
+) -> np.ndarray:
     """A digit as a hand may write it, each seed differently, uint8 `(2 * size, 2 * size)`.
 
     Slanted, stretched and turned a little; bent and trembling; at another place of the page.

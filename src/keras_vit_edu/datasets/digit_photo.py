@@ -6,7 +6,7 @@ and "centered in a 28x28 image by computing the center of mass of the pixels". A
 nothing else, so a photograph has to go the same way:
 
 1. The picture is averaged down to a size that is quick to work on.
-2. The ink is told from the paper (`ink.py`), the digit from what else there is of ink (`marks.py`).
+2. The ink is told from the paper (`ink.py`), the digit from whatever else there is of ink (`marks.py`).
 3. The digit is scaled to the box of 20 and shifted to its centre of mass.
 """
 
@@ -20,6 +20,7 @@ SMALLEST = 8  # pixels of the longer side of a picture
 WORKING_SIDE = 400  # the same, averaged down; up to twice as many
 # Widths of strokes by the longer side of the digit. Of MNIST's test images 99 % lie between 0.092 and 0.25.
 HAIRLINE, BLOB = 0.09, 0.35
+CLOSE = 100  # a digit smaller than that, averaged down, is looked at from closer
 SHEET = 0.7  # share of its box that a sheet of paper fills at least; bold print fills less
 
 
@@ -47,28 +48,15 @@ def digit_from_photo(image: np.ndarray) -> np.ndarray:
         >>> photo = np.full((300, 400), 230, "uint8")
         >>> photo[50:250, 180:220] = 40  # a 1
         >>> digit = digit_from_photo(photo)
-        >>> rows, columns = np.nonzero(digit[..., 0] > 0.5)
-        >>> digit.shape, (rows.min(), rows.max()), (columns.min(), columns.max())
-        ((28, 28, 1), (4, 23), (12, 15))
+        >>> inked = np.argwhere(digit[..., 0] > 0.5)
+        >>> digit.shape, inked.min(axis=0).tolist(), inked.max(axis=0).tolist()  # 20 x 4 pixels
+        ((28, 28, 1), [4, 12], [23, 15])
     """
-    digit = _found(_averaged_down(_checked(image)))
-    return _centred(_fitted(_thickened(digit)))[..., None]
-
-
-def _found(pixels: np.ndarray) -> np.ndarray:
-    """The digit's ink, cut out; if what stands out is a sheet of paper, the digit's on it."""
-    digit, (top, left) = find_digit(*find_ink(pixels))
-    height, width = digit.shape
-    if width > height / 2 and digit.mean() > SHEET:
-        margin = max(height, width) // 20
-        sheet = pixels[top + margin : top + height - margin, left + margin : left + width - margin]
-        if min(sheet.shape[:2]) >= SMALLEST:
-            return _found(sheet)
-    return digit
+    return _centred(_fitted(_thickened(_found(_checked(image)))))[..., None]
 
 
 def _checked(image: np.ndarray) -> np.ndarray:
-    """float64 `(H, W, channels)`, in [0, 1]."""
+    """The picture as `(H, W, channels)`."""
     given = np.asarray(image)
     pixels = given[..., None] if given.ndim == 2 else given
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or not (pixels.dtype == "uint8" or pixels.dtype.kind == "f"):
@@ -77,23 +65,42 @@ def _checked(image: np.ndarray) -> np.ndarray:
             f"Received: {given.dtype} of shape {given.shape}"
         )
     height, width = pixels.shape[:2]
-    if max(height, width) < SMALLEST:
-        raise ValueError(f"The picture must be at least {SMALLEST} pixels high or wide. Received: {height} x {width}")
-    if pixels.dtype == "uint8":
-        return pixels / 255.0
-    if not (pixels.min() >= 0 and pixels.max() <= 1):  # so is NaN refused
+    if max(height, width) < SMALLEST or min(height, width) <= max(height, width) // WORKING_SIDE:
+        raise ValueError(
+            f"A picture must be at least {SMALLEST} pixels high or wide, and no strip. Received: {height} x {width}"
+        )
+    if pixels.dtype != "uint8" and not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is refused, too
         raise ValueError(f"Floats must be in [0, 1]. Received: from {pixels.min()} to {pixels.max()}")
-    return pixels.astype("float64")
+    return pixels
 
 
-def _averaged_down(pixels: np.ndarray) -> np.ndarray:
-    """Each block of n by n pixels becomes one, for a whole n."""
-    n = max(max(pixels.shape[:2]) // WORKING_SIDE, 1)
-    pixels = pixels[: -(pixels.shape[0] % n) or None, : -(pixels.shape[1] % n) or None] if n > 1 else pixels
-    height, width, channels = pixels.shape
-    if min(height, width) == 0:
-        raise ValueError(f"The picture is too narrow for its length. Received: fewer than {n} pixels one way")
-    return pixels.reshape(height // n, n, width // n, n, channels).mean(axis=(1, 3))
+def _found(picture: np.ndarray) -> np.ndarray:
+    """The digit's ink, cut out.
+
+    If what stands out is a sheet of paper, the digit is looked for on the sheet; if it is small in a large picture, it
+    is looked at again from close by.
+    """
+    pixels, n = _averaged_down(picture)
+    digit, (top, left) = find_digit(*find_ink(pixels))
+    height, width = digit.shape
+    if width > height / 2 and digit.mean() > SHEET:
+        margin = -(1 + max(height, width) // 20)
+    elif n > 1 and max(height, width) < CLOSE:
+        margin = max(height, width) // 2
+    else:
+        return digit
+    rows = slice(max(top - margin, 0) * n, (top + height + margin) * n)
+    columns = slice(max(left - margin, 0) * n, (left + width + margin) * n)
+    closer = picture[rows, columns]
+    return _found(closer) if min(closer.shape[:2]) >= SMALLEST else digit
+
+
+def _averaged_down(picture: np.ndarray) -> tuple[np.ndarray, int]:
+    """The picture as floats in [0, 1], each block of n by n pixels made one; and n."""
+    n = max(max(picture.shape[:2]) // WORKING_SIDE, 1)
+    height, width = (side // n for side in picture.shape[:2])
+    blocks = picture[: height * n, : width * n].reshape(height, n, width, n, -1)
+    return blocks.mean(axis=(1, 3), dtype="float64") / (255 if picture.dtype == "uint8" else 1), n
 
 
 def _thickened(digit: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """An image file of any kind as an RGB array."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -35,22 +36,23 @@ def read_image(file: str | Path) -> np.ndarray:
         from PIL import Image, ImageOps
     except ImportError:
         raise ImportError('Reading image files needs Pillow: pip install "keras-vit-edu[cli]"') from None
-    path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"{'A folder is no image file' if path.is_dir() else 'There is no such file'}. Received: {file}")
+    if not os.path.isfile(file):
+        kind = "A folder is no image file" if os.path.isdir(file) else "There is no such file"
+        raise ValueError(f"{kind}. Received: {file}")
+    if os.path.getsize(file) == 0:
+        raise ValueError(f"The file is empty. Received: {file}")
     try:
-        if path.stat().st_size == 0:
-            raise ValueError("it is empty")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 return _as_rgb(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"Images have at most {Image.MAX_IMAGE_PIXELS:,} pixels. Received: {file}") from None
     except Image.UnidentifiedImageError:
         raise ValueError(f"This is no image file that Pillow knows. Received: {file}") from None
     except Exception as error:  # over damaged files Pillow raises OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"The image cannot be read: {error}. Received: {file}") from None
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise ValueError(f"The image cannot be read: {reason}. Received: {file}") from None
 
 
 def _as_rgb(image: Any) -> np.ndarray:

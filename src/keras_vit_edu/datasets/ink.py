@@ -30,6 +30,8 @@ def find_ink(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Otsu, "A threshold selection method from gray-level histograms" (1979).
     """
     grey = max((pixels[..., channel] for channel in range(pixels.shape[-1])), key=np.std)  # (H, W)
+    if np.ptp(grey) == 0:
+        raise ValueError("There is no ink on the paper. Received: a picture of one colour")
     candidates = [grey, grey - _paper(grey)]
     smoothed = [neighbours(candidate).mean(axis=(2, 3)) for candidate in candidates]  # or noise would pass for ink
     thresholds, clearness = zip(*map(_otsu, smoothed), strict=True)
@@ -42,8 +44,6 @@ def find_ink(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         difference, smooth, for_sure = -difference, -smooth, dark
     else:
         for_sure = ~dark
-    if not 0 < for_sure.mean() < 1:
-        raise ValueError("There is no ink on the paper. Received: a picture of one colour")
     paper = np.median(difference[~for_sure])
     contrast = np.percentile(difference[for_sure], FULL_INK) - paper
     noise, smooth_noise = _deviation(difference[~for_sure]), _deviation(smooth[~for_sure])
