@@ -141,6 +141,8 @@ HARMLESS = {
     "a ring": drawn_on(FIVE, lambda pen: pen.ellipse([10, 10, 310, 310], outline=INK, width=10)),
     "lines on the paper": np.where((np.arange(320) % 40 < 2)[:, None], np.minimum(FIVE, 190), FIVE).astype("uint8"),
     "paper on a table": ON_TABLE,
+    "shaded paper on a table": np.uint8(ON_TABLE * np.linspace(1, 0.5, 640)),
+    "paper askew on a table": np.asarray(Image.fromarray(ON_TABLE).rotate(4, fillcolor=60)),
     "dark paper on a light table": 255 - ON_TABLE,
     "the table's edge": BESIDE_TABLE,
     "cut close": FIVE[ROWS[0] : ROWS[-1] + 1, COLUMNS[0] : COLUMNS[-1] + 1],
@@ -167,6 +169,13 @@ def test_bold_print_cut_close_is_not_taken_for_paper(font):
         rows, columns = np.flatnonzero((page < 128).any(axis=1)), np.flatnonzero((page < 128).any(axis=0))
         close = page[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         assert difference(close, page) < 0.03
+
+
+@pytest.mark.parametrize("font", [font for font in FONTS if "Bold" in font])
+@pytest.mark.parametrize("size", [30, 60])
+def test_bold_print_is_not_taken_for_a_sheet_of_paper(font, size):
+    for digit in (0, 8):
+        assert difference(printed(digit, font, size), printed(digit, font, 300)) < 0.05
 
 
 def test_the_dot_in_a_zero_belongs_to_it():

@@ -21,7 +21,7 @@ WORKING_SIDE = 400  # the same, averaged down; up to twice as many
 # Widths of strokes by the longer side of the digit. Of MNIST's test images 99 % lie between 0.092 and 0.25.
 HAIRLINE, BLOB = 0.09, 0.35
 CLOSE = 100  # a digit smaller than that, averaged down, is looked at from closer
-SHEET = 0.7  # share of its box that a sheet of paper fills at least; bold print fills less
+SHEET, FADED = 0.75, 0.05  # share of its box that a sheet of paper fills at least (bold print 0.7), with any ink
 
 
 def digit_from_photo(image: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ def _found(picture: np.ndarray) -> np.ndarray:
     pixels, n = _averaged_down(picture)
     digit, (top, left) = find_digit(*find_ink(pixels))
     height, width = digit.shape
-    if width > height / 2 and digit.mean() > SHEET:
+    if height > 2 * BOX and width > height / 2 and (digit > FADED).mean() > SHEET:
         margin = -(1 + max(height, width) // 20)
     elif n > 1 and max(height, width) < CLOSE:
         margin = max(height, width) // 2
