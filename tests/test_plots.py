@@ -48,3 +48,18 @@ def test_a_sheet_of_augmented_images_has_the_original_first(tmp_path, drawn):
         np.testing.assert_allclose(shown[4 * i], images[i, ..., 0] / 255)
         np.testing.assert_allclose(shown[4 * i + 1 : 4 * i + 4], varied[i, ..., 0])
     assert [axes.get_ylabel() for axes in drawn if axes.get_ylabel()] == ["a", "b"]
+
+
+def test_a_sheet_of_what_was_classified(tmp_path, drawn):
+    given = [np.full((40, 30, 3), 200, "uint8"), np.full((20, 90, 3), 10, "uint8")]
+    seen = np.random.default_rng(0).random((2, 28, 28, 1))
+    shares = [np.array([0.25, 0.75]), np.array([1.0, 0.0])]
+    plots.classified(["a.png", "$b_{.png"], given, seen, shares, "xy", tmp_path / "sheet.png")
+    for row in range(2):
+        left, middle, right = drawn[3 * row : 3 * row + 3]
+        np.testing.assert_array_equal(left.images[0].get_array(), given[row])
+        np.testing.assert_allclose(middle.images[0].get_array(), seen[row, ..., 0])
+        np.testing.assert_allclose([bar.get_height() for bar in right.patches], shares[row])
+        assert [label.get_text() for label in right.get_xticklabels()] == ["x", "y"]
+    assert [axes.get_title() for axes in drawn[2::3]] == ["y: 75.0%", "x: 100.0%"]
+    assert drawn[3].get_title() == "$b_{.png"

@@ -29,11 +29,13 @@ from rich.table import Table
 
 import keras_vit_edu
 from keras_vit_edu import datasets, parity, training
-from keras_vit_edu.models.preset import Preset
+from keras_vit_edu.models.preset import METADATA, Preset
 from keras_vit_edu.parity.progress import ParityProgress
 from keras_vit_edu.training.checkpoint import write_atomically
 
 SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
+DIGIT_READER = "vit_mnist_hybrid"  # the preset that `classify` takes if not told
+PICTURED = 20  # files on the sheet of `classify --picture`, at most
 INTERRUPTED = 130  # as a shell reports it
 # Of click, or of the copy of it inside newer versions of typer.
 UsageError: Any = typer.BadParameter.__base__
@@ -253,7 +255,7 @@ def evaluate(
 ) -> None:
     """Test a trained classifier: accuracy, class by class, confusion matrix, most confident mistakes."""
     with _checking():
-        classifier, of_run = _trained(model)
+        classifier, of_run, _ = _trained(model)
         dataset = dataset or of_run or "mnist-sample"
         if data is not None and dataset == "mnist-sample":
             dataset = "mnist"
@@ -280,20 +282,22 @@ def evaluate(
     )
 
 
-def _trained(name: str) -> tuple[keras.Model, str | None]:
-    """The model of a run folder and the name of its dataset, or a preset's model and None."""
+def _trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None]:
+    """The model of a run folder or a preset, the name of the run's dataset, and of the classes (None: nowhere said)."""
     if not (Path(name) / "run.json").is_file():
-        return cast(keras.Model, Preset.from_preset(name)), None
+        model = cast(keras.Model, Preset.from_preset(name))
+        metadata = Preset.presets.get(name) or json.loads((Path(name) / METADATA).read_text(encoding="utf-8"))
+        return model, None, tuple(metadata["class_names"]) if "class_names" in metadata else None
     try:
         record = json.loads((Path(name) / "run.json").read_text(encoding="utf-8"))
-        of_run = record["configuration"]["dataset"]["name"]
+        of_run, class_names = record["configuration"]["dataset"]["name"], tuple(record["class_names"])
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{Path(name) / 'run.json'} is damaged: {error!r}") from None
     if record.get("status") != "finished":
         raise ValueError(
             f"The run in {name} is not finished (it says {record.get('status')!r}); train goes on with it."
         )
-    return keras.saving.load_model(Path(name) / "model.keras"), of_run
+    return keras.saving.load_model(Path(name) / "model.keras"), of_run, class_names
 
 
 def _draw(found: training.Evaluation, images: datasets.ImageDataset, most: int, folder: Path) -> list[str]:
@@ -338,6 +342,73 @@ def presets(
             weights = f"{row['weights_bytes'] / 1e6:.2f} MB {row['weights_dtype']}"
         table.add_row(row["name"], row["description"], f"{row['parameters']:,}", accuracy, weights)
     _wide_console().print(table)
+
+
+@app.command()
+def classify(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures of one digit each.")],
+    preset: Annotated[
+        str, typer.Option(help="A preset with weights, a folder with one, or a run folder.")
+    ] = DIGIT_READER,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG to draw: what was given, what the model saw, how probable each class is.")
+    ] = None,
+    json_only: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
+) -> None:
+    """Say which digit is on a picture: on paper or a screen, dark or light, anywhere on it.
+
+    A file that shows no digit, or is no picture, is reported; the others are classified, and the exit status is 1.
+    """
+    with _checking():
+        classifier, _, class_names = _trained(preset)
+        _check_reads_digits(preset, classifier, class_names)
+        if picture is not None:
+            if picture.suffix.lower() != ".png":
+                raise ValueError(f"`--picture` names a PNG file. Received: {picture}")
+            from keras_vit_edu import plots  # (a missing matplotlib is said before anything is done)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    results: list[dict[str, Any]] = []
+    sheet: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+    for file in files:
+        try:
+            given = datasets.read_image(file)
+            digit = datasets.digit_from_photo(given)
+        except ImportError as error:
+            raise UsersMistake(str(error)) from None
+        except ValueError as error:
+            results.append({"file": str(file), "error": str(error)})
+            _complain(f"{file}: {error}", 1)
+            continue
+        found = training.probabilities(classifier, digit[None])[0]
+        best = [(datasets.DIGITS[i], float(found[i])) for i in np.argsort(-found, kind="stable")[:top]]
+        results.append({"file": str(file), "classes": [{"class": name, "probability": p} for name, p in best]})
+        if not json_only:
+            console.print(f"{file}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}")
+        if len(sheet) < PICTURED:
+            n = max(max(given.shape) // 300, 1)
+            sheet.append((file.name, given[::n, ::n].copy(), digit, found))
+    if json_only:
+        print(json.dumps(results, indent=2))
+    if picture is not None and sheet:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        names, pictures, digits, shares = zip(*sheet, strict=True)
+        plots.classified(names, pictures, digits, shares, datasets.DIGITS, picture)
+        if not json_only:
+            console.print(f"{picture}" + (f": the first {PICTURED}" if len(files) > PICTURED else ""))
+    if any("error" in result for result in results):
+        raise typer.Exit(1)
+
+
+def _check_reads_digits(name: str, model: Any, class_names: tuple[str, ...] | None) -> None:
+    image_shape, classes = tuple(model.input_shape[1:]), model.output_shape[-1]
+    known = class_names or (datasets.DIGITS if classes == len(datasets.DIGITS) else ())
+    if image_shape != (28, 28, 1) or known != datasets.DIGITS:
+        raise ValueError(
+            "A model that reads digits takes images of shape (28, 28, 1) and tells 0 to 9 apart. "
+            f"Received: {name}, images of shape {image_shape}, {classes} classes: {', '.join(known) or 'without names'}"
+        )
 
 
 @app.command()

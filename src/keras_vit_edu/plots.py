@@ -108,3 +108,42 @@ def augmentation(images: np.ndarray, varied: np.ndarray, titles: Sequence[str], 
     for epoch, axes in enumerate(grid[0]):
         axes.set_title(f"epoch {epoch}" if epoch else "as it is", fontsize=9)
     figure.savefig(file, dpi=120)
+
+
+def classified(
+    titles: Sequence[str],
+    given: Sequence[np.ndarray],
+    seen: Sequence[np.ndarray],
+    probabilities: Sequence[np.ndarray],
+    class_names: Sequence[str],
+    file: str | Path,
+) -> None:
+    """Draw a row for each picture: what was given, what the model saw, and how probable it finds each class.
+
+    Args:
+        titles: one for each picture.
+        given: uint8 `(H, W, 3)`, of any sizes.
+        seen: float in [0, 1], `(28, 28, 1)`.
+        probabilities: `(num_classes,)`.
+        class_names: what the classes stand for.
+        file: PNG to write.
+    """
+    rows = len(titles)
+    figure = Figure(figsize=(7.5, 2 * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, 3, squeeze=False, width_ratios=(1, 1, 1.6))
+    for (left, middle, right), title, image, digit, shares in zip(
+        grid, titles, given, seen, probabilities, strict=True
+    ):
+        left.imshow(image)
+        left.set_title(title, fontsize=9, parse_math=False)  # a file's name may have dollars in it
+        middle.imshow(digit[..., 0], cmap="gray", vmin=0, vmax=1)
+        for axes in (left, middle):
+            axes.set(xticks=[], yticks=[])
+        best = int(np.argmax(shares))
+        bars = right.bar(range(len(class_names)), shares, color="lightgray")
+        bars[best].set_color(TRAIN_COLOUR)
+        right.set_xticks(range(len(class_names)), class_names)
+        right.set(ylim=(0, 1), yticks=(0, 0.5, 1))
+        right.set_title(f"{class_names[best]}: {shares[best]:.1%}", fontsize=9)
+    grid[0, 1].set_title("what the model saw", fontsize=9)
+    figure.savefig(file, dpi=120)

@@ -2,15 +2,20 @@
 
 from keras_vit_edu.datasets.augment import AUGMENTATIONS, Augmentation, load_augmentation
 from keras_vit_edu.datasets.batches import Batches
-from keras_vit_edu.datasets.mnist import DATASETS, ImageDataset, load, split
+from keras_vit_edu.datasets.digit_photo import digit_from_photo
+from keras_vit_edu.datasets.image_file import read_image
+from keras_vit_edu.datasets.mnist import DATASETS, DIGITS, ImageDataset, load, split
 
 __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
+    "DIGITS",
     "Augmentation",
     "Batches",
     "ImageDataset",
+    "digit_from_photo",
     "load",
     "load_augmentation",
+    "read_image",
     "split",
 ]

@@ -113,10 +113,21 @@ def evaluate(
             f"{model.name} takes images of shape {wanted} and tells {model.output_shape[-1]} classes apart. "
             f"Received: images of shape {images.shape[1:]} of {len(class_names)} classes"
         )
-    logits = [
-        model.predict_on_batch(images[i : i + batch_size].astype("float32") / np.float32(255))
-        for i in range(0, len(images), batch_size)
-    ]
-    scores = np.concatenate(logits).astype("float64")
-    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return Evaluation(np.asarray(labels, "int64"), scores / scores.sum(axis=1, keepdims=True), tuple(class_names))
+    scaled = (images[i : i + batch_size].astype("float32") / np.float32(255) for i in range(0, len(images), batch_size))
+    found = np.concatenate([probabilities(model, batch) for batch in scaled])
+    return Evaluation(np.asarray(labels, "int64"), found, tuple(class_names))
+
+
+def probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """How probable a classifier finds each class: the softmax of its logits.
+
+    Args:
+        model: images in [0, 1] to logits.
+        images: float32 `(n, H, W, C)`, one batch.
+
+    Returns:
+        float64 `(n, num_classes)`; each row sums to 1.
+    """
+    logits = model.predict_on_batch(images).astype("float64")
+    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return scores / scores.sum(axis=1, keepdims=True)

@@ -1,0 +1,74 @@
+"""An image file of any kind as an RGB array."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read_image(file: str | Path) -> np.ndarray:
+    """Read an image file: its first frame, upright, as RGB.
+
+    A photograph that a camera stored on its side is turned as its EXIF says. What is transparent becomes white, or
+    black beneath a bright drawing. Grey values of more than 8 bits are stretched to the range that they use.
+
+    Args:
+        file: anything that Pillow reads: PNG, JPEG, GIF, TIFF, BMP, WebP...
+
+    Returns:
+        uint8 `(H, W, 3)`.
+
+    Raises:
+        ValueError: if there is no such file; if it is a folder, empty, damaged, no image, or larger than
+            `PIL.Image.MAX_IMAGE_PIXELS` (89 million pixels), which a small file can pretend to be.
+        ImportError: without Pillow.
+
+    Examples:
+        >>> import tempfile, PIL.Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     PIL.Image.new("1", (40, 30)).save(f"{folder}/black.png")
+        ...     read_image(f"{folder}/black.png").shape
+        (30, 40, 3)
+    """
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise ImportError('Reading image files needs Pillow: pip install "keras-vit-edu[cli]"') from None
+    if not os.path.isfile(file):
+        kind = "A folder is no image file" if os.path.isdir(file) else "There is no such file"
+        raise ValueError(f"{kind}. Received: {file}")
+    if os.path.getsize(file) == 0:
+        raise ValueError(f"The file is empty. Received: {file}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                return _as_rgb(ImageOps.exif_transpose(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(f"Images have at most {Image.MAX_IMAGE_PIXELS:,} pixels. Received: {file}") from None
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"This is no image file that Pillow knows. Received: {file}") from None
+    except Exception as error:  # over damaged files Pillow raises OSError, SyntaxError, struct.error, ...
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise ValueError(f"The image cannot be read: {reason}. Received: {file}") from None
+
+
+def _as_rgb(image: Any) -> np.ndarray:
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):  # 16 or 32 bits, or floats
+        grey = np.asarray(image).astype("float64")
+        low, high = grey.min(), grey.max()
+        if not np.isfinite(high - low):
+            raise ValueError("it holds values that are no finite numbers")
+        image = Image.fromarray(np.uint8(255 * (grey - low) / max(high - low, 1e-12)))
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB"))
+    image = image.convert("RGBA")
+    pixels = np.asarray(image).astype("float64")
+    opacity = pixels[..., 3:] / 255
+    brightness = (pixels[..., :3] * opacity).sum() / max(3 * opacity.sum(), 1)
+    paper = "black" if brightness > 127 else "white"
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, paper), image).convert("RGB"))

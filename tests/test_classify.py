@@ -1,0 +1,195 @@
+"""`keras-vit-edu classify`: the verb with a tiny model, and how many drawn digits the default preset reads."""
+
+import json
+import re
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_vit_edu import cli, datasets, training
+from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.models.preset import Preset
+from tests.drawings import FONTS, printed, written
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A model with random weights, large enough to be sure of something, and the preset folder with it."""
+    keras.utils.set_random_seed(1)
+    model = ViTClassifier(projection_dim=8, num_layers=1, key_dim=4, head="mean", head_units=(), name="tiny")
+    rng = np.random.default_rng(0)
+    model.set_weights([weight + rng.normal(0, 0.5, weight.shape) for weight in model.get_weights()])
+    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    model.save_to_preset(folder)
+    return model, folder
+
+
+@pytest.fixture(autouse=True)
+def _pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(written(5, seed=1)).save("five.png")
+    Image.fromarray(255 - printed(8, "DejaVuSerif")).save("eight.jpg")
+    Image.new("L", (100, 100), 200).save("blank.png")
+    (tmp_path / "text.png").write_text("no image")
+
+
+@pytest.fixture
+def classify(tiny):
+    """`keras-vit-edu classify --preset TINY ...` in this process; the exit status."""
+    return lambda *arguments: cli.run(["classify", "--preset", str(tiny[1]), *arguments])
+
+
+def expected(model, file):
+    """The softmax of the logits, once, by Keras."""
+    digit = datasets.digit_from_photo(np.asarray(Image.open(file)))
+    return keras.ops.convert_to_numpy(keras.ops.softmax(model(digit[None], training=False)))[0]
+
+
+def test_each_file_gets_a_line_with_its_most_probable_classes(classify, tiny, capsys):
+    assert classify("five.png", "eight.jpg") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    for line, file in zip(lines, ("five.png", "eight.jpg"), strict=True):
+        shares = expected(tiny[0], file)
+        best = np.argsort(-shares)[:3]
+        assert line == f"{file}: " + ", ".join(f"{digit} ({shares[digit]:.1%})" for digit in best)
+
+
+def test_json_holds_the_softmax_of_the_logits(classify, tiny, capsys):
+    assert classify("eight.jpg", "--json", "--top", "10") == 0
+    [result] = json.loads(capsys.readouterr().out)
+    assert result["file"] == "eight.jpg"
+    found = {entry["class"]: entry["probability"] for entry in result["classes"]}
+    assert sum(found.values()) == pytest.approx(1)
+    np.testing.assert_allclose([found[str(digit)] for digit in range(10)], expected(tiny[0], "eight.jpg"), atol=1e-5)
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_top(classify, capsys):
+    for top, count in (("1", 1), ("10", 10), ("99", 10)):
+        assert classify("five.png", "--top", top, "--json") == 0
+        assert len(json.loads(capsys.readouterr().out)[0]["classes"]) == count
+
+
+def test_bad_files_among_good_ones_are_reported_on_their_own(classify, capsys):
+    files = ["text.png", "five.png", "nowhere.png", "blank.png", ".", "eight.jpg"]
+    assert classify(*files) == 1
+    shown = capsys.readouterr()
+    assert [line.split(":")[0] for line in shown.out.splitlines()] == ["five.png", "eight.jpg"]
+    complaints = shown.err.splitlines()
+    assert len(complaints) == 4
+    for complaint, file, reason in zip(
+        complaints,
+        ["text.png", "nowhere.png", "blank.png", "."],
+        ["no image file that Pillow knows", "There is no such file", "no ink on the paper", "A folder is no image"],
+        strict=True,
+    ):
+        assert re.fullmatch(rf"keras-vit-edu: {re.escape(file)}: .*{reason}.*\. Received: .*", complaint)
+    assert classify(*files, "--json") == 1
+    results = json.loads(capsys.readouterr().out)
+    assert [result["file"] for result in results] == files
+    assert ["error" in result for result in results] == [True, False, True, True, True, False]
+
+
+def test_a_picture_of_it(classify, capsys, tmp_path):
+    assert classify("five.png", "text.png", "eight.jpg", "--picture", "out/sheet.png") == 1
+    assert capsys.readouterr().out.splitlines()[-1].replace("\\", "/") == "out/sheet.png"
+    with Image.open(tmp_path / "out" / "sheet.png") as sheet:
+        assert sheet.height > 300
+
+
+def test_without_a_digit_there_is_no_picture(classify, tmp_path):
+    assert classify("blank.png", "--picture", "sheet.png") == 1
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_a_run_folder_is_a_model_too(tiny, tmp_path, capsys):
+    sample = datasets.load("mnist-sample")
+    np.savez(
+        "few.npz",
+        x_train=sample.x_train[:64],
+        y_train=sample.y_train[:64],
+        x_test=sample.x_test[:9],
+        y_test=sample.y_test[:9],
+    )
+    train = ["train", "--preset", str(tiny[1]), "--data", "few.npz", "--epochs", "1", "--quiet"]
+    assert cli.run([*train, "--run", "run"]) == 0
+    assert cli.run(["classify", "--preset", "run", "five.png"]) == 0
+    assert "five.png: " in capsys.readouterr().out
+    assert cli.run([*train, "--dataset", "fashion-mnist", "--run", "clothes"]) == 0
+    assert cli.run(["classify", "--preset", "clothes", "five.png"]) == 2
+    assert "Received: clothes, images of shape (28, 28, 1), 10 classes: T-shirt/top" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "Missing argument 'FILE...'"),
+        (["five.png", "--top", "0"], "'--top'"),
+        (["five.png", "--picture", "sheet.txt"], "`--picture` names a PNG file. Received: sheet.txt"),
+        (["five.png", "--preset", "vit_mnist_hybird"], "Did you mean vit_mnist_hybrid"),
+        (["five.png", "--preset", "."], "The folder . holds no preset"),
+        (["five.png", "--preset", "vit_mnist_d16"], "without weights"),
+        (["five.png", "--backend", "theano"], "'--backend'"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_2(arguments, complaint, classify, capsys):
+    assert classify(*arguments) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert complaint in line
+
+
+def test_a_model_of_something_else_is_refused(tmp_path, capsys):
+    ViTClassifier(12, num_layers=1, name="twelve").save_to_preset("twelve")
+    assert cli.run(["classify", "five.png", "--preset", "twelve"]) == 2
+    assert "12 classes: without names" in capsys.readouterr().err
+    ViTClassifier(image_shape=(14, 14, 1), num_layers=1, name="half").save_to_preset("half")
+    assert cli.run(["classify", "five.png", "--preset", "half"]) == 2
+    assert "images of shape (14, 14, 1)" in capsys.readouterr().err
+
+
+def test_without_pillow_one_line_names_the_extra(classify, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert classify("five.png") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert 'pip install "keras-vit-edu[cli]"' in line
+
+
+@pytest.fixture(scope="module")
+def digit_reader():
+    if not Preset.presets[cli.DIGIT_READER].get("weights_sha256"):
+        pytest.skip(f"{cli.DIGIT_READER} has no weights yet")
+    return Preset.from_preset(cli.DIGIT_READER)
+
+
+def share_read_rightly(model, drawings):
+    digits = np.stack([datasets.digit_from_photo(picture) for picture, _ in drawings])
+    labels = [label for _, label in drawings]
+    return float(np.mean(training.probabilities(model, digits).argmax(axis=1) == labels))
+
+
+def test_the_default_preset_reads_print(digit_reader):
+    drawings = [(printed(digit, font), digit) for font in FONTS for digit in range(10)]
+    assert share_read_rightly(digit_reader, drawings) >= 0.95
+
+
+@pytest.mark.parametrize("thickness", [0.02, 0.06, 0.1, 0.16])
+def test_the_default_preset_reads_handwriting(thickness, digit_reader):
+    drawings = [(written(digit, seed, 100, thickness), digit) for seed in range(10) for digit in range(10)]
+    assert share_read_rightly(digit_reader, drawings) >= 0.9
+
+
+def test_the_default_preset_reads_mnist_from_files(digit_reader, tmp_path):
+    """Written as JPEG files, enlarged, dark on light; at most 1 of 100 more goes wrong than of the arrays."""
+    sample = datasets.load("mnist-sample")
+    images, labels = sample.x_test[:200], sample.y_test[:200]
+    drawings = []
+    for image, label in zip(images, labels, strict=True):
+        large = Image.fromarray(255 - image[..., 0]).resize((280, 280), Image.Resampling.BICUBIC)
+        large.save(tmp_path / "digit.jpg")
+        drawings.append((datasets.read_image(tmp_path / "digit.jpg"), label))
+    directly = training.evaluate(digit_reader, images, labels, sample.class_names).accuracy
+    assert share_read_rightly(digit_reader, drawings) >= directly - 0.01
