@@ -166,6 +166,15 @@ class StopAt(keras.callbacks.Callback):
             raise self.error
 
 
+@pytest.mark.parametrize(("ema", "share"), [(0.99, 79), (0.5, None)])  # 3 epochs of 8 steps: 0.99**24 = 0.786
+def test_an_average_that_lags_behind_is_told(tmp_path, small, ema, share):
+    console = Console(record=True, width=200, quiet=False)
+    with console.capture() as capture:
+        trained(tmp_path / "run", small, console=console, ema=ema)
+    assert (f"hold {share}% of the random weights" in capture.get()) == (share is not None)
+    assert ("random weights" in capture.get()) == (share is not None)
+
+
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch.compile takes minutes")
 def test_a_run_compiled_by_xla_is_the_same_run(tmp_path, small, finished):
     model, record = trained(tmp_path / "xla", small, jit_compile=True)

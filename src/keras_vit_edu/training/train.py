@@ -87,6 +87,7 @@ def train(
     )
     describe(model, run, console)
 
+    _warn_of_short_average(recipe, len(training), console)
     _compile(model, recipe, len(training), jit_compile)
     found = load_newest(run / CHECKPOINTS, model, console.print)
     history = History(run, found.history if found else {})
@@ -156,6 +157,16 @@ def _fit_and_test(
         ],
     )
     return model.evaluate(test, verbose=0, return_dict=True)
+
+
+def _warn_of_short_average(recipe: Recipe, steps_per_epoch: int, console: Console) -> None:
+    """The first weights have a share of momentum**steps in the average that is kept."""
+    steps = recipe.epochs * steps_per_epoch
+    if recipe.ema is not None and recipe.ema**steps > 0.01:
+        console.print(
+            f"note: this run has {steps} steps, and a moving average of {recipe.ema} will still hold "
+            f"{recipe.ema**steps:.0%} of the random weights at its end; a smaller `ema` follows faster"
+        )
 
 
 def _compile(model: keras.Model, recipe: Recipe, steps_per_epoch: int, jit_compile: bool | None) -> None:
