@@ -125,7 +125,7 @@ def reproducing_command(record: dict[str, Any], name: str) -> str:
             if not isinstance(value, (int, float, str)) or field.startswith("augmentation_"):
                 raise ValueError(f"No option of train changes {field!r}. Received: {value!r}, not {usual!r}")
             words.append(f"--{field.replace('_', '-')} {value}")
-    jit_compile = record["sessions"][-1]["jit_compile"]
+    jit_compile = record["sessions"][-1].get("jit_compile")  # runs before there was the option say nothing
     if jit_compile is not None:
         words.append("--jit-compile" if jit_compile else "--no-jit-compile")
     return " ".join([*words, f"--backend {record['backend']}"])
