@@ -170,7 +170,7 @@ def _copy_dense(theirs: Any, ours: Any) -> None:
     if theirs.bias is not None:
         ours.bias.assign(ops.reshape(theirs.bias, ours.bias.shape))
     elif ours.bias is not None:
-        ours.bias.assign(ops.zeros_like(ours.bias))
+        ours.bias.assign(ops.zeros(ours.bias.shape))
 
 
 def _copy_norm(theirs: Any, ours: Any) -> None:
