@@ -90,8 +90,9 @@ class OpenedViTBackbone(keras.Model):
         trainable: bool = True,
     ) -> None:
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-        image_shape = tuple(_checks.positive_int("image_shape", side) for side in image_shape)
+        image_shape = _checks.ints("image_shape", image_shape)
         num_layers = _checks.positive_int("num_layers", num_layers)
+        embedding_dropout = _checks.dropout_rate("embedding_dropout", embedding_dropout)
 
         images = keras.Input(image_shape, name="images")
         patches = Patches(patch_size, data_format=data_format, dtype=policy, name="patches")
@@ -143,7 +144,7 @@ class OpenedViTBackbone(keras.Model):
         self.mlp_dim = blocks[0].mlp_dim
         self.num_prefix_tokens = patch_encoder.num_prefix_tokens
         self.dropout = blocks[0].dropout
-        self.hidden_dropout = hidden_dropout
+        self.hidden_dropout = blocks[0].hidden_dropout
         self.projection_dropout = blocks[0].projection_dropout
         self.attention_dropout = blocks[0].attention_dropout
         self.embedding_dropout = embedding_dropout
@@ -272,6 +273,7 @@ class OpenedViTClassifier(keras.Model):
             raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}")
         policy = keras.dtype_policies.get(head_dtype or backbone.dtype_policy)
         num_classes = _checks.positive_int("num_classes", num_classes)
+        head_dropout = _checks.dropout_rate("head_dropout", head_dropout)
         name = name or unique_name("opened_vit_classifier")
         with keras.name_scope(name):
             images = keras.Input(backbone.image_shape, name="images")
