@@ -1,5 +1,6 @@
 """What importing the package brings, and what it leaves alone."""
 
+import ast
 import importlib
 import importlib.metadata
 import inspect
@@ -14,7 +15,7 @@ import keras
 import pytest
 
 import keras_vit_edu
-from keras_vit_edu import initializers, layers, models
+from keras_vit_edu import initializers, layers, models, transfer
 from keras_vit_edu._backend import BACKENDS, installed_backends
 
 
@@ -54,6 +55,18 @@ def test_the_import_brings_the_core_dependencies_and_nothing_else(backend):
     assert added - set(sys.stdlib_module_names) == {"keras_vit_edu", "safetensors"}
 
 
+def test_one_file_imports_keras_hub_and_only_when_it_is_used():
+    importers = {}
+    for file in Path(keras_vit_edu.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.partition(".")[0] in ("keras_hub", "kagglehub", "huggingface_hub") for name in names):
+                importers.setdefault(file.name, []).append(node.col_offset)
+    assert set(importers) <= {"hub.py"}
+    assert 0 not in importers.get("hub.py", [])
+
+
 def test_the_version_is_that_of_the_distribution():
     assert keras_vit_edu.__version__ == importlib.metadata.version("keras-vit-edu")
 
@@ -71,7 +84,7 @@ def test_the_package_is_small_enough_for_a_wheel_of_30_megabytes():
 
 
 def test_the_subpackages_are_attributes_of_the_package():
-    assert {"datasets", "initializers", "layers", "models", "parity", "random", "training"} <= set(
+    assert {"datasets", "initializers", "layers", "models", "parity", "random", "training", "transfer"} <= set(
         keras_vit_edu.__all__
     )
     for name in keras_vit_edu.__all__:
@@ -108,15 +121,15 @@ def test_every_public_name_is_documented(name):
 
 REGISTERED = {
     value.__name__: value
-    for module in (layers, models, initializers)
+    for module in (layers, models, transfer, initializers)
     for value in public(module).values()
     if inspect.isclass(value) and issubclass(value, (keras.layers.Layer, keras.initializers.Initializer))
 }
 
 
 def test_there_is_something_to_register():
-    assert {"Patches", "ViTClassifier", "GlorotUniform"} <= set(REGISTERED)
-    assert len(REGISTERED) >= 20  # 7 layers, 3 models, 10 initializers
+    assert {"Patches", "ViTClassifier", "OpenedViTClassifier", "GlorotUniform"} <= set(REGISTERED)
+    assert len(REGISTERED) >= 22  # 7 layers, 3 models and 2 of transfer, 10 initializers
 
 
 @pytest.mark.parametrize("name", REGISTERED)

@@ -4,8 +4,8 @@ from keras_vit_edu import _backend
 
 _backend.choose_backend()
 
-from keras_vit_edu import datasets, initializers, layers, models, parity, random, training  # noqa: E402  (the backend comes first)
+from keras_vit_edu import datasets, initializers, layers, models, parity, random, training, transfer  # noqa: E402  (the backend comes first)
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["datasets", "initializers", "layers", "models", "parity", "random", "training"]
+__all__ = ["datasets", "initializers", "layers", "models", "parity", "random", "training", "transfer"]

@@ -260,6 +260,8 @@ NON_DEFAULT = {
     "layer_norm_epsilon": 1e-3,
     "kernel_initializer": HeNormal(seed=3),
     "stochastic_depth": 0.2,
+    "hidden_dropout": 0.1,
+    "projection_dropout": 0.3,
     "seed": 7,
     "name": "mine",
     "trainable": False,
@@ -295,7 +297,8 @@ def test_arguments_reach_the_sublayers():
     block.build((None, None, D))
     assert (block.attention.num_heads, block.attention.key_dim) == (2, 3)
     assert (block.attention.dropout, block.attention.use_bias) == (0.5, False)
-    assert block.mlp_hidden_dropout.rate == block.mlp_output_dropout.rate == 0.25
+    assert (block.mlp_hidden_dropout.rate, block.mlp_output_dropout.rate) == (0.1, 0.25)
+    assert block.attention_output_dropout.rate == 0.3
     assert block.attention_branch.rate == block.mlp_branch.rate == 0.2
     assert (block.mlp_hidden.units, block.mlp_output.units) == (9, D)
     assert block.attention_norm.epsilon == block.mlp_norm.epsilon == 1e-3
@@ -336,7 +339,12 @@ def test_one_seeded_initializer_gives_every_kernel_values_of_its_own():
 
 
 def dropouts(block):
-    return [block.attention.score_dropout, block.mlp_hidden_dropout, block.mlp_output_dropout]
+    return [
+        block.attention.score_dropout,
+        block.attention_output_dropout,
+        block.mlp_hidden_dropout,
+        block.mlp_output_dropout,
+    ]
 
 
 def branches(block):
@@ -345,9 +353,10 @@ def branches(block):
 
 @pytest.mark.parametrize("seed", [None, 7])
 def test_every_dropout_has_a_stream_of_its_own(seed):
-    block = transformer_block(dropout=0.5, attention_dropout=0.5, stochastic_depth=0.5, seed=seed)
+    rates = {"dropout": 0.5, "attention_dropout": 0.5, "projection_dropout": 0.5, "stochastic_depth": 0.5}
+    block = transformer_block(**rates, seed=seed)
     seeds = [int(to_numpy(dropout.seed_generator.state)[0]) for dropout in dropouts(block) + branches(block)]
-    assert len(set(seeds)) == 5
+    assert len(set(seeds)) == 6
 
 
 def test_a_seed_fixes_the_dropouts():
@@ -357,10 +366,19 @@ def test_a_seed_fixes_the_dropouts():
     assert relative_difference(other, first) > 1e-2
 
 
-def test_each_dropout_drops_where_its_stream_says_and_in_training_only():
-    block = transformer_block(dropout=0.25, attention_dropout=0.5, seed=7)
+@pytest.mark.parametrize(
+    ("more", "projection_rate", "hidden_rate"),
+    [
+        ({}, 0.0, 0.25),
+        ({"projection_dropout": 0.4}, 0.4, 0.25),
+        ({"hidden_dropout": 0.1}, 0.0, 0.1),
+        ({"hidden_dropout": 0.0}, 0.0, 0.0),
+    ],
+)
+def test_each_dropout_drops_where_its_stream_says_and_in_training_only(more, projection_rate, hidden_rate):
+    block = transformer_block(dropout=0.25, attention_dropout=0.5, seed=7, **more)
     weights = weights_of(block)
-    score_seed, hidden_seed, output_seed = (dropout.seed for dropout in dropouts(block))
+    score_seed, projection_seed, hidden_seed, output_seed = (dropout.seed for dropout in dropouts(block))
     for step in range(2):
         normalised = oracle.layer_norm(oracle.within(weights, "attention_norm"), TOKENS)
         attended, _ = oracle.multi_head_attention(
@@ -371,13 +389,15 @@ def test_each_dropout_drops_where_its_stream_says_and_in_training_only():
             keep=random.dropout_mask(score_seed, step, (B, HEADS, N, N), 0.5),
             rate=0.5,
         )
-        tokens = TOKENS + attended
+        mask = random.dropout_mask(projection_seed, step, (B, N, D), projection_rate)
+        tokens = TOKENS + oracle.dropout(attended, mask, projection_rate)
         hidden = oracle.gelu(
             oracle.dense(
                 oracle.within(weights, "mlp_hidden"), oracle.layer_norm(oracle.within(weights, "mlp_norm"), tokens)
             )
         )
-        hidden = oracle.dropout(hidden, random.dropout_mask(hidden_seed, step, (B, N, MLP_DIM), 0.25), 0.25)
+        mask = random.dropout_mask(hidden_seed, step, (B, N, MLP_DIM), hidden_rate)
+        hidden = oracle.dropout(hidden, mask, hidden_rate)
         output = oracle.dense(oracle.within(weights, "mlp_output"), hidden)
         output = oracle.dropout(output, random.dropout_mask(output_seed, step, (B, N, D), 0.25), 0.25)
         assert_agree(to_numpy(block(TOKENS, training=True)), tokens + output, 2e-6)
@@ -397,9 +417,10 @@ def test_stochastic_depth_skips_branches_image_by_image_in_training_only():
         assert_agree(to_numpy(block(tokens)), by_equation(block, tokens)[0], 2e-6)
 
 
-def test_without_stochastic_depth_a_block_draws_what_it_drew_before_there_was_any():
+def test_a_block_without_them_draws_what_it_drew_before_there_were_any():
     block = transformer_block(dropout=0.5, attention_dropout=0.5)
-    assert [hasattr(branch, "seed_generator") for branch in branches(block)] == [False, False]
+    of_later_versions = [*branches(block), block.attention_output_dropout]
+    assert [hasattr(dropout, "seed_generator") for dropout in of_later_versions] == [False] * 3
     assert len(block.non_trainable_variables) == 3  # seed and counter of three dropouts
 
 
@@ -428,7 +449,7 @@ def test_sizes_must_be_positive_ints(argument, value):
 
 
 @pytest.mark.parametrize("value", [-0.1, 1, "0.1"])
-@pytest.mark.parametrize("argument", ["dropout", "attention_dropout"])
+@pytest.mark.parametrize("argument", ["dropout", "attention_dropout", "hidden_dropout", "projection_dropout"])
 def test_dropout_must_be_in_0_to_1(argument, value):
     with pytest.raises(ValueError, match=rf"`{argument}` must be a number in \[0, 1\)"):
         TransformerBlock(2, 3, 4, **{argument: value})

@@ -8,6 +8,7 @@ import numpy as np
 from keras_vit_edu.initializers import HeNormal, TruncatedNormal
 from keras_vit_edu.layers import MyMultiHeadAttention, PatchEncoder, Patches, PortableDropout, TransformerBlock
 from keras_vit_edu.models import CNNClassifier, ViTBackbone, ViTClassifier
+from keras_vit_edu.transfer import OpenedViTBackbone, OpenedViTClassifier
 
 IMAGE_SHAPE = (8, 12, 3)
 SIZES = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
@@ -28,6 +29,12 @@ def convolutional(name: str) -> CNNClassifier:
     return CNNClassifier(4, IMAGE_SHAPE, filters=(3, 5), convolutions=1, head_units=(6,), name=name)
 
 
+def opened(name: str) -> OpenedViTClassifier:
+    """What `open_vit` makes, small."""
+    backbone = OpenedViTBackbone(IMAGE_SHAPE, 4, embedding_dropout=0.2, name=f"{name}_backbone", **SIZES)
+    return OpenedViTClassifier(backbone, 4, pre_logits_dim=5, name=name)
+
+
 def everything() -> keras.Model:
     """Images to 4 logits, through every layer, both models, every head, and initializers in the configuration."""
     images = keras.Input(IMAGE_SHAPE)
@@ -41,6 +48,7 @@ def everything() -> keras.Model:
     x = keras.layers.Dense(4, name="own")(keras.layers.GlobalAveragePooling1D()(x))
     heads = [classifier(head, head)(images) for head in ("flatten", "token", "mean", "sequence")]
     heads.append(convolutional("cnn")(images))
+    heads.append(opened("opened")(images))
     return keras.Model(images, keras.layers.Add()([x, *heads]), name="everything")
 
 

@@ -34,6 +34,9 @@ class TransformerBlock(keras.layers.Layer):
         kernel_initializer: of every kernel; one with a seed gives each kernel a seed of its own, derived from it.
         stochastic_depth: probability, in training, that an image goes past a branch (attention or MLP, each on its own)
             along the skip connection alone; what other images get from the branch is divided by 1 - probability.
+        hidden_dropout: `dropout` after the first Dense of the MLP, if it is another one there; None for `dropout`.
+        projection_dropout: probability of dropping an element of the attention's output, in training. (The published
+            ViT has it, as a rule with the MLP's probability; the course's program and DeiT do not.)
         seed: of the dropouts; each gets a seed of its own, derived from it.
         **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
 
@@ -75,6 +78,8 @@ class TransformerBlock(keras.layers.Layer):
         layer_norm_epsilon: float = 1e-6,
         kernel_initializer: Any = "glorot_uniform",
         stochastic_depth: float = 0.0,
+        hidden_dropout: float | None = None,
+        projection_dropout: float = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -90,6 +95,8 @@ class TransformerBlock(keras.layers.Layer):
         self.layer_norm_epsilon = float(layer_norm_epsilon)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.stochastic_depth = _checks.dropout_rate("stochastic_depth", stochastic_depth)
+        self.hidden_dropout = None if hidden_dropout is None else _checks.dropout_rate("hidden_dropout", hidden_dropout)
+        self.projection_dropout = _checks.dropout_rate("projection_dropout", projection_dropout)
         self.seed = random.check_seed(seed)
         self.supports_masking = True
 
@@ -107,6 +114,12 @@ class TransformerBlock(keras.layers.Layer):
             dtype=policy,
             name="attention",
         )
+        self.attention_output_dropout = PortableDropout(
+            self.projection_dropout,
+            seed=random.derive_seed(self.seed, "attention_output"),
+            dtype=policy,
+            name="attention_output_dropout",
+        )
         self.mlp_norm = keras.layers.LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=policy, name="mlp_norm")
         self.mlp_hidden = TokenDense(
             self.mlp_dim,
@@ -116,7 +129,10 @@ class TransformerBlock(keras.layers.Layer):
             name="mlp_hidden",
         )
         self.mlp_hidden_dropout = PortableDropout(
-            self.dropout, seed=random.derive_seed(self.seed, "mlp_hidden"), dtype=policy, name="mlp_hidden_dropout"
+            self.dropout if self.hidden_dropout is None else self.hidden_dropout,
+            seed=random.derive_seed(self.seed, "mlp_hidden"),
+            dtype=policy,
+            name="mlp_hidden_dropout",
         )
         self.mlp_output: Any = None  # its width is known in `build`
         self.mlp_output_dropout = PortableDropout(
@@ -139,6 +155,7 @@ class TransformerBlock(keras.layers.Layer):
         hidden_shape = (*shape[:-1], self.mlp_dim)
         self.attention_norm.build(shape)
         self.attention.build(shape, shape)
+        self.attention_output_dropout.build(shape)
         self.mlp_norm.build(shape)
         self.mlp_hidden.build(shape)
         self.mlp_hidden_dropout.build(hidden_shape)
@@ -173,6 +190,7 @@ class TransformerBlock(keras.layers.Layer):
         scores = None
         if return_attention_scores:
             attended, scores = attended  # (B, N, D), (B, h, N, N)
+        attended = self.attention_output_dropout(attended, training=training)
         tokens = tokens + self.attention_branch(attended, training=training)
 
         hidden = self.mlp_hidden(self.mlp_norm(tokens))  # (B, N, mlp_dim)
@@ -214,5 +232,7 @@ class TransformerBlock(keras.layers.Layer):
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "stochastic_depth": self.stochastic_depth,
+            "hidden_dropout": self.hidden_dropout,
+            "projection_dropout": self.projection_dropout,
             "seed": self.seed,
         }

@@ -1,0 +1,16 @@
+"""Transfer learning from the Vision Transformers of keras_hub."""
+
+from keras_vit_edu.transfer.hub import COURSES_FALLBACK, HubPreset, PresetUnavailable, list_presets, load
+from keras_vit_edu.transfer.open_box import open_vit
+from keras_vit_edu.transfer.opened_vit import OpenedViTBackbone, OpenedViTClassifier
+
+__all__ = [
+    "COURSES_FALLBACK",
+    "HubPreset",
+    "OpenedViTBackbone",
+    "OpenedViTClassifier",
+    "PresetUnavailable",
+    "list_presets",
+    "load",
+    "open_vit",
+]

@@ -1,0 +1,231 @@
+"""The pretrained models of keras_hub: which there are, and how to get one. The only file that imports keras_hub."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COURSES_FALLBACK = "vit_base_patch16_224_imagenet"  # ViT-B/16
+OPENED = ("vit", "deit")  # what `open_vit` opens; they are listed first
+WITHOUT_CLASSIFIER = ("dinov2", "dinov3")  # listed beside the image classifiers
+TASKS = {"classifier": "ImageClassifier", "backbone": "Backbone"}
+
+
+class PresetUnavailable(ValueError):
+    """A pretrained model that cannot be had here; its text says what to do."""
+
+
+@dataclass(frozen=True)
+class HubPreset:
+    """What keras_hub knows of one of its pretrained models.
+
+    Attributes:
+        name: to load it by.
+        family: `"vit"`, `"deit"`, `"resnet"`...
+        image_size: side of the images in pixels, if the name or the description says it.
+        parameters: of the backbone.
+        classes: of the classifier, if it comes with one that the name tells: 1000 for ImageNet.
+        attention_maps: whether `open_vit` opens it. Others are used as they are: a CNN has no attention, Swin, MiT and
+            DINO have another one than our layers compute.
+        description: one sentence.
+        handle: where keras_hub gets it.
+    """
+
+    name: str
+    family: str
+    image_size: int | None
+    parameters: int
+    classes: int | None
+    attention_maps: bool
+    description: str
+    handle: str
+
+    @property
+    def note(self) -> str:
+        """What becomes of it here, in a few words."""
+        return "attention maps" if self.attention_maps else "no attention maps, wrapped as it is"
+
+
+def list_presets(family: str | None = None) -> list[HubPreset]:
+    """The pretrained image models of keras_hub, from its own registry; nothing is downloaded.
+
+    Args:
+        family: those of one family only, such as `"deit"`.
+
+    Returns:
+        ViT and DeiT first, then the other families by name; within a family by size.
+
+    Raises:
+        ImportError: if keras_hub is not installed.
+        ValueError: if there is no such family.
+
+    Examples:
+        >>> [preset.name for preset in list_presets("deit")][0]  # doctest: +SKIP
+        'deit_tiny_distilled_patch16_224_imagenet'
+    """
+    presets = sorted(_all_presets(), key=lambda preset: (_rank(preset.family), preset.parameters, preset.name))
+    families = list(dict.fromkeys(preset.family for preset in presets))
+    if family is None:
+        return presets
+    if family not in families:
+        raise ValueError(f"`family` must be one of {', '.join(families)}. Received: family={family!r}")
+    return [preset for preset in presets if preset.family == family]
+
+
+def _rank(family: str) -> tuple[int, str]:
+    return (OPENED.index(family) if family in OPENED else len(OPENED), family)
+
+
+def _all_presets() -> Iterator[HubPreset]:
+    models = _import_keras_hub().models
+    registry = dict(models.ImageClassifier.presets)
+    for name, entry in models.Backbone.presets.items():
+        if entry["metadata"].get("path") in WITHOUT_CLASSIFIER:
+            registry[name] = entry
+    for name, entry in registry.items():
+        metadata = entry["metadata"]
+        family = metadata["path"]
+        yield HubPreset(
+            name=name,
+            family=family,
+            image_size=_image_size(name, metadata["description"]),
+            parameters=metadata["params"],
+            classes=1000
+            if re.search(r"imagenet(?![_ ]?21k)|in1k", f"{name} {metadata['description']}".lower())
+            else None,
+            attention_maps=family in OPENED,
+            description=" ".join(metadata["description"].split()),
+            handle=entry["kaggle_handle"],
+        )
+
+
+def _is_of_imagenet_1k(text: str) -> bool:
+    return re.search(r"imagenet(?![_ ]?21k)|in1k", text.lower()) is not None
+
+
+def _image_size(name: str, description: str) -> int | None:
+    """From "image resolution of 224x224", or `..._r224_...` in the name; the 121 of densenet_121 is no size."""
+    found = re.search(r"(\d+)x\d+", description) or re.search(r"_r?(\d{3,4})(?:_|$)", name)
+    size = int(found[1]) if found else 0
+    return size if size >= 128 and size % 16 == 0 else None
+
+
+def load(preset: str | Path, task: str = "classifier", fallback: str | None = None, **arguments: Any) -> Any:
+    """A pretrained model of keras_hub.
+
+    Args:
+        preset: a name of `list_presets`, a handle `kaggle://owner/model/keras/variation[/version]` or
+            `hf://owner/model` (also one of transformers' ViTs and DeiTs), or a folder that `save_to_preset` of
+            keras_hub or `save_pretrained` of transformers wrote.
+        task: `"classifier"` (with its preprocessor) or `"backbone"`.
+        fallback: what to load if `preset` is unavailable, with a line that says so. The course asks for DeiT and
+            falls back on ViT-B/16: `fallback=hub.COURSES_FALLBACK`. None: an error.
+        **arguments: of keras_hub's `from_preset`: `load_weights=False` for random weights, `num_classes` for a new
+            head, `dtype`.
+
+    Returns:
+        A keras_hub model; `open_vit` opens it if it is a ViT or DeiT.
+
+    Raises:
+        ImportError: if keras_hub is not installed.
+        ValueError: if there is no such preset, task or argument.
+        PresetUnavailable: a `ValueError`, if the preset is neither in the cache nor to be had from the network.
+
+    Examples:
+        >>> load("deit_base_distilled_patch16_224_imagenet", fallback=COURSES_FALLBACK)  # doctest: +SKIP
+    """
+    models = _import_keras_hub().models
+    if task not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: task={task!r}")
+    try:
+        return _from_preset(getattr(models, TASKS[task]), str(preset), arguments)
+    except PresetUnavailable as error:
+        if fallback is None or fallback == str(preset):
+            raise
+        print(f"keras_vit_edu: {error} Loading {fallback} instead.", file=sys.stderr)
+        return _from_preset(getattr(models, TASKS[task]), fallback, arguments)
+
+
+def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
+    known = _import_keras_hub().models.Backbone.presets
+    is_remote = preset in known or "://" in preset
+    if not is_remote and not (Path(preset) / "config.json").is_file():
+        raise ValueError(
+            "A preset is a name that `list_presets` knows, a handle that begins with kaggle:// or hf://, or a folder "
+            f"with a config.json. Received: {preset!r}"
+        )
+    try:
+        return cls.from_preset(preset, **arguments)
+    except Exception as error:
+        if not is_remote or not _is_about_access(error):
+            raise
+        unreachable = error
+    handle = known[preset]["kaggle_handle"] if preset in known else preset
+    folder = cache_folder(handle)
+    if (folder / "config.json").is_file():  # copied there, without the marks by which kagglehub knows what is whole
+        try:
+            return cls.from_preset(str(folder), **arguments)
+        except OSError as error:
+            unreachable = error
+    raise PresetUnavailable(_how_to_get(preset, handle, folder, unreachable)) from unreachable
+
+
+def _is_about_access(error: BaseException | None) -> bool:
+    """Whether the network, a permission or a missing file is behind an error, and not an argument or a bug."""
+    while error is not None:
+        module = type(error).__module__.partition(".")[0]
+        if isinstance(error, OSError) or module in ("requests", "httpx", "kagglehub", "huggingface_hub"):
+            return True
+        if "has no config.json" in str(error):  # what keras_hub makes of a Hugging Face that it does not reach
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _how_to_get(preset: str, handle: str, folder: Path, error: Exception) -> str:
+    reason = str(error).split("\n")[0].split(". Make sure")[0]
+    reason = reason if len(reason) <= 200 else f"{reason[:200]}..."
+    name = handle.partition("://")[2]
+    code = f"import kagglehub; print(kagglehub.model_download('{name}'))"
+    if handle.startswith("hf://"):
+        code = f"import huggingface_hub; print(huggingface_hub.snapshot_download('{name}'))"
+    return (
+        f"The preset {preset} could not be had, neither from the cache in {folder} nor from the network "
+        f"({type(error).__name__}: {reason}). A machine with a network gets it with "
+        f'`python -c "{code}"`, which prints a folder: copy what is in it into that of the cache here, or load the '
+        "copied folder by its path."
+    )
+
+
+def cache_folder(handle: str) -> Path:
+    """Where a pretrained model lies, or would lie, on this machine.
+
+    Args:
+        handle: `kaggle://owner/model/keras/variation/version` or `hf://owner/model`.
+
+    Returns:
+        A folder in `$KAGGLEHUB_CACHE`, by default `~/.cache/kagglehub`, or in Hugging Face's cache.
+
+    Examples:
+        >>> cache_folder("kaggle://keras/deit/keras/deit_tiny/1").parts[-6:]
+        ('models', 'keras', 'deit', 'keras', 'deit_tiny', '1')
+    """
+    if handle.startswith("hf://"):
+        home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+        root = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+        return root / f"models--{handle.removeprefix('hf://').replace('/', '--')}"
+    root = Path(os.environ.get("KAGGLEHUB_CACHE") or Path.home() / ".cache" / "kagglehub")
+    return root / "models" / handle.removeprefix("kaggle://")
+
+
+def _import_keras_hub() -> Any:
+    try:
+        import keras_hub
+    except ModuleNotFoundError as error:
+        if error.name != "keras_hub":
+            raise
+        raise ImportError('Pretrained models need keras_hub: pip install "keras-vit-edu[hub]"') from None
+    return keras_hub

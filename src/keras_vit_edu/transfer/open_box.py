@@ -1,0 +1,178 @@
+"""A ViT or DeiT of keras_hub, taken apart and put together again from layers that can be read and looked into."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vit_edu import _checks
+from keras_vit_edu.layers import TransformerBlock
+from keras_vit_edu.layers.patch_encoder import resize_positions
+from keras_vit_edu.transfer.opened_vit import POOLINGS, OpenedViTBackbone, OpenedViTClassifier
+
+# By the names under which keras_hub registers its classes, so that nothing here imports it.
+BACKBONES = ("keras_hub>ViTBackbone", "keras_hub>DeiTBackbone")
+CLASSIFIERS = ("keras_hub>ViTImageClassifier", "keras_hub>DeiTImageClassifier")
+
+
+def open_vit(model: keras.Model, image_size: int | Sequence[int] | None = None) -> Any:
+    """The same model, weights included, made of this library's layers.
+
+    Outputs are equal (to 1e-5 of the largest value in float32), and so are the tokens after every block; what keras_hub
+    keeps to itself is at hand: `opened.attention_scores(images)`, `opened.intermediates(images)`. The opened model
+    keeps the source's epsilon, biases, dropouts, pooling, data format and dtype policy, and is independent of it. A
+    bias that the source's MLP or patch convolution lacks is there as zeros.
+
+    Args:
+        model: a keras_hub `ViTBackbone`, `DeiTBackbone`, `ViTImageClassifier` or `DeiTImageClassifier`. Its
+            preprocessor is left out: images go in as they come out of that.
+        image_size: another size for the images, `(H, W)` or an int for a square, a multiple of the patch: positions
+            are interpolated bicubically, as `PatchEncoder.resized` does it. None for the source's size.
+
+    Returns:
+        An `OpenedViTBackbone` for a backbone, an `OpenedViTClassifier` for a classifier.
+
+    Raises:
+        ValueError: for any other model, one that is quantized, and an image size that the patch does not divide.
+
+    Examples:
+        >>> import keras_hub  # doctest: +SKIP
+        >>> theirs = keras_hub.models.ViTImageClassifier.from_preset("vit_base_patch16_224_imagenet")  # doctest: +SKIP
+        >>> ours = open_vit(theirs, image_size=384)  # doctest: +SKIP
+        >>> ours.attention_scores(np.zeros((1, 384, 384, 3)))[0].shape  # doctest: +SKIP
+        (1, 12, 577, 577)
+    """
+    kind = keras.saving.get_registered_name(type(model))
+    backbone = model.backbone if kind in CLASSIFIERS else model
+    if keras.saving.get_registered_name(type(backbone)) not in BACKBONES:
+        raise ValueError(
+            "Only a ViTBackbone or DeiTBackbone of keras_hub, or a ViTImageClassifier or DeiTImageClassifier around "
+            "one, can be opened; other models can be used as they are, without a look inside. "
+            f"Received: {type(model).__name__}" + (f" around {type(backbone).__name__}" if kind in CLASSIFIERS else "")
+        )
+    for layer in model._flatten_layers():
+        if getattr(layer, "quantization_mode", None) is not None:
+            raise ValueError(
+                f"A quantized model cannot be opened: open it first, then quantize. Received: {model.name}, of which "
+                f"{layer.path} is quantized to {layer.quantization_mode}"
+            )
+    if kind not in CLASSIFIERS:
+        return _open_backbone(backbone, image_size)
+    if model.pooling not in POOLINGS:
+        raise ValueError(f"A classifier can be opened if its pooling is one of {POOLINGS}. Received: {model.pooling!r}")
+    return _open_classifier(model, _open_backbone(backbone, image_size))
+
+
+def _open_backbone(source: Any, image_size: int | Sequence[int] | None) -> OpenedViTBackbone:
+    is_deit = type(source).__name__ == "DeiTBackbone"
+    family = "deit" if is_deit else "vit"
+    embedding = source.get_layer(f"{family}_patching_and_embedding")
+    encoder = source.get_layer(f"{family}_encoder")
+    if is_deit:
+        prefix_tokens = [embedding.class_token, embedding.distillation_token]
+        positions = embedding.position_embedding
+    else:
+        prefix_tokens = [embedding.class_token] if source.use_class_token else []
+        positions = embedding.position_embedding.embeddings
+
+    opened = OpenedViTBackbone(
+        _image_shape(source, image_size),
+        tuple(source.patch_size),
+        source.hidden_dim,
+        source.num_layers,
+        source.num_heads,
+        encoder.encoder_layers[0].key_dim,
+        source.intermediate_dim if is_deit else source.mlp_dim,
+        num_prefix_tokens=len(prefix_tokens),
+        dropout=source.dropout_rate,
+        # A DeiT of keras_hub drops out at the end of a block only, a ViT after its attention and inside its MLP too.
+        hidden_dropout=0.0 if is_deit else source.dropout_rate,
+        projection_dropout=0.0 if is_deit else source.dropout_rate,
+        attention_dropout=source.attention_dropout,
+        embedding_dropout=source.dropout_rate,
+        use_bias=source.use_mha_bias,
+        layer_norm_epsilon=source.layer_norm_epsilon,
+        data_format=source.data_format,
+        dtype=encoder.dtype_policy,
+    )
+    patch_encoder = opened.get_layer("patch_encoder")
+    _copy_dense(embedding.patch_embedding, patch_encoder.projection)  # (ph, pw, C, D) to (ph * pw * C, D)
+    if prefix_tokens:
+        patch_encoder.prefix_tokens.assign(ops.concatenate([token[0] for token in prefix_tokens], axis=0))
+    old_grid = tuple(side // patch for side, patch in zip(embedding.image_size, opened.patch_size, strict=True))
+    patch_encoder.position_embedding.assign(_positions(positions, len(prefix_tokens), old_grid, opened.grid_size))
+    for theirs, ours in zip(encoder.encoder_layers, opened.transformer_blocks, strict=True):
+        _copy_block(theirs, ours, is_deit)
+    _copy_norm(encoder.layer_norm, opened.get_layer("encoder_norm"))
+    return opened
+
+
+def _open_classifier(source: Any, backbone: OpenedViTBackbone) -> OpenedViTClassifier:
+    # A DeiTImageClassifier makes a dropout layer and does not use it; only a ViTImageClassifier has `pre_logits`.
+    is_deit = type(source).__name__ == "DeiTImageClassifier"
+    pre_logits_dim = None if is_deit else source.intermediate_dim
+    opened = OpenedViTClassifier(
+        backbone,
+        source.num_classes,
+        pooling=source.pooling,
+        pre_logits_dim=pre_logits_dim,
+        head_dropout=0.0 if is_deit else source.dropout,
+        activation=source.activation,
+        head_dtype=source.output_dense.dtype_policy,
+    )
+    if pre_logits_dim is not None:
+        _copy_dense(source.intermediate_layer, opened.get_layer("pre_logits"))
+    _copy_dense(source.output_dense, opened.get_layer("logits"))
+    return opened
+
+
+def _image_shape(source: Any, image_size: int | Sequence[int] | None) -> tuple[int, ...]:
+    """The source's image shape, with another height and width if asked for."""
+    if image_size is None:
+        return tuple(source.image_shape)
+    height, width = _checks.pair_of_ints("image_size", image_size)
+    if source.data_format == "channels_first":
+        return source.image_shape[0], height, width
+    return height, width, source.image_shape[2]
+
+
+def _positions(
+    variable: Any, num_prefix_tokens: int, old_grid: tuple[int, ...], new_grid: tuple[int, int]
+) -> np.ndarray:
+    """The position vectors `(T, D)`, those of the patches interpolated if the grid is another one."""
+    positions = ops.convert_to_numpy(ops.cast(variable, "float32"))
+    positions = positions.reshape(-1, positions.shape[-1])  # DeiT's is (1, T, D)
+    if new_grid == old_grid:
+        return positions
+    patches = resize_positions(positions[num_prefix_tokens:], (old_grid[0], old_grid[1]), new_grid)
+    return np.concatenate([positions[:num_prefix_tokens], patches])
+
+
+def _copy_block(theirs: Any, ours: TransformerBlock, is_deit: bool) -> None:
+    _copy_norm(theirs.layer_norm_1, ours.attention_norm)
+    for name_of_theirs, name_of_ours in (
+        ("query_dense", "q_dense"),  # (D, h, d) to (D, h * d), as the next two
+        ("key_dense", "k_dense"),
+        ("value_dense", "v_dense"),
+        ("output_dense", "out_dense"),  # (h, d, D) to (h * d, D)
+    ):
+        _copy_dense(getattr(theirs.mha, name_of_theirs), getattr(ours.attention, name_of_ours))
+    _copy_norm(theirs.layer_norm_2, ours.mlp_norm)
+    _copy_dense(theirs.mlp.dense if is_deit else theirs.mlp.dense_1, ours.mlp_hidden)
+    _copy_dense(theirs.output_layer.dense if is_deit else theirs.mlp.dense_2, ours.mlp_output)
+
+
+def _copy_dense(theirs: Any, ours: Any) -> None:
+    """Kernel and bias of a Dense layer, a projection of attention or a patch convolution, flattened where ours are."""
+    ours.kernel.assign(ops.reshape(theirs.kernel, ours.kernel.shape))  # with LoRA's update, if there is one
+    if theirs.bias is not None:
+        ours.bias.assign(ops.reshape(theirs.bias, ours.bias.shape))
+    elif ours.bias is not None:
+        ours.bias.assign(ops.zeros(ours.bias.shape))
+
+
+def _copy_norm(theirs: Any, ours: Any) -> None:
+    ours.gamma.assign(theirs.gamma)
+    ours.beta.assign(theirs.beta)
