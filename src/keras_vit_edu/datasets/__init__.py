@@ -2,6 +2,7 @@
 
 from keras_vit_edu.datasets.augment import AUGMENTATIONS, Augmentation, load_augmentation
 from keras_vit_edu.datasets.batches import Batches
+from keras_vit_edu.datasets.class_balance import class_weights, stratified_split
 from keras_vit_edu.datasets.digit_photo import digit_from_photo
 from keras_vit_edu.datasets.image_file import read_image
 from keras_vit_edu.datasets.mnist import DATASETS, DIGITS, ImageDataset, load, split
@@ -13,9 +14,11 @@ __all__ = [
     "Augmentation",
     "Batches",
     "ImageDataset",
+    "class_weights",
     "digit_from_photo",
     "load",
     "load_augmentation",
     "read_image",
     "split",
+    "stratified_split",
 ]
