@@ -258,6 +258,8 @@ def test_a_name_that_is_no_unicode_is_skipped_and_can_be_printed(tmp_path):
 
 def test_a_missing_folder_and_a_file_in_its_place(tmp_path):
     refused(tmp_path / "nothing", "There is no such folder", re.escape(str(tmp_path / "nothing")))
+    too_long = tmp_path / ("x" * 300)
+    refused(too_long, "There is no such folder", re.escape(str(too_long)))
     put(tmp_path, "image.png")
     refused(tmp_path / "image.png", "A file is no folder of images", re.escape(str(tmp_path / "image.png")))
 

@@ -87,8 +87,8 @@ def scan_folder(
         (('cat', 'dog'), ('cat/felix.png', 'cat/tom.png', 'dog/rex.png'), [0, 0, 1])
     """
     root = Path(path)
-    if not root.is_dir():
-        kind = "A file is no folder of images" if root.exists() else "There is no such folder"
+    if not os.path.isdir(root):
+        kind = "A file is no folder of images" if os.path.exists(root) else "There is no such folder"
         raise ValueError(f"{kind}. Received: {path}")
     skipped: list[tuple[str, str]] = []
     candidates = _files_of_classes(root, skipped)
