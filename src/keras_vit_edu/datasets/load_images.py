@@ -1,0 +1,88 @@
+"""What the image files of a folder hold: their pixels, and what tells their contents from any others."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_vit_edu.datasets.image_file import read_image
+from keras_vit_edu.datasets.image_folder import ImageFolder
+
+Images = ImageFolder | Sequence[str | Path]
+
+
+def load_images(images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Read images one after the other, as they are asked for.
+
+    Args:
+        images: an `ImageFolder`, or the paths of image files.
+        indices: which of them, in that order; None for all.
+
+    Yields:
+        uint8 `(H, W, 3)`, RGB, each of its own size.
+
+    Raises:
+        ValueError: at once for an index that is out of range; and, when its turn comes, for a file that `read_image`
+            cannot read.
+        ImportError: without Pillow.
+
+    Examples:
+        >>> import tempfile, PIL.Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     files = [f"{folder}/{width}.png" for width in (10, 20, 30)]
+        ...     for file, width in zip(files, (10, 20, 30)):
+        ...         PIL.Image.new("RGB", (width, 8)).save(file)
+        ...     [image.shape for image in load_images(files, indices=[2, 0])]
+        [(8, 30, 3), (8, 10, 3)]
+    """
+    return map(read_image, _chosen(images, indices))
+
+
+def image_files_fingerprint(images: Images, indices: Sequence[int] | np.ndarray | None = None) -> str:
+    """What names the contents of image files and their order, and nothing else: for keeping what was computed of them.
+
+    The SHA-256 of the SHA-256 of each file's bytes, one after the other. All files are read, every time. Names, labels
+    and dates do not count.
+
+    Args:
+        images: an `ImageFolder`, or the paths of files.
+        indices: which of them, in that order; None for all.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ValueError: for an index that is out of range, or a file that cannot be read.
+
+    Examples:
+        >>> image_files_fingerprint([])[:16]
+        'e3b0c44298fc1c14'
+    """
+    total = hashlib.sha256()
+    for path in _chosen(images, indices):
+        try:
+            with open(path, "rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ValueError(f"The file cannot be read: {error.strerror}. Received: {path}") from None
+    return total.hexdigest()
+
+
+def _chosen(images: Images, indices: Sequence[int] | np.ndarray | None) -> list[str | Path]:
+    paths: Sequence[str | Path] = images.paths if isinstance(images, ImageFolder) else images
+    if indices is None:
+        return list(paths)
+    chosen = np.asarray(indices)
+    if chosen.size == 0:
+        return []
+    if chosen.ndim != 1 or not np.issubdtype(chosen.dtype, np.integer):
+        raise ValueError(
+            f"`indices` must be whole numbers of shape (n,). Received: {chosen.dtype} of shape {chosen.shape}"
+        )
+    if chosen.min() < 0 or chosen.max() >= len(paths):
+        raise ValueError(
+            f"There are {len(paths)} images, and `indices` must be below. "
+            f"Received: indices from {chosen.min()} to {chosen.max()}"
+        )
+    return [paths[index] for index in chosen]
