@@ -1,0 +1,5 @@
+"""Transfer learning from the Vision Transformers of keras_hub."""
+
+from keras_vit_edu.transfer.preprocessing import Preprocessing
+
+__all__ = ["Preprocessing"]
