@@ -80,7 +80,8 @@ class Preprocessing:
                 raise ValueError(f"`{name}` must be True or False. Received: {name}={getattr(self, name)!r}")
         if self.crop_to_aspect_ratio and self.pad_to_aspect_ratio:
             raise ValueError(
-                "One of `crop_to_aspect_ratio` and `pad_to_aspect_ratio`, not both. Received: crop_to_aspect_ratio=True, pad_to_aspect_ratio=True"
+                "One of `crop_to_aspect_ratio` and `pad_to_aspect_ratio`, not both. "
+                "Received: crop_to_aspect_ratio=True, pad_to_aspect_ratio=True"
             )
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(
