@@ -53,7 +53,7 @@ def test_each_channel_has_its_own_mean_and_deviation():
 def test_the_centre_is_cut_out_of_a_wide_or_high_image():
     preprocessing = Preprocessing(2, interpolation="nearest")
     assert preprocessing(numbered(2, 7))[..., 0].tolist() == [[2, 3], [12, 13]]  # two columns left, three right
-    assert preprocessing(numbered(6, 2))[..., 0].tolist() == [[20, 21], [30, 31]]
+    assert preprocessing(numbered(7, 2))[..., 0].tolist() == [[20, 21], [30, 31]]  # two rows above, three below
     assert Preprocessing((1, 3), interpolation="nearest")(numbered(3, 3))[..., 0].tolist() == [[10, 11, 12]]
 
 

@@ -17,9 +17,9 @@ from keras_vit_edu.transfer.resampling import INTERPOLATIONS, resize
 class Preprocessing:
     """Crop or pad, resize, then `pixels * scale + offset`.
 
-    No backend takes part, so the result has the same bits on all of them. keras_hub's converter gives the same pixels,
-    to float32's rounding for floats and to 1 of 255 for integers (they are rounded after resizing, and a tie may fall
-    either way); see Notes for what differs.
+    No backend takes part, so the result has the same bits on all of them. keras_hub's converter gives the same pixels:
+    to 0.02 of 255 for floats, as it finds its places in float32, and to 1 of 255 for integers, which both round after
+    resizing, where a half may fall either way. See Notes for what differs more.
 
     Attributes:
         image_size: `(height, width)` that the model takes; an int for a square; None to leave images as they are.
