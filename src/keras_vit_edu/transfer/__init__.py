@@ -3,6 +3,7 @@
 from keras_vit_edu.transfer.hub import COURSES_FALLBACK, HubPreset, PresetUnavailable, list_presets, load
 from keras_vit_edu.transfer.open_box import open_vit
 from keras_vit_edu.transfer.opened_vit import OpenedViTBackbone, OpenedViTClassifier
+from keras_vit_edu.transfer.preprocessing import Preprocessing
 
 __all__ = [
     "COURSES_FALLBACK",
@@ -10,6 +11,7 @@ __all__ = [
     "OpenedViTBackbone",
     "OpenedViTClassifier",
     "PresetUnavailable",
+    "Preprocessing",
     "list_presets",
     "load",
     "open_vit",

@@ -1,0 +1,242 @@
+"""What a pretrained model wants done to a photograph, in NumPy: the pixels of keras_hub's `ImageConverter`."""
+
+import dataclasses
+import math
+import numbers
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_vit_edu import _checks
+from keras_vit_edu.transfer.resampling import INTERPOLATIONS, resize
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Crop or pad, resize, then `pixels * scale + offset`.
+
+    No backend takes part, so the result has the same bits on all of them. keras_hub's converter gives the same pixels:
+    to 0.02 of 255 for floats, as it finds its places in float32, and to 1 of 255 for integers, which both round after
+    resizing, where a half may fall either way. See Notes for what differs more.
+
+    Attributes:
+        image_size: `(height, width)` that the model takes; an int for a square; None to leave images as they are.
+        crop_to_aspect_ratio: cut the image's centre out, as large as it fits in the shape of `image_size`.
+        pad_to_aspect_ratio: put black beside the image until it has the shape of `image_size`, to a pixel. With
+            neither, the image is distorted; both is an error.
+        interpolation: `"nearest"`, `"bilinear"`, `"bicubic"`, `"lanczos3"` or `"lanczos5"`.
+        antialias: let every pixel count where the image shrinks.
+        scale: a number, or three for red, green and blue; None for 1.
+        offset: likewise; None for 0. A mean and standard deviation of pixels in [0, 1] are
+            `scale = 1 / (255 * std)`, `offset = -mean / std`.
+        data_format: `"channels_last"` or `"channels_first"`, of the images and of the result.
+
+    Call arguments:
+        images: one image `(H, W, 3)` or a batch `(B, H, W, 3)`, or a list of images `(H, W, 3)` of any sizes; any
+            integers or floats from 0 to 255. Grey images have one channel, which is repeated.
+
+    Returns:
+        float32 `(height, width, 3)` for one image, else `(B, height, width, 3)`.
+
+    Raises:
+        ValueError: for arguments or images that are none of these, empty, or hold NaN or infinity.
+
+    Warns:
+        UserWarning: if no value is above 1, which looks like images from 0 to 1.
+
+    Notes:
+        keras_hub on PyTorch has another bicubic kernel without `antialias` (a = -3/4, and edges repeated): there its
+        pixels are others. TensorFlow reads that kernel from a table, which moves a pixel by up to 0.2 of 255.
+
+    References:
+        keras_hub's `ImageConverter` and Keras's `Resizing` layer.
+
+    Examples:
+        >>> preprocessing = Preprocessing(image_size=2, scale=1 / 127.5, offset=-1.0)
+        >>> photo = np.zeros((4, 6, 3), "uint8")
+        >>> photo[:, 3:] = 255  # black, then white
+        >>> preprocessing(photo)[..., 0].tolist()
+        [[-1.0, 1.0], [-1.0, 1.0]]
+        >>> preprocessing([photo, photo[1:]]).shape
+        (2, 2, 2, 3)
+    """
+
+    image_size: tuple[int, int] | None
+    crop_to_aspect_ratio: bool = True
+    pad_to_aspect_ratio: bool = False
+    interpolation: str = "bilinear"
+    antialias: bool = False
+    scale: float | tuple[float, ...] | None = None
+    offset: float | tuple[float, ...] | None = None
+    data_format: str = "channels_last"
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", _checks.pair_of_ints("image_size", self.image_size))
+        for name in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` must be True or False. Received: {name}={getattr(self, name)!r}")
+        if self.crop_to_aspect_ratio and self.pad_to_aspect_ratio:
+            raise ValueError(
+                "One of `crop_to_aspect_ratio` and `pad_to_aspect_ratio`, not both. "
+                "Received: crop_to_aspect_ratio=True, pad_to_aspect_ratio=True"
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(
+                f"`interpolation` must be one of {', '.join(INTERPOLATIONS)}. "
+                f"Received: interpolation={self.interpolation!r}"
+            )
+        for name in ("scale", "offset"):
+            object.__setattr__(self, name, _per_channel(name, getattr(self, name)))
+        object.__setattr__(self, "data_format", _checks.data_format(self.data_format))
+
+    @classmethod
+    def from_converter(cls, image_converter: Any) -> "Preprocessing":
+        """What a keras_hub `ImageConverter` does, such as `classifier.preprocessor.image_converter`.
+
+        Args:
+            image_converter: of the general kind, or of a family that adds no step of its own, as ViT, DeiT and most
+                others. Only its attributes are read.
+
+        Raises:
+            ValueError: if it is no image converter, or one with its own `call`.
+
+        Examples:
+            >>> from types import SimpleNamespace
+            >>> converter = SimpleNamespace(
+            ...     image_size=(224, 224), crop_to_aspect_ratio=True, pad_to_aspect_ratio=False, antialias=False,
+            ...     interpolation="bilinear", scale=[1 / 127.5] * 3, offset=[-1] * 3, data_format="channels_last")
+            >>> Preprocessing.from_converter(converter).offset
+            (-1.0, -1.0, -1.0)
+        """
+        for method in ("call", "_call_python"):
+            owner = next((kind for kind in type(image_converter).__mro__ if method in vars(kind)), None)
+            if owner is not None and owner.__name__ != "ImageConverter":
+                raise ValueError(
+                    "Only image converters that crop, pad, resize and scale can be read; this one has steps of its "
+                    f"own. Received: {type(image_converter).__name__}"
+                )
+        names = [field.name for field in dataclasses.fields(cls)]
+        missing = [name for name in names if not hasattr(image_converter, name)]
+        if missing:
+            raise ValueError(
+                f"An image converter has `{missing[0]}`; this has not. Received: {type(image_converter).__name__}"
+            )
+        return cls(**{name: getattr(image_converter, name) for name in names})
+
+    def to_json(self) -> dict[str, Any]:
+        """The preprocessing as JSON holds it: an object with a key for each attribute."""
+        values = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, values: Any) -> "Preprocessing":
+        """The preprocessing of a JSON object.
+
+        Raises:
+            ValueError: if it is no object, if a key is missing or is none of the attributes, or if a value is refused.
+
+        Examples:
+            >>> preprocessing = Preprocessing(image_size=(224, 224), scale=1 / 255)
+            >>> Preprocessing.from_json(preprocessing.to_json()) == preprocessing
+            True
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict):
+            raise ValueError(f"A preprocessing is a JSON object. Received: {type(values).__name__}")
+        if set(values) != names:
+            raise ValueError(
+                f"A preprocessing has the keys {', '.join(sorted(names))}. Received: "
+                f"unknown {sorted(set(values) - names)}, missing {sorted(names - set(values))}"
+            )
+        return cls(**values)
+
+    def __call__(self, images: Any) -> np.ndarray:
+        several, is_single = _listed(images)
+        if not several:
+            raise ValueError("There must be an image. Received: none")
+        checked = [_checked(image, self.data_format) for image in several]  # each (H, W, 1 or 3)
+        if 0 < max(image.max() for image in checked) <= 1:
+            warnings.warn("These look like images in [0, 1]; this takes 0 to 255.", stacklevel=2)
+        sizes = {image.shape[:2] for image in checked}
+        if self.image_size is None and len(sizes) > 1:
+            raise ValueError(f"Without `image_size`, images must be of one size. Received: sizes {sorted(sizes)}")
+        result = np.stack([self._converted(image) for image in checked])  # (B, height, width, 3)
+        if self.data_format == "channels_first":
+            result = np.moveaxis(result, -1, 1)
+        return result[0] if is_single else result
+
+    def _converted(self, image: np.ndarray) -> np.ndarray:
+        """`(H, W, 1 or 3)` to float32 `(height, width, 3)`."""
+        pixels = image if self.image_size is None else self._resized(image, self.image_size)
+        pixels = np.repeat(pixels.astype("float32"), 3 // pixels.shape[-1], axis=-1)
+        if self.scale is not None:
+            pixels = pixels * np.asarray(self.scale, "float32")
+        if self.offset is not None:
+            pixels = pixels + np.asarray(self.offset, "float32")
+        return pixels
+
+    def _resized(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        if self.crop_to_aspect_ratio:
+            image = _cropped(image, size)
+        elif self.pad_to_aspect_ratio:
+            image = _padded(image, size)
+        resized = resize(image, size, self.interpolation, self.antialias)
+        if image.dtype.kind == "f":
+            return resized
+        limits = np.iinfo(image.dtype)
+        return np.clip(np.rint(resized), limits.min, limits.max)
+
+
+def _cropped(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The largest part of the image, from its centre, with the aspect ratio of `size`, down to whole pixels."""
+    height, width = image.shape[:2]
+    crop_height = max(min(height, int(width * size[0] / size[1])), 1)
+    crop_width = max(min(width, int(height * size[1] / size[0])), 1)
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return image[top : top + crop_height, left : left + crop_width]
+
+
+def _padded(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The image with as much black before as after it, so that it has the aspect ratio of `size`, to a pixel."""
+    height, width = image.shape[:2]
+    above = max(int(width * size[0] / size[1]) - height, 0) // 2
+    beside = max(int(height * size[1] / size[0]) - width, 0) // 2
+    return np.pad(image, ((above, above), (beside, beside), (0, 0)))
+
+
+def _listed(images: Any) -> tuple[list[np.ndarray], bool]:
+    """The images one by one, and whether it was one without an axis for the batch."""
+    if isinstance(images, (list, tuple)):
+        return [np.asarray(image) for image in images], False
+    array = np.asarray(images)
+    return (list(array), False) if array.ndim == 4 else ([array], True)
+
+
+def _checked(image: np.ndarray, data_format: str) -> np.ndarray:
+    """One image as `(H, W, 1 or 3)`."""
+    axis = -3 if data_format == "channels_first" else -1
+    if image.ndim != 3 or image.size == 0 or image.shape[axis] not in (1, 3) or image.dtype.kind not in "uif":
+        form = "(3, H, W) or (1, H, W)" if axis == -3 else "(H, W, 3) or (H, W, 1)"
+        raise ValueError(
+            f"An image is {form}, of integers or floats from 0 to 255; a batch has one axis more. "
+            f"Received: {image.dtype} of shape {image.shape}"
+        )
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        kind = "NaN" if np.isnan(image).any() else "infinity"
+        raise ValueError(f"Pixels must be numbers from 0 to 255. Received: an image with {kind}")
+    return np.moveaxis(image, axis, -1)
+
+
+def _per_channel(name: str, value: Any) -> float | tuple[float, ...] | None:
+    """None, a float, or three of them."""
+    if value is None:
+        return None
+    several = value.tolist() if isinstance(value, np.ndarray) else value
+    several = list(several) if isinstance(several, (list, tuple)) else [several]
+    is_number = [isinstance(one, numbers.Real) and not isinstance(one, bool) and math.isfinite(one) for one in several]
+    if not all(is_number) or len(several) not in (1, 3):
+        raise ValueError(f"`{name}` must be a number, three of them, or None. Received: {name}={value!r}")
+    return float(several[0]) if len(several) == 1 else tuple(float(one) for one in several)

@@ -1,0 +1,72 @@
+"""Images at another size: against cases worked by hand, and against Pillow."""
+
+import numpy as np
+import pytest
+
+from keras_vit_edu.transfer.resampling import INTERPOLATIONS, contributions, resize
+
+SIZES = [(61, 83), (10, 7), (32, 24), (50, 1), (1, 50)]  # larger, smaller, the size itself, one pixel wide, one high
+
+
+def row(*values):
+    return np.array(values, "float64").reshape(1, -1, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "interpolation", "antialias", "new"),
+    [
+        (row(0, 100), "nearest", False, [0, 0, 100, 100]),
+        (row(0, 1, 2, 3, 4), "nearest", False, [0, 2, 4]),  # at 1/3, 2, 11/3 of the five
+        (row(0, 1, 2, 3), "nearest", True, [1, 3]),
+        (row(0, 100), "bilinear", False, [0, 25, 75, 100]),
+        (row(0, 100), "bilinear", True, [0, 25, 75, 100]),  # it grows: nothing to antialias
+        (row(8, 0, 0, 0), "bilinear", False, [4, 0]),
+        (row(7, 0, 0, 0), "bilinear", True, [3, 0]),  # weights 3, 3, 1 of 7, what is beyond the edge left out
+        # Keys at a distance of 1/2 and 3/2: 9/16 and -1/16.
+        (row(0, 0, 0, 16, 0, 0, 0, 0), "bicubic", False, [0, 9, -1, 0]),
+    ],
+)
+def test_a_row_of_pixels_worked_by_hand(old, interpolation, antialias, new):
+    resized = resize(old, (1, len(new)), interpolation, antialias)
+    np.testing.assert_allclose(resized.ravel(), new, atol=1e-12)
+
+
+def test_columns_are_resized_as_rows_are(rng):
+    image = rng.random((5, 9, 3))
+    turned = resize(image.swapaxes(0, 1), (4, 7), "bicubic", True).swapaxes(0, 1)
+    np.testing.assert_allclose(resize(image, (7, 4), "bicubic", True), turned, atol=1e-12)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_an_image_of_the_size_itself_stays(interpolation, antialias, rng):
+    image = rng.random((6, 5, 3))
+    np.testing.assert_allclose(resize(image, (6, 5), interpolation, antialias), image, atol=1e-14)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_a_plain_image_stays_plain(interpolation, antialias, size):
+    image = np.full((*size, 1), 200, "uint8")
+    np.testing.assert_allclose(resize(image, (32, 24), interpolation, antialias), 200, atol=1e-10)
+
+
+@pytest.mark.parametrize("old", [1, 2, 13, 224, 1000])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_contributions_are_of_pixels_that_there_are(interpolation, old):
+    indices, weights = contributions(old, 17, interpolation, True)
+    assert indices.min() >= 0
+    assert indices.max() < old
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("interpolation", "filter_name"), [("bilinear", "BILINEAR"), ("bicubic", "BICUBIC"), ("lanczos3", "LANCZOS")]
+)
+def test_antialiased_pixels_are_pillows(interpolation, filter_name, size, rng):
+    image_module = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    image = rng.integers(0, 256, size).astype("float32")
+    pillow = image_module.fromarray(image).resize((24, 32), getattr(image_module.Resampling, filter_name))
+    np.testing.assert_allclose(resize(image[..., None], (32, 24), interpolation, True)[..., 0], pillow, atol=1e-3)
