@@ -244,7 +244,7 @@ def test_every_check_has_a_line_about_it_and_a_tolerance():
     for check in standard().values():
         assert check.what.endswith("."), check.name
         assert check.tolerances, check.name
-    assert standard() is checks.CHECKS
+    assert standard() == checks.CHECKS
 
 
 def test_what_is_not_ours_in_the_folder_is_never_touched(tmp_path):
