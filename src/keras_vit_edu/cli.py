@@ -29,7 +29,8 @@ from rich.table import Table
 
 import keras_vit_edu
 from keras_vit_edu import datasets, parity, training
-from keras_vit_edu.models.preset import METADATA, Preset
+from keras_vit_edu.models.preset import Preset
+from keras_vit_edu.models.preset_files import METADATA, read_json
 from keras_vit_edu.parity.progress import ParityProgress
 from keras_vit_edu.training.checkpoint import write_atomically
 
@@ -286,7 +287,7 @@ def _trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None
     """The model of a run folder or a preset, the name of the run's dataset, and of the classes (None: nowhere said)."""
     if not (Path(name) / "run.json").is_file():
         model = cast(keras.Model, Preset.from_preset(name))
-        metadata = Preset.presets.get(name) or json.loads((Path(name) / METADATA).read_text(encoding="utf-8"))
+        metadata = Preset.presets.get(name) or read_json(Path(name) / METADATA)
         return model, None, tuple(metadata["class_names"]) if "class_names" in metadata else None
     try:
         record = json.loads((Path(name) / "run.json").read_text(encoding="utf-8"))

@@ -93,9 +93,7 @@ def _all_presets() -> Iterator[HubPreset]:
             family=family,
             image_size=_image_size(name, metadata["description"]),
             parameters=metadata["params"],
-            classes=1000
-            if re.search(r"imagenet(?![_ ]?21k)|in1k", f"{name} {metadata['description']}".lower())
-            else None,
+            classes=1000 if _is_of_imagenet_1k(f"{name} {metadata['description']}") else None,
             attention_maps=family in OPENED,
             description=" ".join(metadata["description"].split()),
             handle=entry["kaggle_handle"],
