@@ -50,7 +50,7 @@ def test_portable_dropout_agrees_in_training():
 def test_a_difference_is_measured_and_raised():
     report = parity.check(functions.depends_on_the_backend, np.ones((1, 1), "float32"), gradients=False)
     assert not report.passed
-    with pytest.raises(AssertionError, match=r"build_fn: outputs on \w+: output 0 against \w+: 1\.\de-03"):
+    with pytest.raises(AssertionError, match=r"own-code: outputs on \w+: output 0 against \w+: 1\.\de-03"):
         report.raise_for_differences()
     assert parity.check(
         functions.depends_on_the_backend, np.ones((1, 1), "float32"), gradients=False, tolerance=3e-3
