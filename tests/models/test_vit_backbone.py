@@ -46,6 +46,9 @@ NON_DEFAULT = {
     "stem_filters": (4, 5),
     "stem_strides": (1, 4),
     "stochastic_depth": 0.25,
+    "hidden_dropout": 0.4,
+    "projection_dropout": 0.5,
+    "embedding_dropout": 0.6,
     "frozen_layers": ["patch_encoder", "transformer_block_1"],
     "dtype": keras.DTypePolicy("mixed_bfloat16"),
     "name": "mine",
@@ -140,12 +143,15 @@ def test_arguments_reach_the_layers():
             key: NON_DEFAULT[key]
             for key in ("num_heads", "key_dim", "mlp_dim", "dropout", "attention_dropout", "use_bias")
         }
+        assert (block.mlp_output_dropout.rate, block.mlp_hidden_dropout.rate) == (0.2, 0.4)
+        assert (block.attention_output_dropout.rate, block.attention.score_dropout.rate) == (0.5, 0.3)
         assert {key: getattr(block, key) for key in expected} == expected
         assert block.activation is keras.activations.relu
         assert block.output_activation is keras.activations.tanh
         assert block.layer_norm_epsilon == 1e-3
         assert isinstance(block.kernel_initializer, HeNormal)
     assert [block.stochastic_depth for block in backbone.transformer_blocks] == [0.125, 0.25]
+    assert backbone.get_layer("embedding_dropout").rate == 0.6
     stem = backbone.get_layer("conv_stem")
     assert (stem.filters, stem.strides, stem.data_format) == ((4, 5), (1, 4), "channels_first")
     assert stem.activation is keras.activations.relu
@@ -248,6 +254,32 @@ def test_the_output_of_any_layer_can_be_read(rng):
     np.testing.assert_array_equal(to_numpy(first_block(images)), to_numpy(backbone.transformer_blocks[0](tokens)))
 
 
+@pytest.mark.parametrize("arguments", [{"num_prefix_tokens": 2}, {"stem": "conv", "stem_filters": (3, 5)}])
+def test_tokens_and_scores_inside_are_those_of_the_equations(arguments, rng):
+    backbone = ViTBackbone((8, 12, 1), 4, layer_norm_epsilon=0.1, **SIZES, **arguments)
+    random_weights(backbone)
+    images = rng.random((2, 8, 12, 1), "float32")
+    after, scores = backbone.intermediates(images), backbone.attention_scores(images)
+    assert list(after) == ["patch_encoder", "transformer_block_0", "transformer_block_1", "encoder_norm"]
+    tokens = to_numpy(after["patch_encoder"])
+    for i, block in enumerate(backbone.transformer_blocks):
+        weights = {w.path.partition(f"{block.name}/")[2]: to_numpy(w) for w in block.trainable_weights}
+        tokens, expected = oracle.transformer_block(weights, tokens, num_heads=2, epsilon=0.1)
+        assert_agree(to_numpy(after[block.name]), tokens, 2e-6)
+        assert_agree(to_numpy(scores[i]), expected, 2e-6)
+    assert_agree(to_numpy(after["encoder_norm"]), oracle_tokens(backbone, images), 2e-6)
+
+
+@pytest.mark.parametrize("rate", ["dropout", "embedding_dropout", "projection_dropout", "stochastic_depth"])
+def test_a_look_inside_is_without_dropout_and_takes_any_array(rate, rng):
+    backbone = ViTBackbone((8, 12, 1), 4, **SIZES, **{"dropout": 0, "attention_dropout": 0, rate: 0.5})
+    images = rng.random((2, 8, 12, 1), "float32")
+    expected = to_numpy(backbone(images))
+    for array in (images, images.astype("float64"), keras.ops.convert_to_tensor(images)):
+        assert_agree(to_numpy(backbone.intermediates(array)["encoder_norm"]), expected, 1e-6)
+    assert relative_difference(to_numpy(backbone(images, training=True)), expected) > 0.05
+
+
 def test_one_seeded_initializer_gives_every_kernel_numbers_of_its_own():
     backbone = ViTBackbone((8, 12, 1), 4, kernel_initializer=HeNormal(seed=3), **SIZES)
     kernels = [w for w in backbone.weights if "transformer_block" in w.path and w.name == "kernel"]
@@ -301,6 +333,7 @@ def test_a_frozen_backbone_stays_frozen_in_a_copy_until_someone_says_otherwise()
         ({"key_dim": 0}, "`key_dim` must be 1 or more"),
         ({"mlp_dim": "10"}, "`mlp_dim` must be a whole number.*'10'"),
         ({"num_prefix_tokens": -1}, "`num_prefix_tokens` must be 0 or more.*-1"),
+        ({"embedding_dropout": 1}, r"`embedding_dropout` must be a number in \[0, 1\)"),
         ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\).*1.0"),
         ({"attention_dropout": -0.1}, r"`(attention_)?dropout` must be a number in \[0, 1\).*-0.1"),
         ({"data_format": "channels_middle"}, "`data_format` must be .*channels_middle"),

@@ -71,6 +71,9 @@ NON_DEFAULT = {
     "stem_filters": (4, 5),
     "stem_strides": (1, 4),
     "stochastic_depth": 0.25,
+    "hidden_dropout": 0.4,
+    "projection_dropout": 0.35,
+    "embedding_dropout": 0.6,
     "head": "token",
     "head_units": (9,),
     "head_dropout": 0.4,
@@ -576,3 +579,13 @@ def test_a_bad_argument_is_one_clear_error(arguments, message):
 def test_a_misspelt_argument_is_not_swallowed():
     with pytest.raises(TypeError, match="head_unit"):
         ViTClassifier(head_unit=(5,))
+
+
+def test_a_classifier_can_be_looked_into(rng):
+    classifier = ViTClassifier(**{**SMALL, "head": "mean", "head_units": ()})
+    images = rng.random((2, *classifier.backbone.image_shape), "float32")
+    assert_agree(
+        to_numpy(classifier.intermediates(images)["encoder_norm"]), to_numpy(classifier.backbone(images)), 1e-6
+    )
+    for scores in classifier.attention_scores(images):
+        np.testing.assert_allclose(to_numpy(scores).sum(axis=-1), 1, atol=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 from keras_vit_edu.initializers import HeNormal, TruncatedNormal
 from keras_vit_edu.layers import MyMultiHeadAttention, PatchEncoder, Patches, PortableDropout, TransformerBlock
 from keras_vit_edu.models import CNNClassifier, ViTBackbone, ViTClassifier
-from keras_vit_edu.transfer import OpenedViTBackbone, OpenedViTClassifier
+from keras_vit_edu.transfer import OpenedViTClassifier
 
 IMAGE_SHAPE = (8, 12, 3)
 SIZES = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
@@ -31,7 +31,7 @@ def convolutional(name: str) -> CNNClassifier:
 
 def opened(name: str) -> OpenedViTClassifier:
     """What `open_vit` makes, small."""
-    backbone = OpenedViTBackbone(IMAGE_SHAPE, 4, embedding_dropout=0.2, name=f"{name}_backbone", **SIZES)
+    backbone = ViTBackbone(IMAGE_SHAPE, 4, num_prefix_tokens=1, embedding_dropout=0.2, name=f"{name}_backbone", **SIZES)
     return OpenedViTClassifier(backbone, 4, pre_logits_dim=5, name=name)
 
 

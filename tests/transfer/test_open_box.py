@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit_edu.transfer import OpenedViTBackbone, OpenedViTClassifier, open_vit
+from keras_vit_edu.models import ViTBackbone
+from keras_vit_edu.transfer import OpenedViTClassifier, open_vit
 from tests.support import assert_agree, random_weights, relative_difference, revived, to_numpy
 
 keras_hub = pytest.importorskip("keras_hub", reason="keras_hub is not installed", exc_type=ImportError)
@@ -87,7 +88,7 @@ def test_tokens_after_every_layer_and_every_score_are_the_same(make, arguments):
     theirs = make(**arguments)
     images = IMAGES[..., : theirs.image_shape[-1]]
     ours = open_vit(theirs)
-    assert isinstance(ours, OpenedViTBackbone)
+    assert isinstance(ours, ViTBackbone)
     assert_agree(to_numpy(ours(images)), to_numpy(theirs(images)), 1e-5)
     after, expected = ours.intermediates(images), their_intermediates(theirs, images)
     assert list(after) == list(expected)
@@ -305,6 +306,6 @@ def test_an_image_size_that_the_patch_does_not_divide_is_refused():
 
 def test_vit_b16_has_the_parameters_of_its_preset():
     preset = keras_hub.models.ViTBackbone.presets["vit_base_patch16_224_imagenet"]
-    sizes = {"num_layers": 12, "num_heads": 12, "key_dim": 64, "mlp_dim": 3072}
-    backbone = OpenedViTBackbone((224, 224, 3), 16, 768, **sizes)
+    sizes = {"num_layers": 12, "num_heads": 12, "key_dim": 64, "mlp_dim": 3072, "num_prefix_tokens": 1}
+    backbone = ViTBackbone((224, 224, 3), 16, 768, **sizes)
     assert backbone.count_params() == 85_798_656 == preset["metadata"]["params"]

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import keras
+from keras import ops
 
 from keras_vit_edu import _checks, initializers
-from keras_vit_edu.layers import ConvStem, PatchEncoder, Patches, TransformerBlock
+from keras_vit_edu.layers import ConvStem, PatchEncoder, Patches, PortableDropout, TransformerBlock
 
 STEMS = ("patches", "conv")
 
@@ -44,6 +45,10 @@ class ViTBackbone(keras.Model):
         stem_strides: of the `ConvStem`: the stride of each; None for 2 each.
         stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
             over the blocks, block i of L (from 1) has i / L of it.
+        hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.
+        projection_dropout: of the output of each block's attention, in training (the published ViT's; the course's
+            program has none there).
+        embedding_dropout: of the tokens before the first block, in training (the same).
         frozen_layers: names of layers, of those in `layers`, that do not train. It is how `backbone.get_layer(name)
             .trainable = False` survives saving.
         dtype: a dtype policy, such as `"mixed_bfloat16"`; None for Keras's global one.
@@ -73,6 +78,10 @@ class ViTBackbone(keras.Model):
         >>> backbone = ViTBackbone((28, 28, 1), 7, 64, num_layers=2, num_heads=4, key_dim=16, mlp_dim=128)
         >>> backbone.output_shape
         (None, 16, 64)
+        >>> import numpy as np
+        >>> scores = backbone.attention_scores(np.zeros((1, 28, 28, 1)))
+        >>> [tuple(of_a_block.shape) for of_a_block in scores]
+        [(1, 4, 16, 16), (1, 4, 16, 16)]
     """
 
     def __init__(
@@ -97,6 +106,9 @@ class ViTBackbone(keras.Model):
         stem_filters: Sequence[int] = (),
         stem_strides: Sequence[int] | None = None,
         stochastic_depth: float = 0.0,
+        hidden_dropout: float | None = None,
+        projection_dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
         frozen_layers: Sequence[str] = (),
         dtype: Any = None,
         name: str | None = None,
@@ -113,6 +125,7 @@ class ViTBackbone(keras.Model):
         kernel_initializer = initializers.get(kernel_initializer)
 
         stochastic_depth = _checks.dropout_rate("stochastic_depth", stochastic_depth)
+        embedding_dropout = _checks.dropout_rate("embedding_dropout", embedding_dropout)
         stem_filters = _checks.ints("stem_filters", stem_filters)
         if stem not in STEMS:
             raise ValueError(f"`stem` must be one of {STEMS}. Received: stem={stem!r}")
@@ -157,6 +170,8 @@ class ViTBackbone(keras.Model):
                 key_dim,
                 mlp_dim,
                 dropout=dropout,
+                hidden_dropout=hidden_dropout,
+                projection_dropout=projection_dropout,
                 attention_dropout=attention_dropout,
                 activation=activation,
                 output_activation=output_activation,
@@ -177,6 +192,8 @@ class ViTBackbone(keras.Model):
         name = name or unique_name("vit_backbone")
         with keras.name_scope(name):  # or the weights of two models would have the same paths: see `unique_name`
             tokens = patch_encoder(to_patches(images))  # (B, num_prefix_tokens + N, D)
+            if embedding_dropout:
+                tokens = PortableDropout(embedding_dropout, dtype=policy, name="embedding_dropout")(tokens)
             for block in blocks:
                 tokens = block(tokens)
             tokens = encoder_norm(tokens)
@@ -205,6 +222,9 @@ class ViTBackbone(keras.Model):
         self.stem_filters = stem_filters
         self.stem_strides = stem_strides
         self.stochastic_depth = stochastic_depth
+        self.hidden_dropout = block.hidden_dropout
+        self.projection_dropout = block.projection_dropout
+        self.embedding_dropout = embedding_dropout
         freeze(self.layers, frozen_layers)
 
     @property
@@ -216,6 +236,42 @@ class ViTBackbone(keras.Model):
     def frozen_layers(self) -> list[str]:
         """The names of the layers whose weights do not train."""
         return names_of_frozen(self.layers)
+
+    def attention_scores(self, images: Any) -> list[Any]:
+        """Who attends to whom, in every block, the first one first.
+
+        Args:
+            images: as in a call.
+
+        Returns:
+            A list of `num_layers` tensors `(B, num_heads, T, T)`, with T = num_prefix_tokens + N; entry
+            `[b, h, query, key]`, each row sums to 1.
+        """
+        return self._look_inside(images)[1]
+
+    def intermediates(self, images: Any) -> dict[str, Any]:
+        """The tokens after each layer, by the layer's name.
+
+        Args:
+            images: as in a call.
+
+        Returns:
+            `patch_encoder`, `transformer_block_0` and so on, `encoder_norm`: `(B, T, D)` each.
+        """
+        return self._look_inside(images)[0]
+
+    def _look_inside(self, images: Any) -> tuple[dict[str, Any], list[Any]]:
+        """Tokens by layer, and the attention scores of each block; no dropout acts."""
+        images = ops.cast(ops.convert_to_tensor(images), self.compute_dtype)
+        to_patches = self.get_layer("conv_stem" if self.stem == "conv" else "patches")
+        tokens = self.get_layer("patch_encoder")(to_patches(images))
+        after, scores = {"patch_encoder": tokens}, []
+        for block in self.transformer_blocks:
+            tokens, of_this_block = block(tokens, return_attention_scores=True, training=False)
+            after[block.name] = tokens
+            scores.append(of_this_block)
+        after["encoder_norm"] = self.get_layer("encoder_norm")(tokens)
+        return after, scores
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -242,6 +298,9 @@ class ViTBackbone(keras.Model):
             "stem_filters": self.stem_filters,
             "stem_strides": self.stem_strides,
             "stochastic_depth": self.stochastic_depth,
+            "hidden_dropout": self.hidden_dropout,
+            "projection_dropout": self.projection_dropout,
+            "embedding_dropout": self.embedding_dropout,
             "frozen_layers": self.frozen_layers,
         }
 

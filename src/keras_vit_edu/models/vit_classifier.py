@@ -32,7 +32,7 @@ class ViTClassifier(Preset, keras.Model):
     Args:
         num_classes: number of logits.
         image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`. This and what follows to
-            `stochastic_depth` is of the `ViTBackbone`.
+            `embedding_dropout` is of the `ViTBackbone`.
         patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image.
         projection_dim: D, the width of a token.
         num_layers: number of transformer blocks.
@@ -54,6 +54,9 @@ class ViTClassifier(Preset, keras.Model):
         stem_strides: with the stem `"conv"`, the stride of each; None for 2 each; their product is `patch_size`.
         stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
             over the blocks.
+        hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.
+        projection_dropout: of the output of each block's attention, in training.
+        embedding_dropout: of the tokens before the first block, in training.
         head: `"flatten"`, `"token"`, `"mean"` or `"sequence"`.
         head_units: widths of the Dense layers before the logits; may be empty.
         head_dropout: probability of dropping an element before each Dense layer of the head, in training.
@@ -111,6 +114,9 @@ class ViTClassifier(Preset, keras.Model):
         stem_filters: Sequence[int] = (),
         stem_strides: Sequence[int] | None = None,
         stochastic_depth: float = 0.0,
+        hidden_dropout: float | None = None,
+        projection_dropout: float = 0.0,
+        embedding_dropout: float = 0.0,
         head: str = "flatten",
         head_units: Sequence[int] = (2048, 1024),
         head_dropout: float = 0.5,
@@ -155,6 +161,9 @@ class ViTClassifier(Preset, keras.Model):
                 stem_filters=stem_filters,
                 stem_strides=stem_strides,
                 stochastic_depth=stochastic_depth,
+                hidden_dropout=hidden_dropout,
+                projection_dropout=projection_dropout,
+                embedding_dropout=embedding_dropout,
                 dtype=policy,
                 name="backbone",
             )
@@ -196,6 +205,14 @@ class ViTClassifier(Preset, keras.Model):
         # The backbone's own name would freeze all of it in the next model, whatever was thawed since.
         own = [layer for layer in self.layers if not (some_train and layer is self.backbone)]
         return names_of_frozen([*own, *parts])
+
+    def attention_scores(self, images: Any) -> list[Any]:
+        """As `ViTBackbone.attention_scores`."""
+        return self.backbone.attention_scores(images)
+
+    def intermediates(self, images: Any) -> dict[str, Any]:
+        """As `ViTBackbone.intermediates`."""
+        return self.backbone.intermediates(images)
 
     def get_config(self) -> dict[str, Any]:
         return {

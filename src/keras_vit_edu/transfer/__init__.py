@@ -2,13 +2,12 @@
 
 from keras_vit_edu.transfer.hub import COURSES_FALLBACK, HubPreset, PresetUnavailable, list_presets, load
 from keras_vit_edu.transfer.open_box import open_vit
-from keras_vit_edu.transfer.opened_vit import OpenedViTBackbone, OpenedViTClassifier
+from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 
 __all__ = [
     "COURSES_FALLBACK",
     "HubPreset",
-    "OpenedViTBackbone",
     "OpenedViTClassifier",
     "Preprocessing",
     "PresetUnavailable",

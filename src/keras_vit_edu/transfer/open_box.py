@@ -10,7 +10,9 @@ from keras import ops
 from keras_vit_edu import _checks
 from keras_vit_edu.layers import TransformerBlock
 from keras_vit_edu.layers.patch_encoder import resize_positions
-from keras_vit_edu.transfer.opened_vit import POOLINGS, OpenedViTBackbone, OpenedViTClassifier
+from keras_vit_edu.models import ViTBackbone
+from keras_vit_edu.models.vit_backbone import unique_name
+from keras_vit_edu.transfer.opened_vit import POOLINGS, OpenedViTClassifier
 
 # By the names under which keras_hub registers its classes, so that nothing here imports it.
 BACKBONES = ("keras_hub>ViTBackbone", "keras_hub>DeiTBackbone")
@@ -32,7 +34,7 @@ def open_vit(model: keras.Model, image_size: int | Sequence[int] | None = None) 
             are interpolated bicubically, as `PatchEncoder.resized` does it. None for the source's size.
 
     Returns:
-        An `OpenedViTBackbone` for a backbone, an `OpenedViTClassifier` for a classifier.
+        A `ViTBackbone` for a backbone, an `OpenedViTClassifier` for a classifier.
 
     Raises:
         ValueError: for any other model, one that is quantized, and an image size that the patch does not divide.
@@ -65,7 +67,7 @@ def open_vit(model: keras.Model, image_size: int | Sequence[int] | None = None) 
     return _open_classifier(model, _open_backbone(backbone, image_size))
 
 
-def _open_backbone(source: Any, image_size: int | Sequence[int] | None) -> OpenedViTBackbone:
+def _open_backbone(source: Any, image_size: int | Sequence[int] | None) -> ViTBackbone:
     is_deit = type(source).__name__ == "DeiTBackbone"
     family = "deit" if is_deit else "vit"
     embedding = source.get_layer(f"{family}_patching_and_embedding")
@@ -77,7 +79,7 @@ def _open_backbone(source: Any, image_size: int | Sequence[int] | None) -> Opene
         prefix_tokens = [embedding.class_token] if source.use_class_token else []
         positions = embedding.position_embedding.embeddings
 
-    opened = OpenedViTBackbone(
+    opened = ViTBackbone(
         _image_shape(source, image_size),
         tuple(source.patch_size),
         source.hidden_dim,
@@ -92,6 +94,7 @@ def _open_backbone(source: Any, image_size: int | Sequence[int] | None) -> Opene
         projection_dropout=0.0 if is_deit else source.dropout_rate,
         attention_dropout=source.attention_dropout,
         embedding_dropout=source.dropout_rate,
+        name=unique_name("opened_vit_backbone"),
         use_bias=source.use_mha_bias,
         layer_norm_epsilon=source.layer_norm_epsilon,
         data_format=source.data_format,
@@ -109,7 +112,7 @@ def _open_backbone(source: Any, image_size: int | Sequence[int] | None) -> Opene
     return opened
 
 
-def _open_classifier(source: Any, backbone: OpenedViTBackbone) -> OpenedViTClassifier:
+def _open_classifier(source: Any, backbone: ViTBackbone) -> OpenedViTClassifier:
     # A DeiTImageClassifier makes a dropout layer and does not use it; only a ViTImageClassifier has `pre_logits`.
     is_deit = type(source).__name__ == "DeiTImageClassifier"
     pre_logits_dim = None if is_deit else source.intermediate_dim
