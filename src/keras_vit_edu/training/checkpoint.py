@@ -24,6 +24,7 @@ import safetensors.numpy
 
 FORMAT_VERSION = 1
 KEPT = 2  # the newest, and the one before in case the newest is damaged
+NUMBERED = re.compile(r"\b(seed_generator|adam_?w?|sgd|lion|opened_vit_backbone|opened_vit_classifier)(_\d+)?/")
 FILE_NAME = re.compile(r"epoch-(\d{5})\.safetensors")
 
 
@@ -49,8 +50,8 @@ def _variables(model: keras.Model) -> dict[str, Any]:
     named = {}
     for owner, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
         for position, variable in enumerate(variables):
-            # Keras numbers optimizers and seed generators as a process makes them: adam_w_1, seed_generator_7.
-            path = re.sub(r"\b(seed_generator|adam_?w?|sgd|lion)(_\d+)?/", "", variable.path)
+            # Keras numbers what has no name of its own as a process makes it: adam_w_1, seed_generator_7.
+            path = re.sub(NUMBERED, "", variable.path)
             named[f"{owner}/{position:04}/{path}"] = variable
     return named
 
