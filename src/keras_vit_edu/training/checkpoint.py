@@ -12,10 +12,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
@@ -94,10 +94,17 @@ def save_checkpoint(folder: Path, model: keras.Model, epochs_done: int, history:
 
 def write_atomically(file: Path, data: bytes) -> None:
     """Give `file` the content `data` in one step: after a crash it holds the old content or the new."""
+    with replacing(file) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """A stream whose content becomes that of `file` in one step, when the block ends without an error."""
     aside = file.with_name(file.name + ".new")
     try:
         with open(aside, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(aside, file)

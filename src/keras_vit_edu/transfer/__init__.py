@@ -1,5 +1,7 @@
 """Transfer learning from the Vision Transformers of keras_hub."""
 
+from keras_vit_edu.transfer.artifact_files import ArtifactError
+from keras_vit_edu.transfer.classifier import Predictions, TransferClassifier
 from keras_vit_edu.transfer.features import compute_features, default_cache, feature_model
 from keras_vit_edu.transfer.fine_tuning import fine_tune
 from keras_vit_edu.transfer.fine_tuning_options import FineTuning
@@ -13,12 +15,15 @@ from keras_vit_edu.transfer.preprocessing import Preprocessing
 
 __all__ = [
     "COURSES_FALLBACK",
+    "ArtifactError",
     "FineTuning",
     "HubPreset",
     "OpenedViTBackbone",
     "OpenedViTClassifier",
+    "Predictions",
     "Preprocessing",
     "PresetUnavailable",
+    "TransferClassifier",
     "add_lora",
     "compute_features",
     "default_cache",
