@@ -32,7 +32,7 @@ from keras_vit_edu import datasets, parity, training
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.preset_files import METADATA, read_json
 from keras_vit_edu.parity.progress import ParityProgress
-from keras_vit_edu.training.checkpoint import write_atomically
+from keras_vit_edu.training.progress import counting
 
 SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
 DIGIT_READER = "vit_mnist_hybrid"  # the preset that `classify` takes if not told
@@ -266,8 +266,7 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is written)
     content = {"model": model, "dataset": dataset, "source": images.source, **found.to_json()}
-    write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2) + "\n").encode())
-    files = ["evaluate.json", *_draw(found, images, most, folder)]
+    files = training.write_evaluation(found, folder, content, images.x_test.__getitem__, lambda i: f"no. {i}", most)
     if json_only:
         print(json.dumps(content, indent=2))
         return
@@ -301,18 +300,121 @@ def _trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None
     return keras.saving.load_model(Path(name) / "model.keras"), of_run, class_names
 
 
-def _draw(found: training.Evaluation, images: datasets.ImageDataset, most: int, folder: Path) -> list[str]:
-    from keras_vit_edu import plots
+@app.command("fine-tune")
+def fine_tune(
+    photographs: Annotated[Path, typer.Argument(metavar="PHOTOS", help="A folder with one subfolder per class.")],
+    preset: Annotated[str, typer.Option(help="A pretrained model of keras_hub: a name, a handle or a folder.")],
+    run: Annotated[Path, typer.Option(help="Folder to write into.")],
+    validation: Annotated[
+        Path | None, typer.Option(help="Such a folder to validate on. [default: a share of PHOTOS]")
+    ] = None,
+    options: Annotated[Path | None, typer.Option(help="A JSON file with options; those below change it.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="probe (the head), lp-ft (then the blocks), lora, full (no probe). [default: lp-ft]"),
+    ] = None,
+    probe_epochs: Annotated[int | None, typer.Option(help="Epochs of the probe. [default: 20]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the tuning after it. [default: 10]")] = None,
+    probe_learning_rate: Annotated[float | None, typer.Option(help="[default: 0.01]")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The tuning's highest rate. [default: 1e-4; lora: 1e-3]")
+    ] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="What a layer's rate is of the rate of the one above. [default: 0.75]")
+    ] = None,
+    blocks: Annotated[int | None, typer.Option(help="Train the last blocks only. [default: all, and all else]")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay. [default: 0.05]")] = None,
+    rank: Annotated[int | None, typer.Option(help="Of LoRA. [default: 8]")] = None,
+    augmentation: Annotated[
+        str | None, typer.Option(help="photographs, none, digits or clothes. [default: photographs]")
+    ] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step. [default: 32]")] = None,
+    validation_share: Annotated[
+        float | None, typer.Option(help="Share of every class to validate on. [default: 0.2]")
+    ] = None,
+    balance: Annotated[
+        bool,
+        typer.Option("--balance/--no-balance", help="Give classes the same weight, however many images they have."),
+    ] = True,
+    image_size: Annotated[int | None, typer.Option(help="Another size than the preset's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")] = None,
+    fallback: Annotated[str | None, typer.Option(help="A preset to take if the other one cannot be had.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for computed features.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")] = False,
+    jit_compile: Annotated[
+        bool | None,
+        typer.Option(
+            "--jit-compile/--no-jit-compile", help="Compile the step by XLA or torch.compile. [default: Keras decides]"
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")] = False,
+) -> None:
+    """Fine-tune a pretrained model on a folder of photographs; the result is RUN/classifier.
 
-    plots.confusion_matrix(found.confusion, found.class_names, folder / "confusion.png")
-    wrong = found.mistakes(most)
-    titles = [
-        f"{found.class_names[found.labels[i]]} taken for {found.class_names[found.predictions[i]]}\n"
-        f"{found.probabilities[i].max():.1%} sure, no. {i}"
-        for i in wrong
-    ]
-    plots.mistakes(images.x_test[wrong], titles, folder / "mistakes.png")
-    return ["confusion.png", "mistakes.png"]
+    The same command again goes on with a run that was interrupted.
+    """
+    from keras_vit_edu import transfer
+
+    console = Console(quiet=quiet, highlight=False, soft_wrap=True, markup=False)
+    with _checking():
+        settings = transfer.FineTuning.from_json({} if options is None else read_json(options)).replace(
+            method=method,
+            probe_epochs=probe_epochs,
+            epochs=epochs,
+            probe_learning_rate=probe_learning_rate,
+            learning_rate=learning_rate,
+            layer_decay=layer_decay,
+            blocks=blocks,
+            weight_decay=weight_decay,
+            rank=rank,
+            augmentation=augmentation,
+            label_smoothing=label_smoothing,
+            batch_size=batch_size,
+            validation_share=validation_share,
+            seed=seed,
+        )
+        images = _scanned(photographs, console)
+        held = None if validation is None else _scanned(validation, console)
+        keras.utils.set_random_seed(settings.seed)
+        classifier = transfer.TransferClassifier.from_preset(preset, images.class_names, image_size, fallback=fallback)
+        folder = training.RunFolder(run, overwrite=overwrite)
+        with folder:
+            record = classifier.fit(
+                images,
+                held,
+                settings,
+                folder,
+                transfer.BALANCED if balance else None,
+                cache=cache,
+                console=console,
+                jit_compile=jit_compile,
+            )
+    for phase in record["phases"]:
+        console.print(
+            f"{phase['name']}: {phase['epochs']} epochs, {phase['trainable']:,} of {phase['total']:,} weights"
+        )
+    accuracy = record["validation_accuracy"]
+    files = ", ".join([f"classifier{os.sep}", *(file.name for file in folder.files())])
+    console.print(
+        ("" if accuracy is None else f"validation accuracy {accuracy:.4f}, loss {record['validation_loss']:.4f}\n")
+        + f"{folder}{os.sep}: {files}"
+    )
+
+
+def _scanned(folder: Path, console: Console) -> datasets.ImageFolder:
+    """The images of a folder; says how many of each class there are, and what was left out."""
+    with counting(console, f"looking at {folder}", None) as advance:
+        images = datasets.scan_folder(folder, progress=lambda done, total: advance(total=total))
+    counts = np.bincount(images.labels)
+    classes = ", ".join(f"{name} ({count})" for name, count in zip(images.class_names[:20], counts, strict=False))
+    console.print(f"{len(images.class_names)} classes: {classes}{', ...' if len(images.class_names) > 20 else ''}")
+    for file, reason in images.skipped[:10]:
+        console.print(f"skipped {file}: {reason}")
+    if len(images.skipped) > 10:
+        console.print(f"... and {len(images.skipped) - 10} more, skipped")
+    return images
 
 
 @app.command()

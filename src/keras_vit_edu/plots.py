@@ -82,7 +82,7 @@ def mistakes(images: np.ndarray, titles: Sequence[str], file: str | Path) -> Non
         axes.axis("off")
     for axes, image, title in zip(grid, images, titles, strict=False):
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title, fontsize=9, parse_math=False)  # a file's name may have dollars in it
     if not len(images):
         grid[0].text(0.5, 0.5, "no mistakes", ha="center", va="center")
     figure.savefig(file, dpi=120)

@@ -1,11 +1,16 @@
 """How well a classifier does, class by class, and where it errs."""
 
+import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+
+from keras_vit_edu.training.checkpoint import write_atomically
 
 
 @dataclass(frozen=True)
@@ -131,3 +136,41 @@ def probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
     logits = model.predict_on_batch(images).astype("float64")
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return scores / scores.sum(axis=1, keepdims=True)
+
+
+def write_evaluation(
+    found: Evaluation,
+    folder: Path,
+    content: Mapping[str, Any],
+    images: Callable[[np.ndarray], np.ndarray],
+    name_of: Callable[[int], str],
+    most: int = 24,
+) -> list[str]:
+    """Write `evaluate.json`, `confusion.png` and a sheet of the most confident mistakes, `mistakes.png`.
+
+    Args:
+        found: the evaluation.
+        folder: where to write.
+        content: what `evaluate.json` holds, JSON.
+        images: from indices `(n,)` to images, uint8 `(n, H, W, 1)` or `(n, H, W, 3)`.
+        name_of: from an index to what the image is called.
+        most: how many mistakes to show.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        ImportError: without matplotlib, before anything is written.
+    """
+    from keras_vit_edu import plots
+
+    write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2) + "\n").encode())
+    plots.confusion_matrix(found.confusion, found.class_names, folder / "confusion.png")
+    wrong = found.mistakes(most)
+    titles = [
+        f"{found.class_names[found.labels[i]]} taken for {found.class_names[found.predictions[i]]}\n"
+        f"{found.probabilities[i].max():.1%} sure, {name_of(int(i))}"
+        for i in wrong
+    ]
+    plots.mistakes(images(wrong) if len(wrong) else np.empty((0, 1, 1, 3), "uint8"), titles, folder / "mistakes.png")
+    return ["evaluate.json", "confusion.png", "mistakes.png"]

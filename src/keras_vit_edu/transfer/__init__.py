@@ -3,7 +3,7 @@
 from keras_vit_edu.transfer.artifact_files import ArtifactError
 from keras_vit_edu.transfer.classifier import Predictions, TransferClassifier
 from keras_vit_edu.transfer.features import compute_features, default_cache, feature_model
-from keras_vit_edu.transfer.fine_tuning import fine_tune
+from keras_vit_edu.transfer.fine_tuning import BALANCED, fine_tune
 from keras_vit_edu.transfer.fine_tuning_options import FineTuning
 from keras_vit_edu.transfer.freezing import freeze, unfreeze_last
 from keras_vit_edu.transfer.hub import COURSES_FALLBACK, HubPreset, PresetUnavailable, list_presets, load
@@ -14,6 +14,7 @@ from keras_vit_edu.transfer.opened_vit import OpenedViTBackbone, OpenedViTClassi
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 
 __all__ = [
+    "BALANCED",
     "COURSES_FALLBACK",
     "ArtifactError",
     "FineTuning",

@@ -1,5 +1,6 @@
 """A pretrained model that classifies photographs: images from 0 to 255 in, names of classes out."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import sys
@@ -14,7 +15,10 @@ import numpy as np
 
 from keras_vit_edu import _checks, training
 from keras_vit_edu.datasets import ImageFolder, scan_folder
+from keras_vit_edu.training.run_folder import CLASSIFIER
 from keras_vit_edu.transfer import artifact, artifact_files, hub, photographs
+from keras_vit_edu.transfer.fine_tuning import BALANCED, fine_tune
+from keras_vit_edu.transfer.fine_tuning_options import FineTuning
 from keras_vit_edu.transfer.open_box import BACKBONES, open_vit
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 from keras_vit_edu.transfer.preprocessing import Preprocessing
@@ -417,6 +421,81 @@ class TransferClassifier:
                 f"Labels must be 0 to {self.num_classes - 1}. Received: labels from {array.min()} to {array.max()}"
             )
         return array.astype("int64")
+
+    # Learning. --------------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train: Any,
+        validation: Any = None,
+        options: FineTuning | None = None,
+        run: str | Path | training.RunFolder | None = None,
+        class_weights: Mapping[int, float] | str | None = BALANCED,
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        """Fine-tune the model on photographs: `fine_tune`, by default a linear probe and then all of it.
+
+        `metrics` then says how well it does on the validation's images, and `provenance` how it was tuned.
+
+        Args:
+            train: a folder with one subfolder per class, as a path or an `ImageFolder`, whose names are class names of
+                the classifier; or a pair of raw images, uint8, and labels, indices into `class_names`.
+            validation: likewise; None for a share of every class of `train`.
+            options: how to train; None for the defaults.
+            run: a run folder to write into, or to go on from; the classifier is saved in it as `classifier`. None to
+                keep nothing.
+            class_weights: `"balanced"`, a weight for each class number, or None for the same weight for each image.
+            **arguments: of `fine_tune`: `cache`, `console`, `callbacks`, `jit_compile`.
+
+        Returns:
+            What `run.json` says: among the rest `history` and, with validation, `validation_accuracy`.
+
+        Raises:
+            ValueError: if a subfolder has the name of no class; as `scan_folder` and `fine_tune` do.
+            RunFolderError: a `ValueError`, as `fine_tune` raises it.
+            TrainingFailed: if the loss is no longer a finite number; the model has the last good weights then.
+
+        Examples:
+            >>> classifier = TransferClassifier.from_preset(
+            ...     "deit_tiny_distilled_patch16_224_imagenet", class_names=["cat", "dog"])  # doctest: +SKIP
+            >>> record = classifier.fit("photographs", run="runs/pets")  # doctest: +SKIP
+            >>> record["validation_accuracy"]  # doctest: +SKIP
+            0.985
+        """
+        options = options or FineTuning()
+        train, validation = self._to_learn_from(train), self._to_learn_from(validation)
+        with contextlib.ExitStack() as stack:
+            if isinstance(run, (str, Path)):
+                run = stack.enter_context(training.RunFolder(run))
+
+            def keep(evaluation: training.Evaluation | None) -> dict[str, Any]:
+                self.provenance["fine_tuning"] = options.to_json()
+                self.metrics = {} if evaluation is None else {"validation": evaluation.to_json()}
+                if run is not None:
+                    self.save(run / CLASSIFIER)  # type: ignore[operator]
+                return {}
+
+            return fine_tune(
+                self.model,
+                self.preprocessing,
+                train,
+                validation,
+                options,
+                run,
+                class_weights,
+                class_names=self.class_names,
+                afterwards=keep,
+                **arguments,
+            )
+
+    def _to_learn_from(self, data: Any) -> Any:
+        """A folder's images under the classifier's own class numbers; arrays as they are."""
+        if isinstance(data, (str, Path)):
+            data = scan_folder(data)
+        if not isinstance(data, ImageFolder):
+            return data
+        labels = self._indices_of(data.class_names)[data.labels].astype("int32")
+        return dataclasses.replace(data, class_names=self.class_names, labels=labels)
 
     # Keeping. ---------------------------------------------------------------------------------------------------------
 

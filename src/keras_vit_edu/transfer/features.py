@@ -126,12 +126,13 @@ def _computed(
     console: Console,
     keep_pixels: bool,
 ) -> np.ndarray:
-    stored = images.pixels(preprocessing, console) if keep_pixels else None
+    if keep_pixels:
+        images.pixels(preprocessing, console)
     several = []
     with counting(console, "computing features", len(images)) as advance:
         for start in range(0, len(images), batch_size):
             indices = np.arange(start, min(start + batch_size, len(images)))
-            batch = np.stack(list(images.at_size(preprocessing, indices))) if stored is None else stored[indices]
+            batch = images.batch(preprocessing, indices)
             missing = min(batch_size, len(images)) - len(batch)  # a batch of another size would be compiled anew
             batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
             found = np.asarray(part.predict_on_batch(scaled(batch, preprocessing)), "float32")

@@ -15,7 +15,8 @@ from rich.console import Console
 from keras_vit_edu import random
 from keras_vit_edu.datasets import Batches, class_weights, stratified_split
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
-from keras_vit_edu.training.progress import ProgressDisplay
+from keras_vit_edu.training.evaluate import Evaluation, probabilities, write_evaluation
+from keras_vit_edu.training.progress import ProgressDisplay, counting
 from keras_vit_edu.training.recipe import Recipe
 from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, environment, now
 from keras_vit_edu.training.train import (
@@ -29,9 +30,15 @@ from keras_vit_edu.training.train import (
 )
 from keras_vit_edu.transfer.features import compute_features, feature_model, model_fingerprint
 from keras_vit_edu.transfer.fine_tuning_options import FineTuning
-from keras_vit_edu.transfer.freezing import TrainableCount, head_of, tell_trainable, unfreeze_last
+from keras_vit_edu.transfer.freezing import (
+    TrainableCount,
+    check_number_of_blocks,
+    head_of,
+    tell_trainable,
+    unfreeze_last,
+)
 from keras_vit_edu.transfer.layer_decay import layer_wise
-from keras_vit_edu.transfer.lora import add_lora, merge_lora
+from keras_vit_edu.transfer.lora import add_lora, check_takes_lora, merge_lora
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 from keras_vit_edu.transfer.training_images import TrainingImages, scaled
 
@@ -47,11 +54,12 @@ def fine_tune(
     options: FineTuning | None = None,
     run: RunFolder | None = None,
     class_weights: Mapping[int, float] | str | None = BALANCED,
+    class_names: Sequence[str] | None = None,
     cache: str | Path | None = None,
     console: Console | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     jit_compile: bool | None = None,
-    afterwards: Callable[[], Mapping[str, Any]] | None = None,
+    afterwards: Callable[[Evaluation | None], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Train a pretrained classifier on photographs, in place.
 
@@ -64,7 +72,8 @@ def fine_tune(
     good weights back.
 
     Written into the run folder: `run.json`, `history.csv` (first the probe's epochs, then the tuning's; `phases` in
-    `run.json` says how many), a checkpoint after each epoch, `summary.txt`, `accuracy.png`, `loss.png`.
+    `run.json` says how many), a checkpoint after each epoch, `summary.txt`, `accuracy.png`, `loss.png`; with validation
+    `evaluate.json`, `confusion.png` and `mistakes.png`.
 
     Args:
         model: preprocessed images to logits, ending in a Dense layer without activation: an `OpenedViTClassifier`, or
@@ -78,11 +87,13 @@ def fine_tune(
         run: where to write and to go on from; None for a temporary folder.
         class_weights: `"balanced"` for the same weight for each class, however many images it has; a weight for each
             class number; or None.
+        class_names: what the logits stand for; None for the folder's names, or numbers.
         cache: folder to keep features in; None for `default_cache()`.
         console: where progress is shown; None for the standard output.
         callbacks: further Keras callbacks, of both phases.
         jit_compile: as in `training.train`.
-        afterwards: called when all is trained, before the run counts as finished; what it returns goes into `run.json`.
+        afterwards: called with the `training.Evaluation` of the validation (None without) when all is trained, before
+            the run counts as finished; what it returns goes into `run.json`.
 
     Returns:
         What `run.json` says: among the rest `phases`, `history` and, with validation, `validation_accuracy`.
@@ -108,13 +119,17 @@ def fine_tune(
     options = options or FineTuning()
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     head = head_of(model)
+    check_number_of_blocks("blocks", options.blocks, model)
+    if options.method == "lora":
+        check_takes_lora(model)
     parts = _split(train, validation, options, model)
     weights = _checked_weights(class_weights, parts[0].labels, head.units)
     with contextlib.ExitStack() as stack:
         if run is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fine-tuning-"))
             run = stack.enter_context(RunFolder(Path(folder) / "run"))
-        job = _Job(model, preprocessing, options, parts, weights, run, cache, console, callbacks, jit_compile)
+        names = tuple(class_names or parts[0].images.class_names or map(str, range(head.units)))
+        job = _Job(model, preprocessing, options, parts, weights, run, names, cache, console, callbacks, jit_compile)
         return job.do(afterwards)
 
 
@@ -196,6 +211,7 @@ class _Job:
         parts: tuple[_Part, _Part | None],
         weights: dict[int, float] | None,
         run: RunFolder,
+        class_names: tuple[str, ...],
         cache: str | Path | None,
         console: Console,
         callbacks: Sequence[keras.callbacks.Callback],
@@ -206,10 +222,11 @@ class _Job:
         self.weights, self.run, self.cache, self.console = weights, run, cache, console
         self.callbacks, self.jit_compile = callbacks, jit_compile
         self.head = head_of(model)
+        self.class_names = class_names
         self.history = History(run, {})
         self.phases: list[dict[str, Any]] = []
 
-    def do(self, afterwards: Callable[[], Mapping[str, Any]] | None) -> dict[str, Any]:
+    def do(self, afterwards: Callable[[Evaluation | None], Mapping[str, Any]] | None) -> dict[str, Any]:
         """Go through the phases; what `run.json` says."""
         self._begin()
         try:
@@ -218,7 +235,8 @@ class _Job:
                     phase(recipe)
             self.run.write_history(self.history.values)
             draw_curves(self.history.values, self.run, self.console)
-            more = dict(afterwards()) if afterwards is not None else {}
+            evaluation = None if self.validation is None else self._evaluate(self.validation)
+            more = dict(afterwards(evaluation)) if afterwards is not None else {}
         except BaseException as error:
             status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
             with contextlib.suppress(OSError):  # a full disk must not hide what filled it
@@ -231,7 +249,8 @@ class _Job:
             epochs_done=self.history.epochs_done,
             phases=self.phases,
             train_accuracy=last["accuracy"],
-            **{f"validation_{name[4:]}": value for name, value in last.items() if name.startswith("val_")},
+            validation_accuracy=None if evaluation is None else evaluation.accuracy,
+            validation_loss=None if evaluation is None else evaluation.loss,
             history=self.history.values,
             timings={"training_seconds": round(sum(self.history.values["seconds"]), 2)},
             **more,
@@ -261,7 +280,7 @@ class _Job:
             fine_tuning=self.options.to_json(),
             parameters=self.model.count_params(),
             images={name: len(part.indices) if part else 0 for name, part in parts.items()},
-            class_names=list(self.training.images.class_names or map(str, range(self.head.units))),
+            class_names=list(self.class_names),
             sessions=[*self.run.record.get("sessions", []), session],
         )
         (self.run / "summary.txt").write_text(summary(self.model), encoding="utf-8")
@@ -377,6 +396,34 @@ class _Job:
             raise
         finally:
             display.close()
+
+    def _evaluate(self, part: _Part) -> Evaluation:
+        """Classify the validation's images, write down how that went, and draw it."""
+        size = min(self.options.batch_size, len(part.indices))
+        rows = []
+        with counting(self.console, "evaluating", len(part.indices)) as advance:
+            for start in range(0, len(part.indices), size):
+                chosen = part.indices[start : start + size]
+                batch = part.images.batch(self.preprocessing, np.resize(chosen, size))  # always of that size
+                rows.append(probabilities(self.model, scaled(batch, self.preprocessing))[: len(chosen)])
+                advance(len(chosen))
+        found = Evaluation(part.labels.astype("int64"), np.concatenate(rows), self.class_names)
+        with self._complaining("no evaluate.json, confusion.png and mistakes.png"):
+            write_evaluation(
+                found,
+                self.run.path,
+                {"dataset": "validation", **found.to_json()},
+                lambda some: part.images.batch(self.preprocessing, part.indices[some]),
+                lambda i: part.images.name_of(int(part.indices[i])),
+            )
+        return found
+
+    @contextlib.contextmanager
+    def _complaining(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except ImportError as error:
+            self.console.print(f"{error} ({what})")
 
     # What they take. --------------------------------------------------------------------------------------------------
 

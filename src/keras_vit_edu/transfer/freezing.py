@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 from rich.console import Console
@@ -63,9 +63,7 @@ def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = N
         classifier: 65 of 3,425 weights train (1.90%)
     """
     head, blocks = head_of(model), blocks_of(model)
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= len(blocks)):
-        there_are = f"the model has {len(blocks)} transformer blocks" if blocks else "the model has no blocks to count"
-        raise ValueError(f"`k` must be None (all weights) or 0 to {len(blocks)}, as {there_are}. Received: k={k!r}")
+    check_number_of_blocks("k", k, model)
     if any(getattr(layer, "lora_enabled", False) for layer in model._flatten_layers()):
         raise ValueError(
             f"LoRA decides by itself what trains: `merge_lora` gives plain weights. Received: {model.name}, with LoRA"
@@ -80,6 +78,14 @@ def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = N
         train_only(model, chosen)
     compile_anew(model)
     return tell_trainable(model, console)
+
+
+def check_number_of_blocks(name: str, k: Any, model: keras.Model) -> None:
+    """Complain unless `k` is None or a number of blocks that the model has."""
+    count = len(blocks_of(model))
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= count):
+        there_are = f"{model.name} has {count} transformer blocks" if count else f"{model.name} has no blocks to count"
+        raise ValueError(f"`{name}` must be None (all weights) or 0 to {count}, as {there_are}. Received: {name}={k!r}")
 
 
 def head_of(model: keras.Model) -> keras.layers.Dense:

@@ -56,12 +56,7 @@ def add_lora(
         raise ValueError(
             f"`projections` must be some of {', '.join(PROJECTIONS)}. Received: projections={projections!r}"
         )
-    if not blocks_of(model):
-        raise ValueError(
-            "LoRA needs a model whose attention is made of our layers, as `open_vit` gives it. "
-            f"Received: {type(model).__name__} {model.name!r}"
-        )
-    _complain_of_lora(model)
+    check_takes_lora(model)
     copy = copied(model)
     train_only_lora_and_head(copy, projections)
     for number, block in enumerate(blocks_of(copy)):
@@ -72,6 +67,16 @@ def add_lora(
             if projection.bias is not None:
                 projection.bias.trainable = False
     return copy
+
+
+def check_takes_lora(model: Any) -> None:
+    """Complain unless a model's attention is made of our layers, and is without LoRA."""
+    if not blocks_of(model):
+        raise ValueError(
+            "LoRA needs a model whose attention is made of our layers, as `open_vit` gives it. "
+            f"Received: {type(model).__name__} {model.name!r}"
+        )
+    _complain_of_lora(model)
 
 
 def train_only_lora_and_head(model: Any, projections: Sequence[str]) -> None:

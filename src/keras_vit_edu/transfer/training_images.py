@@ -76,6 +76,16 @@ class TrainingImages:
         for image in found:
             yield resize._converted(image).astype("uint8")  # whole numbers, as those that came in
 
+    def batch(self, preprocessing: Preprocessing, indices: np.ndarray) -> np.ndarray:
+        """Some of them, uint8 `(b, height, width, 3)`: from memory if `pixels` has read them, else from their files."""
+        if self._pixels is not None and self._pixels[0] == preprocessing:
+            return self._pixels[1][indices]
+        return np.stack(list(self.at_size(preprocessing, indices)))
+
+    def name_of(self, index: int) -> str:
+        """The file of an image, or its number."""
+        return f"no. {index}" if self._folder is None else self._folder.files[index]
+
     def pixels(self, preprocessing: Preprocessing, console: Console) -> np.ndarray:
         """All of them, uint8 `(n, height, width, 3)`, read once; in a temporary file if they are more than 2 GiB.
 
