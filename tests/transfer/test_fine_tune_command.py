@@ -12,6 +12,7 @@ pytest.importorskip("typer")
 
 from keras_vit_edu import cli
 from keras_vit_edu.transfer import TransferClassifier
+from tests.transfer.hub_cache import fill_cache
 from tests.transfer.small import coloured
 
 
@@ -118,3 +119,25 @@ def test_a_folder_with_one_class_is_refused(fine_tune, photographs, tmp_path):
     status, _, errors = fine_tune(photos=tmp_path / "one")
     assert (status, errors.count("\n")) == (2, 1)
     assert "There must be images of two classes or more" in errors
+
+
+def test_a_preset_by_name_at_its_real_size(fine_tune, photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    preset = "deit_tiny_distilled_patch16_224_imagenet"
+    fill_cache(tmp_path / "cache", preset)
+    quick = ["--probe-epochs", 2, "--epochs", 1, "--blocks", 1, "--batch-size", 4, "--validation-share", 0.8]
+    assert fine_tune(*quick, "--preset", preset)[0] == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    block, norm, head = 12 * 192**2 + 13 * 192, 2 * 192, 3 * 192 + 3
+    assert record["phases"][1] == {
+        "name": "lp-ft",
+        "epochs": 1,
+        "trainable": block + norm + head,
+        "total": 5_524_800 + head,  # DeiT-tiny without a head
+    }
+    kept = TransferClassifier.load(tmp_path / "run" / "classifier")
+    assert kept.preprocessing.image_size == (224, 224)
+    before = TransferClassifier.from_preset(preset, ["a", "b", "c"]).model
+    last_but_one = [model.backbone.transformer_blocks[10].get_weights() for model in (kept.model, before)]
+    for mine, theirs in zip(*last_but_one, strict=True):
+        np.testing.assert_array_equal(mine, theirs)

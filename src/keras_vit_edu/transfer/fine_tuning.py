@@ -125,11 +125,14 @@ def fine_tune(
     parts = _split(train, validation, options, model)
     weights = _checked_weights(class_weights, parts[0].labels, head.units)
     with contextlib.ExitStack() as stack:
+        is_kept = run is not None
         if run is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fine-tuning-"))
             run = stack.enter_context(RunFolder(Path(folder) / "run"))
         names = tuple(class_names or parts[0].images.class_names or map(str, range(head.units)))
-        job = _Job(model, preprocessing, options, parts, weights, run, names, cache, console, callbacks, jit_compile)
+        job = _Job(
+            model, preprocessing, options, parts, weights, run, is_kept, names, cache, console, callbacks, jit_compile
+        )
         return job.do(afterwards)
 
 
@@ -211,6 +214,7 @@ class _Job:
         parts: tuple[_Part, _Part | None],
         weights: dict[int, float] | None,
         run: RunFolder,
+        is_kept: bool,
         class_names: tuple[str, ...],
         cache: str | Path | None,
         console: Console,
@@ -219,6 +223,7 @@ class _Job:
     ) -> None:
         self.model, self.preprocessing, self.options = model, preprocessing, options
         self.training, self.validation = parts
+        self.is_kept = is_kept  # else nobody looks at pictures
         self.weights, self.run, self.cache, self.console = weights, run, cache, console
         self.callbacks, self.jit_compile = callbacks, jit_compile
         self.head = head_of(model)
@@ -234,7 +239,8 @@ class _Job:
                 if recipe is not None:
                     phase(recipe)
             self.run.write_history(self.history.values)
-            draw_curves(self.history.values, self.run, self.console)
+            if self.is_kept:
+                draw_curves(self.history.values, self.run, self.console)
             evaluation = None if self.validation is None else self._evaluate(self.validation)
             more = dict(afterwards(evaluation)) if afterwards is not None else {}
         except BaseException as error:
@@ -283,7 +289,8 @@ class _Job:
             class_names=list(self.class_names),
             sessions=[*self.run.record.get("sessions", []), session],
         )
-        (self.run / "summary.txt").write_text(summary(self.model), encoding="utf-8")
+        if self.is_kept:
+            (self.run / "summary.txt").write_text(summary(self.model), encoding="utf-8")
 
     # The two phases. --------------------------------------------------------------------------------------------------
 
@@ -408,22 +415,18 @@ class _Job:
                 rows.append(probabilities(self.model, scaled(batch, self.preprocessing))[: len(chosen)])
                 advance(len(chosen))
         found = Evaluation(part.labels.astype("int64"), np.concatenate(rows), self.class_names)
-        with self._complaining("no evaluate.json, confusion.png and mistakes.png"):
-            write_evaluation(
-                found,
-                self.run.path,
-                {"dataset": "validation", **found.to_json()},
-                lambda some: part.images.batch(self.preprocessing, part.indices[some]),
-                lambda i: part.images.name_of(int(part.indices[i])),
-            )
+        if self.is_kept:
+            try:
+                write_evaluation(
+                    found,
+                    self.run.path,
+                    {"dataset": "validation", **found.to_json()},
+                    lambda some: part.images.batch(self.preprocessing, part.indices[some]),
+                    lambda i: part.images.name_of(int(part.indices[i])),
+                )
+            except ImportError as error:
+                self.console.print(f"{error} (no evaluate.json, confusion.png and mistakes.png)")
         return found
-
-    @contextlib.contextmanager
-    def _complaining(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except ImportError as error:
-            self.console.print(f"{error} ({what})")
 
     # What they take. --------------------------------------------------------------------------------------------------
 
