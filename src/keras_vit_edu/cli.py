@@ -382,7 +382,7 @@ def _progress(what: str) -> Iterator[Callable[[int, int], object]]:
 
 def _photograph_classifier(name: str, fallback: bool = False) -> transfer.TransferClassifier:
     """What a `TransferClassifier` saved, or a preset of keras_hub."""
-    if is_artifact(name):
+    if is_artifact(name) or name.lower().endswith(".zip"):
         return transfer.TransferClassifier.load(name)
     return transfer.TransferClassifier.from_preset(name, fallback=hub.COURSES_FALLBACK if fallback else None)
 
