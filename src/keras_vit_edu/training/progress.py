@@ -99,13 +99,13 @@ def _numbers(logs: Any) -> str:
 
 
 @contextlib.contextmanager
-def counting(console: Console, what: str, total: int | None) -> Iterator[Callable[..., None]]:
+def counting(console: Console, what: str, total: int) -> Iterator[Callable[..., None]]:
     """Show how far a count has come: a bar on a terminal, one line at the end everywhere.
 
     Args:
         console: where to.
         what: what is being done.
-        total: how often; None if that is said later, by `total` of the function.
+        total: how often.
 
     Yields:
         A function to call after each, or after several with their number.
@@ -121,11 +121,11 @@ def counting(console: Console, what: str, total: int | None) -> Iterator[Callabl
             )
             task = progress.add_task(what, total=total)
 
-        def advance(count: int = 1, total: int | None = None) -> None:
+        def advance(count: int = 1) -> None:
             nonlocal done
             done += count
             if progress is not None:
-                progress.update(task, completed=done, total=total)
+                progress.update(task, completed=done)
 
         yield advance
     console.print(f"{what}: {done:,} images, {time.monotonic() - began:.1f} s")

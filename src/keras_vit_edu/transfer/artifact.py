@@ -114,7 +114,10 @@ def _describe(model: Any) -> dict[str, Any]:
     if name.startswith("keras_hub>") and hasattr(model, "backbone"):
         hub.classifier_class(name)
         config = {**model.get_config(), "preprocessor": None}  # ours takes its place
-        _check_holds_no_code(config)
+        try:
+            _check_holds_no_code(config)
+        except ValueError as error:
+            raise ArtifactError(str(error)) from None
         return {"kind": "keras_hub", "class_name": name, "config": config}
     raise ArtifactError(
         "An artifact holds an opened ViT or DeiT, or an image classifier of keras_hub: other models cannot be made "
@@ -181,7 +184,7 @@ def _check_holds_no_code(config: Any) -> None:
         if "class_name" in config and config.get("module") not in preset_files.KERAS_MODULES:
             cls: Any = keras.saving.get_registered_object(name) if isinstance(name, str) else None
             if cls is None or not str(name).startswith("keras_hub>") or not cls.__module__.startswith("keras_hub."):
-                raise ArtifactError(
+                raise ValueError(
                     "The configuration of an artifact may name classes that keras_hub registers, and initializers, "
                     f"activations and dtypes of Keras. Received: {config['class_name']!r} of {config.get('module')!r}"
                 )

@@ -110,6 +110,11 @@ class TransferClassifier:
                 "The model must give logits; the softmax is taken here, once. "
                 f"Received: {self.model.name}, which ends in {getattr(activation, '__name__', activation)}"
             )
+        if getattr(self.model, "preprocessor", None) is not None:
+            raise ValueError(
+                "keras_hub's `predict` would preprocess what has been preprocessed; set `model.preprocessor = None`. "
+                f"Received: {self.model.name}, with a preprocessor of its own"
+            )
         takes, gives = tuple(self.model.input_shape[1:]), self._shape_of_preprocessed()
         if len(takes) != 3 or any(None not in (a, b) and a != b for a, b in zip(takes, gives, strict=True)):
             raise ValueError(
@@ -170,9 +175,7 @@ class TransferClassifier:
             [[('tabby', 0.61), ('tiger_cat', 0.3), ('Egyptian_cat', 0.05), ('lynx', 0.01), ('carton', 0.0)]]
         """
         if artifact_files.is_artifact(preset):
-            raise ValueError(
-                f"This is a saved TransferClassifier: TransferClassifier.load opens it. Received: {preset}"
-            )
+            raise ValueError(f"This was saved by a TransferClassifier, whose `load` opens it. Received: {preset}")
         names = None if class_names is None else _checked_names(class_names)
         if names is not None and (len(names) < 2 or len(set(names)) != len(names)):
             raise ValueError(f"There must be two class names or more, each another one. Received: {list(names)}")
@@ -324,7 +327,7 @@ class TransferClassifier:
             sizes = sorted({image.shape for image in converted})
             raise ValueError(f"This model takes images as they are, so they must be of one size. Received: {sizes}")
         filled = converted + [converted[-1]] * (batch_size - len(converted))
-        return training.probabilities(self.model, np.stack(filled))[: len(converted)]
+        return training.probabilities(self.model, np.stack(filled))[: len(converted)].astype("float32")
 
     def _best(self, row: np.ndarray, top: int) -> list[tuple[str, float]]:
         return [(self.class_names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]
@@ -538,7 +541,11 @@ class TransferClassifier:
                 or not what this library writes.
             ImportError: if it holds a model that is neither ViT nor DeiT, and keras_hub is not installed.
         """
-        return cls(**artifact.load(path))
+        contents = artifact.load(path)
+        try:
+            return cls(**contents)
+        except ValueError as error:
+            raise artifact.ArtifactError(f"The artifact {path} cannot be loaded. {error}") from None
 
     # Looking. ---------------------------------------------------------------------------------------------------------
 
@@ -666,6 +673,7 @@ def _wrapped(theirs: Any, image_size: int | Sequence[int] | None, new_head: bool
         _check_activation(theirs, head[0].activation)
     head[0].activation = keras.activations.linear
     theirs.activation = None
+    theirs.preprocessor = None  # keras_hub's `predict` and `fit` would preprocess what has been preprocessed
     return theirs
 
 
