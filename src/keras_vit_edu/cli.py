@@ -36,6 +36,7 @@ from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.preset_files import CONFIG, METADATA, read_json
 from keras_vit_edu.parity.progress import ParityProgress
 from keras_vit_edu.training.checkpoint import write_atomically
+from keras_vit_edu.training.run_folder import CLASSIFIER
 from keras_vit_edu.transfer import hub
 from keras_vit_edu.transfer.artifact_files import is_artifact
 from keras_vit_edu.transfer.photographs import image_files
@@ -272,6 +273,7 @@ def evaluate(
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
 ) -> None:
     """Test a trained classifier: accuracy, class by class, confusion matrix, most confident mistakes."""
+    model = _saved(model)
     if photos is not None or is_artifact(model):
         _evaluate_photographs(model, photos, dataset, data, out, most, json_only)
         return
@@ -379,6 +381,12 @@ def _progress(what: str) -> Iterator[Callable[[int, int], object]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+def _saved(name: str) -> str:
+    """What a run of `fine-tune` saved, if `name` is its folder; else the name as it is."""
+    saved = Path(name) / CLASSIFIER
+    return str(saved) if is_artifact(saved) else name
+
+
 def _photograph_classifier(name: str, fallback: bool = False) -> transfer.TransferClassifier:
     """What a `TransferClassifier` saved, or a preset of keras_hub."""
     if is_artifact(name) or name.lower().endswith(".zip"):
@@ -452,7 +460,10 @@ def fine_tune(
     ] = True,
     image_size: Annotated[int | None, typer.Option(help="Another size than the preset's.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")] = None,
-    fallback: Annotated[str | None, typer.Option(help="A preset to take if the other one cannot be had.")] = None,
+    fallback: Annotated[
+        bool,
+        typer.Option("--fallback", help=f"If the preset cannot be had, take {hub.COURSES_FALLBACK}, as the course."),
+    ] = False,
     cache: Annotated[Path | None, typer.Option(help="Folder for computed features.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")] = False,
@@ -489,7 +500,9 @@ def fine_tune(
         images = _scanned(photographs, console)
         held = None if validation is None else _scanned(validation, console)
         keras.utils.set_random_seed(settings.seed)
-        classifier = transfer.TransferClassifier.from_preset(preset, images.class_names, image_size, fallback=fallback)
+        classifier = transfer.TransferClassifier.from_preset(
+            preset, images.class_names, image_size, fallback=hub.COURSES_FALLBACK if fallback else None
+        )
         folder = training.RunFolder(run, overwrite=overwrite)
         with folder:
             record = classifier.fit(
@@ -604,6 +617,7 @@ def classify(
 
     A file that shows no digit, or is no picture, is reported; the others are classified, and the exit status is 1.
     """
+    preset = _saved(preset)
     if is_artifact(preset) or _is_of_hub(preset):
         _classify_photographs(files, preset, top or 5, fallback, picture, json_only)
         return

@@ -57,7 +57,7 @@ def fine_tune(preset, photographs, tmp_path, monkeypatch, capsys):
     return call
 
 
-def test_from_a_folder_to_a_classifier(fine_tune, photographs, tmp_path):
+def test_from_a_folder_to_a_classifier(fine_tune, photographs, tmp_path, capsys):
     status, output, errors = fine_tune("--probe-epochs", 30, "--epochs", 1, "--batch-size", 8)
     assert (status, errors) == (0, "")
     assert "3 classes: a (10), b (10), c (10)" in output
@@ -77,6 +77,13 @@ def test_from_a_folder_to_a_classifier(fine_tune, photographs, tmp_path):
     with pytest.warns(UserWarning, match="1 of 11 files were skipped"):
         found = kept.predict(photographs / "a")
     assert [classes[0][0] in kept.class_names for classes in found if classes] == [True] * 10
+
+    capsys.readouterr()
+    assert cli.run(["classify", str(photographs / "b" / "01.png"), "--preset", str(run), "--json"]) == 0
+    (classified,) = json.loads(capsys.readouterr().out)
+    assert {entry["class"] for entry in classified["classes"]} == {"a", "b", "c"}
+    assert cli.run(["evaluate", str(run), str(photographs), "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["per_class"]) == 3
 
     status, _, errors = fine_tune()
     assert (status, errors.count("\n")) == (2, 1)
