@@ -5,11 +5,13 @@ one line that says what was wrong, never a traceback.
 """
 
 import contextlib
+import dataclasses
+import difflib
 import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
@@ -25,18 +27,24 @@ except ImportError:
 import keras
 import numpy as np
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import keras_vit_edu
-from keras_vit_edu import datasets, parity, training
+from keras_vit_edu import datasets, parity, training, transfer
 from keras_vit_edu.models.preset import Preset
-from keras_vit_edu.models.preset_files import METADATA, read_json
+from keras_vit_edu.models.preset_files import CONFIG, METADATA, read_json
 from keras_vit_edu.parity.progress import ParityProgress
 from keras_vit_edu.training.checkpoint import write_atomically
+from keras_vit_edu.training.run_folder import CLASSIFIER
+from keras_vit_edu.transfer import hub
+from keras_vit_edu.transfer.artifact_files import is_artifact
+from keras_vit_edu.transfer.photographs import image_files
 
 SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
 DIGIT_READER = "vit_mnist_hybrid"  # the preset that `classify` takes if not told
 PICTURED = 20  # files on the sheet of `classify --picture`, at most
+CONFUSED = 40  # classes in a picture of the confusion matrix of photographs, at most
 INTERRUPTED = 130  # as a shell reports it
 # Of click, or of the copy of it inside newer versions of typer.
 UsageError: Any = typer.BadParameter.__base__
@@ -242,7 +250,17 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="RUN_OR_PRESET", help="A run folder, or a preset with weights.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_PRESET",
+            help="A run folder or a preset with weights; with PHOTOS, what a TransferClassifier saved, or a preset of "
+            "keras_hub.",
+        ),
+    ],
+    photos: Annotated[
+        Path | None, typer.Argument(metavar="[PHOTOS]", help="A folder of photographs, one subfolder per class.")
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Whose test images. [default: the run's dataset; else mnist-sample]")
     ] = None,
@@ -255,6 +273,10 @@ def evaluate(
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
 ) -> None:
     """Test a trained classifier: accuracy, class by class, confusion matrix, most confident mistakes."""
+    model = _saved(model)
+    if photos is not None or is_artifact(model):
+        _evaluate_photographs(model, photos, dataset, data, out, most, json_only)
+        return
     with _checking():
         classifier, of_run, _ = _trained(model)
         dataset = dataset or of_run or "mnist-sample"
@@ -266,21 +288,119 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is written)
     content = {"model": model, "dataset": dataset, "source": images.source, **found.to_json()}
-    write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2) + "\n").encode())
-    files = ["evaluate.json", *_draw(found, images, most, folder)]
+    files = training.write_evaluation(found, folder, content, images.x_test.__getitem__, lambda i: f"no. {i}", most)
     if json_only:
         print(json.dumps(content, indent=2))
         return
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    table = Table("class", "images", "precision", "recall", "F1")
-    for row in found.per_class():
-        shares = ("-" if row[name] is None else f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
-        table.add_row(row["class"], str(row["images"]), *shares)
-    console.print(table)
+    console.print(_by_class(found))
     console.print(
         f"{classifier.name} on {dataset}: test accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
         f"(standard error, {len(found.labels):,} images), loss {found.loss:.4f}\n{folder}{os.sep}: {', '.join(files)}"
     )
+
+
+def _by_class(found: training.Evaluation) -> Table:
+    table = Table("class", "images", "precision", "recall", "F1")
+    for row in found.per_class():
+        shares = ("-" if row[name] is None else f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
+        table.add_row(row["class"], str(row["images"]), *shares)
+    return table
+
+
+def _evaluate_photographs(
+    model: str,
+    photos: Path | None,
+    dataset: str | None,
+    data: Path | None,
+    out: Path | None,
+    most: int,
+    json_only: bool,
+) -> None:
+    with _checking():
+        if photos is None:
+            raise ValueError(f"A classifier of photographs is tested on a folder of them: evaluate {model} PHOTOS")
+        if dataset is not None or data is not None:
+            raise ValueError("--dataset and --data do not go with PHOTOS, which are the images.")
+        from keras_vit_edu import plots  # (a missing matplotlib is said before anything is done)
+
+        classifier = _photograph_classifier(model)
+        with _progress("looking at the files") as progress:
+            images = datasets.scan_folder(photos, progress=progress)
+        for file, reason in images.skipped:
+            _complain(f"{file}: {reason}", 0)
+        with _progress("classifying") as progress:
+            found = classifier.evaluate(images, progress=progress)
+        folder = out or Path(f"evaluate-{Path(model).stem}-{photos.resolve().name}")
+        folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "model": model,
+        "photographs": str(photos),
+        "skipped": [{"file": file, "reason": reason} for file, reason in images.skipped],
+        **found.of_occurring_classes().to_json(),
+    }
+    write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2) + "\n").encode())
+    drawn = found.of_occurring_classes(most=CONFUSED)
+    plots.confusion_matrix(drawn.confusion, drawn.class_names, folder / "confusion.png")
+    wrong = found.mistakes(most)
+    titles = [
+        f"{found.class_names[found.labels[i]]} taken for\n{found.class_names[found.predictions[i]]}, "
+        f"{found.probabilities[i].max():.1%} sure\n{Path(images.files[i]).name}"
+        for i in wrong
+    ]
+    plots.mistakes([_small(image) for image in datasets.load_images(images, wrong)], titles, folder / "mistakes.png")
+    if json_only:
+        print(json.dumps(content, indent=2))
+        return
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    occurring = found.of_occurring_classes()
+    console.print(_by_class(occurring))
+    some = len(drawn.class_names) < len(occurring.class_names)
+    console.print(
+        f"{model} on {photos}: accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
+        f"(standard error, {len(found.labels):,} images, {len(images.skipped)} skipped), loss {found.loss:.4f}\n"
+        f"{folder}{os.sep}: evaluate.json, confusion.png"
+        + (f" (the {CONFUSED} most confused classes)" if some else "")
+        + ", mistakes.png"
+    )
+
+
+def _small(image: np.ndarray) -> np.ndarray:
+    """A photograph with sides of at most some 400 pixels: every nth of them."""
+    n = max(max(image.shape) // 300, 1)
+    return image[::n, ::n].copy()
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], object]]:
+    """A bar on the error output, if that is a terminal, and the function that moves it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _saved(name: str) -> str:
+    """What a run of `fine-tune` saved, if `name` is its folder; else the name as it is."""
+    saved = Path(name) / CLASSIFIER
+    return str(saved) if is_artifact(saved) else name
+
+
+def _photograph_classifier(name: str, fallback: bool = False) -> transfer.TransferClassifier:
+    """What a `TransferClassifier` saved, or a preset of keras_hub."""
+    if is_artifact(name) or name.lower().endswith(".zip"):
+        return transfer.TransferClassifier.load(name)
+    return transfer.TransferClassifier.from_preset(name, fallback=hub.COURSES_FALLBACK if fallback else None)
+
+
+def _is_of_hub(name: str) -> bool:
+    """Whether a name is one for keras_hub, and not for this library's own presets; without a look into keras_hub."""
+    folder = Path(name)
+    if folder.is_dir():
+        return (folder / CONFIG).is_file() and not (folder / METADATA).is_file() and not (folder / "run.json").is_file()
+    own = list(Preset.presets)
+    return "://" in name or not (name in own or difflib.get_close_matches(name, own, cutoff=0.8))
 
 
 def _trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None]:
@@ -301,26 +421,136 @@ def _trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None
     return keras.saving.load_model(Path(name) / "model.keras"), of_run, class_names
 
 
-def _draw(found: training.Evaluation, images: datasets.ImageDataset, most: int, folder: Path) -> list[str]:
-    from keras_vit_edu import plots
+@app.command("fine-tune")
+def fine_tune(
+    photographs: Annotated[Path, typer.Argument(metavar="PHOTOS", help="A folder with one subfolder per class.")],
+    preset: Annotated[str, typer.Option(help="A pretrained model of keras_hub: a name, a handle or a folder.")],
+    run: Annotated[Path, typer.Option(help="Folder to write into.")],
+    validation: Annotated[
+        Path | None, typer.Option(help="Such a folder to validate on. [default: a share of PHOTOS]")
+    ] = None,
+    options: Annotated[Path | None, typer.Option(help="A JSON file with options; those below change it.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="probe (the head), lp-ft (then the blocks), lora, full (no probe). [default: lp-ft]"),
+    ] = None,
+    probe_epochs: Annotated[int | None, typer.Option(help="Epochs of the probe. [default: 20]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the tuning after it. [default: 10]")] = None,
+    probe_learning_rate: Annotated[float | None, typer.Option(help="[default: 0.01]")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="The tuning's highest rate. [default: 1e-4; lora: 1e-3]")
+    ] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="What a layer's rate is of the rate of the one above. [default: 0.75]")
+    ] = None,
+    blocks: Annotated[int | None, typer.Option(help="Train the last blocks only. [default: all, and all else]")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay. [default: 0.05]")] = None,
+    rank: Annotated[int | None, typer.Option(help="Of LoRA. [default: 8]")] = None,
+    augmentation: Annotated[
+        str | None, typer.Option(help="photographs, none, digits or clothes. [default: photographs]")
+    ] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step. [default: 32]")] = None,
+    validation_share: Annotated[
+        float | None, typer.Option(help="Share of every class to validate on. [default: 0.2]")
+    ] = None,
+    balance: Annotated[
+        bool,
+        typer.Option("--balance/--no-balance", help="Give classes the same weight, however many images they have."),
+    ] = True,
+    image_size: Annotated[int | None, typer.Option(help="Another size than the preset's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")] = None,
+    fallback: Annotated[
+        bool,
+        typer.Option("--fallback", help=f"If the preset cannot be had, take {hub.COURSES_FALLBACK}, as the course."),
+    ] = False,
+    cache: Annotated[Path | None, typer.Option(help="Folder for computed features.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")] = False,
+    jit_compile: Annotated[
+        bool | None,
+        typer.Option(
+            "--jit-compile/--no-jit-compile", help="Compile the step by XLA or torch.compile. [default: Keras decides]"
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")] = False,
+) -> None:
+    """Fine-tune a pretrained model on a folder of photographs; the result is RUN/classifier.
 
-    plots.confusion_matrix(found.confusion, found.class_names, folder / "confusion.png")
-    wrong = found.mistakes(most)
-    titles = [
-        f"{found.class_names[found.labels[i]]} taken for {found.class_names[found.predictions[i]]}\n"
-        f"{found.probabilities[i].max():.1%} sure, no. {i}"
-        for i in wrong
-    ]
-    plots.mistakes(images.x_test[wrong], titles, folder / "mistakes.png")
-    return ["confusion.png", "mistakes.png"]
+    The same command again goes on with a run that was interrupted.
+    """
+    console = Console(quiet=quiet, highlight=False, soft_wrap=True, markup=False)
+    with _checking():
+        settings = transfer.FineTuning.from_json({} if options is None else read_json(options)).replace(
+            method=method,
+            probe_epochs=probe_epochs,
+            epochs=epochs,
+            probe_learning_rate=probe_learning_rate,
+            learning_rate=learning_rate,
+            layer_decay=layer_decay,
+            blocks=blocks,
+            weight_decay=weight_decay,
+            rank=rank,
+            augmentation=augmentation,
+            label_smoothing=label_smoothing,
+            batch_size=batch_size,
+            validation_share=validation_share,
+            seed=seed,
+        )
+        images = _scanned(photographs, console)
+        held = None if validation is None else _scanned(validation, console)
+        keras.utils.set_random_seed(settings.seed)
+        classifier = transfer.TransferClassifier.from_preset(
+            preset, images.class_names, image_size, fallback=hub.COURSES_FALLBACK if fallback else None
+        )
+        folder = training.RunFolder(run, overwrite=overwrite)
+        with folder:
+            record = classifier.fit(
+                images,
+                held,
+                settings,
+                folder,
+                transfer.BALANCED if balance else None,
+                cache=cache,
+                console=console,
+                jit_compile=jit_compile,
+            )
+    for phase in record["phases"]:
+        console.print(
+            f"{phase['name']}: {phase['epochs']} epochs, {phase['trainable']:,} of {phase['total']:,} weights"
+        )
+    accuracy = record["validation_accuracy"]
+    files = ", ".join([f"classifier{os.sep}", *(file.name for file in folder.files())])
+    console.print(
+        ("" if accuracy is None else f"validation accuracy {accuracy:.4f}, loss {record['validation_loss']:.4f}\n")
+        + f"{folder}{os.sep}: {files}"
+    )
+
+
+def _scanned(folder: Path, console: Console) -> datasets.ImageFolder:
+    """The images of a folder; says how many of each class there are, and what was left out."""
+    with _progress(f"looking at {folder}") as progress:
+        images = datasets.scan_folder(folder, progress=progress)
+    counts = np.bincount(images.labels)
+    classes = ", ".join(f"{name} ({count})" for name, count in zip(images.class_names[:20], counts, strict=False))
+    console.print(f"{len(images.class_names)} classes: {classes}{', ...' if len(images.class_names) > 20 else ''}")
+    for file, reason in images.skipped[:10]:
+        console.print(f"skipped {file}: {reason}")
+    if len(images.skipped) > 10:
+        console.print(f"... and {len(images.skipped) - 10} more, skipped")
+    return images
 
 
 @app.command()
 def presets(
+    of_hub: Annotated[bool, typer.Option("--hub", help="List those of keras_hub, for photographs.")] = False,
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
 ) -> None:
     """List the presets: what each is, how large, and how well those with weights do."""
+    if of_hub:
+        _list_presets_of_hub(json_only)
+        return
     known = ("description", "parameters", "test_accuracy", "test_standard_error", "test_images", "weights_dtype")
     rows = [
         {
@@ -345,24 +575,56 @@ def presets(
     _wide_console().print(table)
 
 
+def _list_presets_of_hub(json_only: bool) -> None:
+    with _checking():
+        rows = transfer.list_presets()
+    if json_only:
+        print(json.dumps([{**dataclasses.asdict(row), "note": row.note} for row in rows], indent=2))
+        return
+    table = Table("name", "family", "image", "parameters", "classes", "here")
+    for row in rows:
+        size, classes = (str(value or "-") for value in (row.image_size, row.classes))
+        table.add_row(row.name, row.family, size, f"{row.parameters:,}", classes, row.note)
+    _wide_console().print(table)
+
+
 @app.command()
 def classify(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures of one digit each.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Pictures of one digit each; or photographs, see --preset.")
+    ],
     preset: Annotated[
-        str, typer.Option(help="A preset with weights, a folder with one, or a run folder.")
+        str,
+        typer.Option(
+            help="For digits: a preset with weights, a folder with one, or a run folder. For photographs: a preset of "
+            "keras_hub (presets --hub lists them), or what a TransferClassifier saved."
+        ),
     ] = DIGIT_READER,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many classes to name. [default: 3; photographs: 5]")
+    ] = None,
+    fallback: Annotated[
+        bool,
+        typer.Option("--fallback", help=f"If the preset cannot be had, take {hub.COURSES_FALLBACK}, as the course."),
+    ] = False,
     picture: Annotated[
         Path | None, typer.Option(help="PNG to draw: what was given, what the model saw, how probable each class is.")
     ] = None,
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
 ) -> None:
-    """Say which digit is on a picture: on paper or a screen, dark or light, anywhere on it.
+    """Say which digit is on a picture: on paper or a screen, dark or light, anywhere on it. Or what is on a photograph.
 
     A file that shows no digit, or is no picture, is reported; the others are classified, and the exit status is 1.
     """
+    preset = _saved(preset)
+    if is_artifact(preset) or _is_of_hub(preset):
+        _classify_photographs(files, preset, top or 5, fallback, picture, json_only)
+        return
+    top = top or 3
     with _checking():
+        if fallback:
+            raise ValueError(f"--fallback is for presets of keras_hub. Received: --preset {preset}")
         classifier, _, class_names = _trained(preset)
         _check_reads_digits(preset, classifier, class_names)
         if picture is not None:
@@ -398,6 +660,33 @@ def classify(
         plots.classified(names, pictures, digits, shares, datasets.DIGITS, picture)
         if not json_only:
             console.print(f"{picture}" + (f": the first {PICTURED}" if len(files) > PICTURED else ""))
+    if any("error" in result for result in results):
+        raise typer.Exit(1)
+
+
+def _classify_photographs(
+    files: Sequence[Path], preset: str, top: int, fallback: bool, picture: Path | None, json_only: bool
+) -> None:
+    with _checking():
+        if picture is not None:
+            raise ValueError("--picture shows what a reader of digits sees; it does not go with photographs.")
+        classifier = _photograph_classifier(preset, fallback)
+        photographs = [file for given in files for file in image_files(given) or ()]
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    results: list[dict[str, Any]] = []
+    try:
+        for file, best, reason in classifier.predict_each(photographs, top):
+            if reason:
+                results.append({"file": str(file), "error": reason})
+                _complain(f"{file}: {reason}", 1)
+                continue
+            results.append({"file": str(file), "classes": [{"class": name, "probability": p} for name, p in best]})
+            if not json_only:
+                console.print(f"{file}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}")
+    except ImportError as error:  # Pillow
+        raise UsersMistake(str(error)) from None
+    if json_only:
+        print(json.dumps(results, indent=2))
     if any("error" in result for result in results):
         raise typer.Exit(1)
 

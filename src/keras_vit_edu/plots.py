@@ -62,15 +62,17 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], file: str |
     long_names = max(map(len, class_names)) > 2
     axes.set_xticks(range(count), class_names, rotation=45 if long_names else 0, ha="right" if long_names else "center")
     axes.set_yticks(range(count), class_names)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_parse_math(False)  # a class may have dollars in its name
     axes.set(title="confusion matrix", xlabel="predicted", ylabel="true")
     figure.savefig(file, dpi=120)
 
 
-def mistakes(images: np.ndarray, titles: Sequence[str], file: str | Path) -> None:
+def mistakes(images: Sequence[np.ndarray], titles: Sequence[str], file: str | Path) -> None:
     """Draw images in a grid, a title over each.
 
     Args:
-        images: `(n, H, W, 1)` or `(n, H, W, 3)`, uint8; n may be 0.
+        images: uint8 `(H, W, 1)` or `(H, W, 3)`, of any sizes; there may be none.
         titles: one for each.
         file: PNG to write.
     """
@@ -82,7 +84,7 @@ def mistakes(images: np.ndarray, titles: Sequence[str], file: str | Path) -> Non
         axes.axis("off")
     for axes, image, title in zip(grid, images, titles, strict=False):
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title, fontsize=9, parse_math=False)  # a file's name may have dollars in it
     if not len(images):
         grid[0].text(0.5, 0.5, "no mistakes", ha="center", va="center")
     figure.savefig(file, dpi=120)

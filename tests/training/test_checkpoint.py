@@ -35,7 +35,7 @@ def _without_pictures():
     with pytest.MonkeyPatch.context() as patch:
         module = sys.modules["keras_vit_edu.training.train"]  # the package's `train` is the function
         patch.setattr(module, "describe", lambda *arguments: None)
-        patch.setattr(module, "_draw_curves", lambda *arguments: None)
+        patch.setattr(module, "draw_curves", lambda *arguments: None)
         yield
 
 

@@ -81,3 +81,22 @@ def test_a_model_for_other_images_or_classes_is_refused():
         evaluate(model, np.zeros((1, 3, 2, 1), "uint8"), np.zeros(1, int), ("a", "b"))
     with pytest.raises(ValueError, match=r"tells 2 classes apart.*of 3 classes"):
         evaluate(model, np.zeros((1, 1, 2, 1), "uint8"), np.zeros(1, int), ("a", "b", "c"))
+
+
+def test_without_the_classes_that_do_not_occur_the_numbers_stay():
+    probabilities = np.array([[0.1, 0.6, 0.1, 0.1, 0.1], [0.0, 0.2, 0.0, 0.7, 0.1], [0.1, 0.2, 0.1, 0.5, 0.1]])
+    found = Evaluation(np.array([1, 1, 3]), probabilities, tuple("abcde"))
+    few = found.of_occurring_classes()
+    assert few.class_names == ("b", "d")
+    assert few.labels.tolist() == [0, 0, 1]
+    assert few.confusion.tolist() == [[1, 1], [0, 1]]
+    assert (few.accuracy, few.loss) == (found.accuracy, found.loss)
+    assert few.per_class() == [row for row in found.per_class() if row["class"] in "bd"]
+
+
+def test_the_classes_with_most_mistakes_are_kept():
+    labels = np.array([0, 1, 2, 2, 3])
+    taken_for = np.array([0, 2, 1, 2, 0])
+    few = Evaluation(labels, np.eye(4)[taken_for], tuple("abcd")).of_occurring_classes(most=2)
+    assert few.class_names == ("b", "c")
+    assert few.confusion.tolist() == [[0, 1], [1, 1]]

@@ -26,7 +26,7 @@ class Batches(keras.utils.PyDataset):
     step is over. (Keras's own `workers` would run ahead of the callback, into an epoch whose order is not set yet.)
 
     Args:
-        images: uint8 `(n, H, W, C)`.
+        images: uint8 `(n, H, W, C)`; with `augment` whatever that takes, of shape `(n, ...)`.
         labels: int `(n,)`.
         batch_size: images per batch; the last batch may hold fewer.
         shuffle: False to keep the given order in every epoch.
@@ -63,7 +63,7 @@ class Batches(keras.utils.PyDataset):
             raise ValueError(
                 f"There must be images, and one label each. Received: {len(images)} images and {len(labels)} labels"
             )
-        if images.dtype != np.uint8:
+        if augment is None and images.dtype != np.uint8:
             raise ValueError(f"Images must be uint8, 0 to 255. Received: images of dtype {images.dtype}")
         checked_seed = random.check_seed(seed)
         if checked_seed is None:

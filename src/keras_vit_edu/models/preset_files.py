@@ -39,12 +39,17 @@ def check_folder(folder: Path) -> None:
     if missing:
         raise ValueError(f"The folder {folder} holds no preset: {' and '.join(missing)} missing.")
     for name in (CONFIG, METADATA, WEIGHTS):
-        file = folder / name
-        if file.is_file() and file.resolve().parent != folder.resolve():
-            raise ValueError(
-                f"The files of a preset must lie in its folder, and {name} is a link that leads out of it. "
-                f"Received: {file}, which is {file.resolve()}"
-            )
+        check_lies_in(folder, name, "a preset", ValueError)
+
+
+def check_lies_in(folder: Path, name: str, kind: str, error: type[ValueError]) -> None:
+    """Complain if a file of the folder is a link to one elsewhere; `kind` is what the folder holds."""
+    file = folder / name
+    if file.is_file() and file.resolve().parent != folder.resolve():
+        raise error(
+            f"The files of {kind} must lie in its folder, and {name} is a link that leads out of it. "
+            f"Received: {file}, which is {file.resolve()}"
+        )
 
 
 def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -156,21 +161,38 @@ def read_weights(folder: Traversable, metadata: Mapping[str, Any]) -> dict[str, 
         data = file.read_bytes()
     except OSError as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
-    checksum = hashlib.sha256(data).hexdigest()
-    if checksum != metadata.get("weights_sha256"):
+    # Format 1 says no dtype.
+    return decode_weights(
+        data, file, METADATA, metadata.get("weights_sha256"), metadata.get("weights_dtype", "float32")
+    )
+
+
+def decode_weights(data: bytes, file: Any, said_in: str, checksum: Any, dtype: Any) -> dict[str, np.ndarray]:
+    """What `encode_weights` made, in float32.
+
+    Args:
+        data: the content of the file.
+        file: its name, for complaints.
+        said_in: the name of the file that says what follows.
+        checksum: SHA-256 of `data`, in hexadecimal digits.
+        dtype: of the arrays.
+
+    Raises:
+        ValueError: if the data are not what was said.
+    """
+    found_checksum = hashlib.sha256(data).hexdigest()
+    if found_checksum != checksum:
         raise ValueError(
-            f"{file} is damaged, or of another preset: its SHA-256 is {checksum}, "
-            f"in {METADATA} it is {metadata.get('weights_sha256')}."
+            f"{file} is damaged, or of another preset: its SHA-256 is {found_checksum}, in {said_in} it is {checksum}."
         )
     try:
         stored = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy lacks
         raise ValueError(f"{file} cannot be read: {error}") from None
-    dtype = metadata.get("weights_dtype", "float32")  # format 1 says none
     found = sorted({str(array.dtype) for array in stored.values()})
     if dtype not in WEIGHTS_DTYPES or found != [dtype]:
         raise ValueError(
-            f"The weights of a preset are all {' or all '.join(WEIGHTS_DTYPES)}, and {METADATA} says which. "
+            f"The weights are all {' or all '.join(WEIGHTS_DTYPES)}, and {said_in} says which. "
             f"Received: {file} with {', '.join(found) or 'nothing'}, weights_dtype={dtype!r}"
         )
     return {path: array.astype("float32") for path, array in stored.items()}

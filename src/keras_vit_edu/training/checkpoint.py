@@ -12,10 +12,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
@@ -24,6 +24,7 @@ import safetensors.numpy
 
 FORMAT_VERSION = 1
 KEPT = 2  # the newest, and the one before in case the newest is damaged
+NUMBERED = re.compile(r"\b(seed_generator|adam_?w?|sgd|lion)(_\d+)?/|opened_vit_(backbone|classifier)(_\d+)?[/_]")
 FILE_NAME = re.compile(r"epoch-(\d{5})\.safetensors")
 
 
@@ -49,8 +50,8 @@ def _variables(model: keras.Model) -> dict[str, Any]:
     named = {}
     for owner, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
         for position, variable in enumerate(variables):
-            # Keras numbers optimizers and seed generators as a process makes them: adam_w_1, seed_generator_7.
-            path = re.sub(r"\b(seed_generator|adam_?w?|sgd|lion)(_\d+)?/", "", variable.path)
+            # Keras numbers what has no name of its own as a process makes it: adam_w_1, seed_generator_7.
+            path = re.sub(NUMBERED, "", variable.path)
             named[f"{owner}/{position:04}/{path}"] = variable
     return named
 
@@ -93,10 +94,17 @@ def save_checkpoint(folder: Path, model: keras.Model, epochs_done: int, history:
 
 def write_atomically(file: Path, data: bytes) -> None:
     """Give `file` the content `data` in one step: after a crash it holds the old content or the new."""
+    with replacing(file) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """A stream whose content becomes that of `file` in one step, when the block ends without an error."""
     aside = file.with_name(file.name + ".new")
     try:
         with open(aside, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(aside, file)

@@ -1,11 +1,16 @@
 """How well a classifier does, class by class, and where it errs."""
 
+import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+
+from keras_vit_edu.training.checkpoint import write_atomically
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,30 @@ class Evaluation:
         confidence = self.probabilities[wrong].max(axis=1)
         return wrong[np.argsort(-confidence, kind="stable")][:most]
 
+    def of_occurring_classes(self, most: int | None = None) -> "Evaluation":
+        """The same without the classes that no image has and that none was taken for: of 1000, a few are often left.
+
+        Accuracy, loss and everything by class stay what they are.
+
+        Args:
+            most: how many classes to keep at most, those with the most mistakes of either kind; images that have, or
+                were taken for, another one are then left out too, and numbers differ.
+        """
+        matrix = self.confusion
+        involved = matrix.sum(axis=0) + matrix.sum(axis=1)
+        kept = np.flatnonzero(involved)
+        if most is not None and len(kept) > most:
+            mistaken = involved - 2 * matrix.diagonal()
+            kept = np.sort(kept[np.argsort(-mistaken[kept], kind="stable")[:most]])
+        place = np.full(len(self.class_names), -1)
+        place[kept] = np.arange(len(kept))
+        inside = (place[self.labels] >= 0) & (place[self.predictions] >= 0)
+        return Evaluation(
+            place[self.labels[inside]],
+            self.probabilities[inside][:, kept],
+            tuple(self.class_names[index] for index in kept),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Everything but the single images, as JSON holds it."""
         return {
@@ -131,3 +160,41 @@ def probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
     logits = model.predict_on_batch(images).astype("float64")
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return scores / scores.sum(axis=1, keepdims=True)
+
+
+def write_evaluation(
+    found: Evaluation,
+    folder: Path,
+    content: Mapping[str, Any],
+    images: Callable[[np.ndarray], np.ndarray],
+    name_of: Callable[[int], str],
+    most: int = 24,
+) -> list[str]:
+    """Write `evaluate.json`, `confusion.png` and a sheet of the most confident mistakes, `mistakes.png`.
+
+    Args:
+        found: the evaluation.
+        folder: where to write.
+        content: what `evaluate.json` holds, JSON.
+        images: from indices `(n,)` to images, uint8 `(n, H, W, 1)` or `(n, H, W, 3)`.
+        name_of: from an index to what the image is called.
+        most: how many mistakes to show.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        ImportError: without matplotlib, before anything is written.
+    """
+    from keras_vit_edu import plots
+
+    write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2) + "\n").encode())
+    plots.confusion_matrix(found.confusion, found.class_names, folder / "confusion.png")
+    wrong = found.mistakes(most)
+    titles = [
+        f"{found.class_names[found.labels[i]]} taken for {found.class_names[found.predictions[i]]}\n"
+        f"{found.probabilities[i].max():.1%} sure, {name_of(int(i))}"
+        for i in wrong
+    ]
+    plots.mistakes(list(images(wrong)) if len(wrong) else [], titles, folder / "mistakes.png")
+    return ["evaluate.json", "confusion.png", "mistakes.png"]

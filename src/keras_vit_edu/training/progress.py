@@ -1,8 +1,10 @@
 """What a person sees while a model trains."""
 
+import contextlib
 import importlib.util
 import math
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -30,9 +32,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.console = console or Console(highlight=False, markup=False)
         self.progress: Progress | None = None
-        # In a notebook rich draws its bar with ipywidgets, and warns where they are missing.
-        can_draw = importlib.util.find_spec("ipywidgets") if self.console.is_jupyter else self.console.is_terminal
-        if can_draw:
+        if _can_draw(self.console):
             self.progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24 if self.console.width > 96 else 6),
@@ -89,5 +89,43 @@ class ProgressDisplay(keras.callbacks.Callback):
         return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
 
 
+def _can_draw(console: Console) -> bool:
+    # In a notebook rich draws its bar with ipywidgets, and warns where they are missing.
+    return bool(importlib.util.find_spec("ipywidgets") if console.is_jupyter else console.is_terminal)
+
+
 def _numbers(logs: Any) -> str:
     return "  ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
+
+
+@contextlib.contextmanager
+def counting(console: Console, what: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show how far a count has come: a bar on a terminal, one line at the end everywhere.
+
+    Args:
+        console: where to.
+        what: what is being done.
+        total: how often.
+
+    Yields:
+        A function to call after each, or after several with their number.
+    """
+    began = time.monotonic()
+    done = 0
+    with contextlib.ExitStack() as stack:
+        progress = None
+        if _can_draw(console):
+            bar = BarColumn(bar_width=24)
+            progress = stack.enter_context(
+                Progress(TextColumn("{task.description}"), bar, MofNCompleteColumn(), console=console, transient=True)
+            )
+            task = progress.add_task(what, total=total)
+
+        def advance(count: int = 1) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress.update(task, completed=done)
+
+        yield advance
+    console.print(f"{what}: {done:,} images, {time.monotonic() - began:.1f} s")

@@ -229,51 +229,51 @@ class LinearWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
         return {name: getattr(self, name) for name in names}
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 Rule = tuple[Callable[[Any], bool], str]
 
 
-def _number(is_right: Callable[[Any], bool], wanted: str) -> Rule:
-    return lambda value: _is_number(value) and is_right(value), wanted
+def number_rule(is_right: Callable[[Any], bool], wanted: str) -> Rule:
+    return lambda value: is_number(value) and is_right(value), wanted
 
 
-def _one_of(choices: Sequence[str]) -> Rule:
+def one_of_rule(choices: Sequence[str]) -> Rule:
     return lambda value: value in choices, f"one of {', '.join(choices)}"
 
 
-def _or_none(rule: Rule) -> Rule:
+def or_none_rule(rule: Rule) -> Rule:
     return lambda value: value is None or rule[0](value), f"{rule[1]}, or none"
 
 
 # What each field may be, and how to say so.
 RULES: dict[str, Rule] = {
     "name": (lambda value: isinstance(value, str) and value != "", "a text"),
-    "optimizer": _one_of(tuple(OPTIMIZERS)),
-    "learning_rate": _number(lambda value: value > 0, "a number above 0"),
-    "schedule": _one_of(SCHEDULES),
-    "warmup_epochs": _number(lambda value: value >= 0, "a number, 0 or more"),
-    "final_learning_rate": _number(lambda value: value >= 0, "a number, 0 or more"),
-    "weight_decay": _number(lambda value: value >= 0, "a number, 0 or more"),
+    "optimizer": one_of_rule(tuple(OPTIMIZERS)),
+    "learning_rate": number_rule(lambda value: value > 0, "a number above 0"),
+    "schedule": one_of_rule(SCHEDULES),
+    "warmup_epochs": number_rule(lambda value: value >= 0, "a number, 0 or more"),
+    "final_learning_rate": number_rule(lambda value: value >= 0, "a number, 0 or more"),
+    "weight_decay": number_rule(lambda value: value >= 0, "a number, 0 or more"),
     "no_weight_decay": (
         lambda value: isinstance(value, tuple) and all(isinstance(part, str) and part for part in value),
         "a list of texts",
     ),
-    "label_smoothing": _number(lambda value: 0 <= value < 1, "a number in [0, 1)"),
-    "clip_norm": _or_none(_number(lambda value: value > 0, "a number above 0")),
-    "ema": _or_none(_number(lambda value: 0 < value < 1, "a number in (0, 1)")),
-    "epochs": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
-    "batch_size": (lambda value: _is_whole(value) and value >= 1, "a whole number, 1 or more"),
-    "validation_split": _number(lambda value: 0 < value < 1, "a number in (0, 1)"),
-    "augmentation_final_epochs": _number(lambda value: value >= 0, "a number, 0 or more"),
-    "augmentation_final_strength": _number(lambda value: 0 <= value <= 1, "a number in [0, 1]"),
-    "seed": (lambda value: _is_whole(value) and 0 <= value < random.SEED_LIMIT, "a whole number in [0, 2**31)"),
+    "label_smoothing": number_rule(lambda value: 0 <= value < 1, "a number in [0, 1)"),
+    "clip_norm": or_none_rule(number_rule(lambda value: value > 0, "a number above 0")),
+    "ema": or_none_rule(number_rule(lambda value: 0 < value < 1, "a number in (0, 1)")),
+    "epochs": (lambda value: is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "batch_size": (lambda value: is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "validation_split": number_rule(lambda value: 0 < value < 1, "a number in (0, 1)"),
+    "augmentation_final_epochs": number_rule(lambda value: value >= 0, "a number, 0 or more"),
+    "augmentation_final_strength": number_rule(lambda value: 0 <= value <= 1, "a number in [0, 1]"),
+    "seed": (lambda value: is_whole(value) and 0 <= value < random.SEED_LIMIT, "a whole number in [0, 2**31)"),
 }
 
 # What trains a small transformer on little data: Steiner et al. 2022 ("How to train your ViT?", arXiv 2106.10270) on

@@ -23,8 +23,9 @@ FILES = (
     "confusion.png", "mistakes.png", "run.json",
 )  # fmt: skip
 CHECKPOINTS = "checkpoint"
+CLASSIFIER = "classifier"  # the artifact of a fine-tuning
 LOCK = ".lock"
-OURS = {*FILES, *(f"{name}.new" for name in FILES), CHECKPOINTS, LOCK}
+OURS = {*FILES, *(f"{name}.new" for name in FILES), CHECKPOINTS, CLASSIFIER, LOCK}
 
 
 class RunFolder:
@@ -84,7 +85,8 @@ class RunFolder:
         self._held = lock
 
     def _clear(self) -> None:
-        shutil.rmtree(self / CHECKPOINTS, ignore_errors=True)
+        for folder in (CHECKPOINTS, CLASSIFIER):
+            shutil.rmtree(self / folder, ignore_errors=True)
         for name in FILES:  # run.json is the last of them: until then the folder is a run's
             (self / f"{name}.new").unlink(missing_ok=True)
             (self / name).unlink(missing_ok=True)

@@ -88,7 +88,8 @@ def train(
     describe(model, run, console)
 
     _warn_of_short_average(recipe, len(training), console)
-    _compile(model, recipe, len(training), jit_compile)
+    optimizer = recipe.build_optimizer(model, len(training))
+    compile_classifier(model, optimizer, recipe.targets_are_rows, recipe.label_smoothing, jit_compile)
     found = load_newest(run / CHECKPOINTS, model, console.print)
     history = History(run, found.history if found else {})
     session = {"started": now(), "epochs_done": history.epochs_done, **environment(), "jit_compile": jit_compile}
@@ -100,7 +101,7 @@ def train(
     try:
         measured = _fit_and_test(model, training, validation, test, recipe, history, checkpoints, display, callbacks)
         check_finite(measured, "on the test images")
-        _draw_curves(history, measured, run, console)
+        draw_curves(history.values, run, console, measured)
         save_uncompiled(model, run / "model.keras")
     except BaseException as error:
         display.close()
@@ -169,20 +170,32 @@ def _warn_of_short_average(recipe: Recipe, steps_per_epoch: int, console: Consol
         )
 
 
-def _compile(model: keras.Model, recipe: Recipe, steps_per_epoch: int, jit_compile: bool | None) -> None:
+def compile_classifier(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    rows: bool = False,
+    label_smoothing: float = 0.0,
+    jit_compile: bool | None = None,
+) -> None:
+    """Compile a model that gives logits, with cross-entropy and accuracy, and build its optimizer.
+
+    Args:
+        model: images to logits.
+        optimizer: how to train it.
+        rows: whether a label is a row of shares of every class, not a class's number.
+        label_smoothing: share of the target spread over all classes; wants rows.
+        jit_compile: as in `train`.
+    """
     loss: keras.losses.Loss
     metric: keras.metrics.Metric
-    if recipe.targets_are_rows:
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+    if rows:
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
         metric = keras.metrics.CategoricalAccuracy(name="accuracy")
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
     model.compile(
-        optimizer=recipe.build_optimizer(model, steps_per_epoch),
-        loss=loss,
-        metrics=[metric],
-        jit_compile="auto" if jit_compile is None else jit_compile,
+        optimizer=optimizer, loss=loss, metrics=[metric], jit_compile="auto" if jit_compile is None else jit_compile
     )
     # Under mixed_float16 Keras has just put another one around it, whose variables a checkpoint has too.
     model.optimizer.build(model.trainable_variables)
@@ -342,11 +355,17 @@ def save_uncompiled(model: keras.Model, path: str | Path) -> None:
     copy.save(path)
 
 
-def _draw_curves(history: History, measured: dict[str, float], run: RunFolder, console: Console) -> None:
+def draw_curves(
+    history: Mapping[str, Sequence[float]],
+    run: RunFolder,
+    console: Console,
+    measured: Mapping[str, float] | None = None,
+) -> None:
+    """Draw `accuracy.png` and `loss.png`, with what the test images gave, or say what is missing for it."""
     try:
         from keras_vit_edu import plots
     except ImportError as error:
         console.print(f"{error} (no accuracy.png and loss.png)")
         return
     for metric in ("accuracy", "loss"):
-        plots.learning_curve(history.values, metric, run / f"{metric}.png", measured[metric])
+        plots.learning_curve(history, metric, run / f"{metric}.png", (measured or {}).get(metric))

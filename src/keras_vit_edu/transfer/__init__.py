@@ -1,17 +1,39 @@
 """Transfer learning from the Vision Transformers of keras_hub."""
 
+from keras_vit_edu.transfer.artifact_files import ArtifactError
+from keras_vit_edu.transfer.classifier import Predictions, TransferClassifier
+from keras_vit_edu.transfer.features import compute_features, default_cache, feature_model
+from keras_vit_edu.transfer.fine_tuning import BALANCED, fine_tune
+from keras_vit_edu.transfer.fine_tuning_options import FineTuning
+from keras_vit_edu.transfer.freezing import freeze, unfreeze_last
 from keras_vit_edu.transfer.hub import COURSES_FALLBACK, HubPreset, PresetUnavailable, list_presets, load
+from keras_vit_edu.transfer.layer_decay import layer_wise
+from keras_vit_edu.transfer.lora import add_lora, merge_lora
 from keras_vit_edu.transfer.open_box import open_vit
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 
 __all__ = [
+    "BALANCED",
     "COURSES_FALLBACK",
+    "ArtifactError",
+    "FineTuning",
     "HubPreset",
     "OpenedViTClassifier",
+    "Predictions",
     "Preprocessing",
     "PresetUnavailable",
+    "TransferClassifier",
+    "add_lora",
+    "compute_features",
+    "default_cache",
+    "feature_model",
+    "fine_tune",
+    "freeze",
+    "layer_wise",
     "list_presets",
     "load",
+    "merge_lora",
     "open_vit",
+    "unfreeze_last",
 ]

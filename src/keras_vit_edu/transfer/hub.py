@@ -1,5 +1,6 @@
 """The pretrained models of keras_hub: which there are, and how to get one. The only file that imports keras_hub."""
 
+import json
 import os
 import re
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import keras
 
 COURSES_FALLBACK = "vit_base_patch16_224_imagenet"  # ViT-B/16
 OPENED = ("vit", "deit")  # what `open_vit` opens; they are listed first
@@ -16,6 +19,10 @@ TASKS = {"classifier": "ImageClassifier", "backbone": "Backbone"}
 
 class PresetUnavailable(ValueError):
     """A pretrained model that cannot be had here; its text says what to do."""
+
+
+class NoHead(ValueError):
+    """A pretrained model without a classifier's head."""
 
 
 @dataclass(frozen=True)
@@ -130,21 +137,69 @@ def load(preset: str | Path, task: str = "classifier", fallback: str | None = No
     Raises:
         ImportError: if keras_hub is not installed.
         ValueError: if there is no such preset, task or argument.
+        NoHead: a `ValueError`, if the preset is a backbone, and `num_classes` does not ask for a new head.
         PresetUnavailable: a `ValueError`, if the preset is neither in the cache nor to be had from the network.
 
     Examples:
         >>> load("deit_base_distilled_patch16_224_imagenet", fallback=COURSES_FALLBACK)  # doctest: +SKIP
     """
+    return load_and_name(preset, task, fallback, **arguments)[0]
+
+
+def load_and_name(
+    preset: str | Path, task: str = "classifier", fallback: str | None = None, **arguments: Any
+) -> tuple[Any, str]:
+    """As `load`; returns the model and which of `preset` and `fallback` it is."""
     models = _import_keras_hub().models
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: task={task!r}")
     try:
-        return _from_preset(getattr(models, TASKS[task]), str(preset), arguments)
+        return _from_preset(getattr(models, TASKS[task]), str(preset), arguments), str(preset)
     except PresetUnavailable as error:
         if fallback is None or fallback == str(preset):
             raise
         print(f"keras_vit_edu: {error} Loading {fallback} instead.", file=sys.stderr)
-        return _from_preset(getattr(models, TASKS[task]), fallback, arguments)
+        return _from_preset(getattr(models, TASKS[task]), fallback, arguments), fallback
+
+
+def imagenet_names() -> tuple[str, ...]:
+    """The names of the 1000 classes of ImageNet-1k, in their order, as keras_hub has them; two of them occur twice.
+
+    Raises:
+        ImportError: if keras_hub is not installed.
+
+    Examples:
+        >>> imagenet_names()[1]  # doctest: +SKIP
+        'goldfish'
+    """
+    name_of = _import_keras_hub().utils.imagenet_id_to_name
+    return tuple(name_of(index) for index in range(1000))
+
+
+def class_names_in_folder(preset: str | Path) -> tuple[str, ...] | None:
+    """The names of the classes that a folder of transformers' `save_pretrained` tells; None if it tells none."""
+    file = Path(preset) / "config.json"
+    try:
+        names = json.loads(file.read_text(encoding="utf-8")).get("id2label", {})
+        return tuple(str(names[str(index)]) for index in range(len(names))) or None
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return None
+
+
+def classifier_class(registered_name: str) -> Any:
+    """The class of image classifiers that keras_hub registers as, say, `"keras_hub>ResNetImageClassifier"`.
+
+    Raises:
+        ImportError: if keras_hub is not installed.
+        ValueError: if it has none of that name.
+    """
+    models = _import_keras_hub().models
+    cls = keras.saving.get_registered_object(registered_name)
+    if not (
+        isinstance(cls, type) and issubclass(cls, models.ImageClassifier) and cls.__module__.startswith("keras_hub.")
+    ):
+        raise ValueError(f"keras_hub registers no image classifier under that name. Received: {registered_name!r}")
+    return cls
 
 
 def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
@@ -156,7 +211,7 @@ def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
             f"with a config.json. Received: {preset!r}"
         )
     try:
-        return cls.from_preset(preset, **arguments)
+        return _with_head(cls, preset, arguments)
     except Exception as error:
         if not is_remote or not _is_about_access(error):
             raise
@@ -165,10 +220,26 @@ def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
     folder = cache_folder(handle)
     if (folder / "config.json").is_file():  # copied there, without the marks by which kagglehub knows what is whole
         try:
-            return cls.from_preset(str(folder), **arguments)
+            return _with_head(cls, str(folder), arguments)
         except OSError as error:
             unreachable = error
     raise PresetUnavailable(_how_to_get(preset, handle, folder, unreachable)) from unreachable
+
+
+def _with_head(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
+    """`from_preset` of keras_hub, with a clear error where a classifier should have a head of its own and has none."""
+    wants_own_head = cls.__name__ == TASKS["classifier"] and "num_classes" not in arguments
+    wants_its_weights = wants_own_head and arguments.get("load_weights", True)
+    folder = Path(preset)
+    if wants_its_weights and (folder / "task.json").is_file() and not (folder / "task.weights.h5").is_file():
+        # keras_hub would leave the head random, without a word.
+        raise NoHead(f"The preset has weights of a backbone and none of a head. Received: {preset!r}")
+    try:
+        return cls.from_preset(preset, **arguments)
+    except TypeError as error:
+        if not (wants_own_head and "'num_classes'" in str(error)):
+            raise
+        raise NoHead(f"The preset is a backbone, without a classifier's head. Received: {preset!r}") from None
 
 
 def _is_about_access(error: BaseException | None) -> bool:

@@ -168,6 +168,22 @@ class Preprocessing:
             result = np.moveaxis(result, -1, 1)
         return result[0] if is_single else result
 
+    def convert(self, image: np.ndarray) -> np.ndarray:
+        """One image `(H, W, 3)` as a call converts it, without a warning: for a photograph that is dark, and known.
+
+        Returns:
+            float32 `(height, width, 3)`.
+
+        Raises:
+            ValueError: as a call does.
+
+        Examples:
+            >>> Preprocessing(image_size=2).convert(np.ones((8, 8, 3), "uint8")).shape
+            (2, 2, 3)
+        """
+        result = self._converted(_checked(np.asarray(image), self.data_format))
+        return np.moveaxis(result, -1, 0) if self.data_format == "channels_first" else result
+
     def _converted(self, image: np.ndarray) -> np.ndarray:
         """`(H, W, 1 or 3)` to float32 `(height, width, 3)`."""
         pixels = image if self.image_size is None else self._resized(image, self.image_size)

@@ -1,0 +1,255 @@
+"""The two files of an artifact, in a folder or in one zip: written in one step, and read with every size known before.
+
+    artifact.json          what it is: JSON, see `artifact.py`
+    weights.safetensors    the weights; `artifact.json` says how many bytes, and their SHA-256
+
+Nothing is ever unpacked to a disk. In a folder that is written a second time the new weights lie beside the old ones,
+under the other of two names, until `artifact.json`, which is replaced in one step, names them.
+"""
+
+import contextlib
+import json
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_vit_edu.models import preset_files
+from keras_vit_edu.training.checkpoint import replacing, write_atomically
+
+MANIFEST = "artifact.json"
+WEIGHTS_NAMES = ("weights.safetensors", "weights-2.safetensors")
+LARGEST_MANIFEST = 1 << 24  # bytes; the names of 1000 classes take 20,000
+LARGEST_EXPANSION = 10  # a zip unpacks to at most so many times its own size, and a manifest; weights hardly shrink
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the date of every entry, so that the same classifier makes the same file
+
+
+class ArtifactError(ValueError):
+    """Something is wrong with an artifact; its text says what, in one line."""
+
+
+# Writing. -------------------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
+    """Write an artifact, into a zip if the name ends so, else into a folder.
+
+    Args:
+        path: a file ending in `.zip`, or a folder.
+        manifest: JSON, its `"weights"` an object; that will say which file they are in.
+        weights: the content of a safetensors file.
+
+    Raises:
+        ArtifactError: if something else is there.
+        OSError: if it cannot be written; an artifact that was there is as it was.
+    """
+    try:
+        if path.suffix.lower() == ".zip":
+            _write_zip(path, manifest, weights)
+        else:
+            _write_folder(path, manifest, weights)
+    except OSError as error:
+        raise OSError(f"The artifact {path} could not be written: {error.strerror or error}") from error
+
+
+def _write_zip(file: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
+    if file.is_dir() or (file.exists() and MANIFEST not in _names_in_zip(file)):
+        raise ArtifactError(f"Only an artifact is overwritten, and this is something else. Received: {file}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = _to_json(manifest, WEIGHTS_NAMES[0])
+    with replacing(file) as stream, zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(_entry(MANIFEST), content, zipfile.ZIP_DEFLATED)
+        archive.writestr(_entry(WEIGHTS_NAMES[0]), weights, zipfile.ZIP_STORED)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, EARLIEST)
+    entry.external_attr = (stat.S_IFREG | 0o644) << 16  # whoever unpacks it can read it
+    return entry
+
+
+def _names_in_zip(file: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.namelist()
+    except zipfile.BadZipFile:
+        return []
+
+
+def _write_folder(folder: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
+    ours = [MANIFEST, *WEIGHTS_NAMES]
+    ours += [f"{name}.new" for name in ours]
+    is_new = not folder.exists()
+    if not is_new and not folder.is_dir():
+        raise ArtifactError(f"An artifact is a folder or a file that ends in .zip. Received: {folder}, another file")
+    if not is_new and not (folder / MANIFEST).is_file() and any(file.name not in ours for file in folder.iterdir()):
+        raise ArtifactError(
+            f"Only an artifact is overwritten, and this folder holds something else. Received: {folder}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    in_use = _weights_name_in(folder)
+    name = next(name for name in WEIGHTS_NAMES if name != in_use)
+    try:
+        write_atomically(folder / name, weights)
+        write_atomically(folder / MANIFEST, _to_json(manifest, name))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
+            if is_new:
+                folder.rmdir()
+        raise
+    for other in ours:  # the old weights, and what a process left that was killed
+        if other not in (MANIFEST, name):
+            (folder / other).unlink(missing_ok=True)
+
+
+def _weights_name_in(folder: Path) -> Any:
+    """Under which name the weights lie that the folder's manifest tells of; None if it tells of none."""
+    try:
+        return json.loads((folder / MANIFEST).read_bytes())["weights"]["file"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _to_json(manifest: Mapping[str, Any], name: str) -> bytes:
+    return preset_files.to_json(MANIFEST, {**manifest, "weights": {"file": name, **manifest["weights"]}})
+
+
+# Reading. -------------------------------------------------------------------------------------------------------------
+
+
+def is_artifact(path: str | Path) -> bool:
+    """Whether there is what looks like an artifact: a folder with an `artifact.json`, or a file that ends in `.zip`."""
+    path = Path(path)
+    return (path / MANIFEST).is_file() or (path.is_file() and path.suffix.lower() == ".zip")
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> "Iterator[Folder | Zip]":
+    """The artifact at `path`, to read from.
+
+    Raises:
+        ArtifactError: if there is none, or a zip that is damaged or not what this library writes.
+    """
+    if path.is_dir():
+        yield Folder(path)
+        return
+    if not path.is_file():
+        raise ArtifactError(f"There is no artifact, neither a folder nor a file. Received: {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield Zip(path, archive)
+    except zipfile.BadZipFile as error:
+        with open(path, "rb") as stream:
+            begins_as_zip = stream.read(4) == b"PK\x03\x04"
+        if begins_as_zip:
+            raise ArtifactError(f"The zip is damaged, or was cut off ({error}). Received: {path}") from None
+        raise ArtifactError(f"An artifact is a folder or a zip, and this file is no zip. Received: {path}") from None
+    except (NotImplementedError, RuntimeError, EOFError, OSError) as error:  # of another compression, encrypted...
+        raise ArtifactError(f"The artifact cannot be read: {error}. Received: {path}") from None
+
+
+class Folder:
+    """An artifact in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def size(self, name: str) -> int:
+        """How many bytes a file has."""
+        file = self.path / name
+        if not file.is_file():
+            raise ArtifactError(f"The artifact lacks {name}. Received: {self.path}")
+        preset_files.check_lies_in(self.path, name, "an artifact", ArtifactError)
+        return file.stat().st_size
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The content of a file; `limit` bytes and one more at most are read."""
+        _check_size(self.size(name), limit, name, self.path)
+        try:
+            with open(self.path / name, "rb") as stream:
+                return _read(stream, limit, name, self.path)
+        except OSError as error:
+            raise ArtifactError(
+                f"The artifact's {name} cannot be read: {error.strerror}. Received: {self.path}"
+            ) from None
+
+
+class Zip:
+    """An artifact in a zip, whose directory has been looked through."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self.path = path
+        self.archive = archive
+        entries = archive.infolist()
+        for entry in entries[: len(WEIGHTS_NAMES) + 1]:
+            self._check_entry(entry)
+        names = [entry.filename for entry in entries]
+        if len(names) != 2:
+            raise ArtifactError(f"The zip of an artifact has two entries, {MANIFEST} and the weights. Received: {path} "
+                                f"with {len(names):,} entries")  # fmt: skip
+        if len(set(names)) != 2:
+            raise ArtifactError(f"The zip has two entries of one name, {names[0]}. Received: {path}")
+        unpacked, packed = sum(entry.file_size for entry in entries), path.stat().st_size
+        if unpacked > LARGEST_EXPANSION * packed + LARGEST_MANIFEST:
+            raise ArtifactError(
+                f"The zip of an artifact unpacks to about its own size. Received: {path}, {packed:,} bytes that unpack "
+                f"to {unpacked:,}"
+            )
+
+    def _check_entry(self, entry: zipfile.ZipInfo) -> None:
+        name = entry.orig_filename
+        parts = name.replace("\\", "/").split("/")
+        if ".." in parts or parts[0] == "" or ":" in name:
+            raise ArtifactError(f"The zip has an entry that leads out of its folder, {name!r}. Received: {self.path}")
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):
+            raise ArtifactError(f"The zip has an entry that is a link or no file, {name!r}. Received: {self.path}")
+        if entry.filename not in (MANIFEST, *WEIGHTS_NAMES) or entry.filename != name:
+            raise ArtifactError(
+                f"The zip of an artifact has {MANIFEST} and {WEIGHTS_NAMES[0]}, in no folder. Received: {self.path} "
+                f"with {name!r}"
+            )
+
+    def size(self, name: str) -> int:
+        """How many bytes an entry has, unpacked, as the zip's directory says."""
+        if name not in self.archive.namelist():
+            raise ArtifactError(f"The artifact lacks {name}. Received: {self.path}")
+        return self.archive.getinfo(name).file_size
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The content of an entry; `limit` bytes and one more at most are unpacked, whatever the directory says."""
+        _check_size(self.size(name), limit, name, self.path)
+        try:
+            with self.archive.open(name) as stream:
+                return _read(stream, limit, name, self.path)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ArtifactError(f"{name} in the zip is damaged ({error}). Received: {self.path}") from None
+
+
+def _check_size(size: int, limit: int, name: str, path: Path) -> None:
+    if size > limit:
+        raise ArtifactError(f"{name} must have at most {limit:,} bytes. Received: {path}, where it has {size:,}")
+
+
+def _read(stream: Any, limit: int, name: str, path: Path) -> bytes:
+    data = stream.read(limit + 1)
+    _check_size(len(data), limit, name, path)
+    return data
+
+
+def parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
+    """The object in `artifact.json`."""
+    try:
+        manifest = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{MANIFEST} is damaged: {error}. Received: {path}") from None
+    if not isinstance(manifest, dict):
+        raise ArtifactError(f"{MANIFEST} must hold a JSON object. Received: {path}, {type(manifest).__name__}")
+    return manifest
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,154 @@
+"""What a pretrained model makes of images, computed once and kept on disk."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors
+import safetensors.numpy
+from rich.console import Console
+
+from keras_vit_edu.training.checkpoint import write_atomically
+from keras_vit_edu.training.progress import counting
+from keras_vit_edu.transfer.freezing import head_of
+from keras_vit_edu.transfer.preprocessing import Preprocessing
+from keras_vit_edu.transfer.training_images import TrainingImages, scaled
+
+FORMAT_VERSION = 1
+CACHE = "KERAS_VIT_EDU_CACHE"
+
+
+def feature_model(model: keras.Model) -> keras.Model:
+    """The part of a classifier before its head: preprocessed images to features `(B, D)`; it shares the weights.
+
+    Raises:
+        ValueError: if the model does not end in a Dense layer without activation.
+
+    Examples:
+        >>> from keras_vit_edu.transfer import OpenedViTBackbone, OpenedViTClassifier
+        >>> backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=24)
+        >>> feature_model(OpenedViTClassifier(backbone, num_classes=5)).output_shape
+        (None, 12)
+    """
+    return keras.Model(model.input, head_of(model).input, name=f"features_of_{model.name}")
+
+
+def compute_features(
+    part: keras.Model,
+    preprocessing: Preprocessing,
+    data: Any,
+    cache: str | Path | None = None,
+    batch_size: int = 32,
+    console: Console | None = None,
+    keep_pixels: bool = False,
+) -> np.ndarray:
+    """Run the frozen part of a model on images once; the second time, read what it gave from the disk.
+
+    What is kept is named by everything that it depends on: the configuration and weights of the part, the backend, the
+    preprocessing and the contents of the images, but not where they lie. It is written whole or not at all; a file that
+    is damaged, or is something else, is computed again.
+
+    Args:
+        part: from preprocessed images to features, as `feature_model` gives it; dropout does not act.
+        preprocessing: from raw images to what it takes.
+        data: an `ImageFolder`, or a pair of images and labels as `fine_tune` takes it.
+        cache: folder to keep features in; None for `default_cache()`.
+        batch_size: images at a time.
+        console: where progress is shown; None for the standard output.
+        keep_pixels: read all images into memory, for whoever wants them again; else batch after batch.
+
+    Returns:
+        float32 `(n, ...)`: what the part gives for each image.
+
+    Raises:
+        ValueError: for data that are no images, or a file that cannot be read.
+    """
+    console = console or Console(highlight=False, markup=False, soft_wrap=True)
+    images = data if isinstance(data, TrainingImages) else TrainingImages(data)
+    key = {
+        "format_version": FORMAT_VERSION,
+        "backend": keras.backend.backend(),
+        "model": model_fingerprint(part),
+        "preprocessing": preprocessing.to_json(),
+        "images": images.fingerprint,
+    }
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    folder = default_cache() if cache is None else Path(cache)
+    file = folder / f"features-{name[:32]}.safetensors"
+    found = _read(file, key, len(images))
+    if found is not None:
+        console.print(f"features of {len(images):,} images from {file}")
+        return found
+    features = _computed(part, preprocessing, images, batch_size, console, keep_pixels)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        header = {"key": json.dumps(key, sort_keys=True), "sha256": hashlib.sha256(features.tobytes()).hexdigest()}
+        write_atomically(file, safetensors.numpy.save({"features": features}, metadata=header))
+    except OSError as error:
+        console.print(f"features are not kept: {file} cannot be written ({error.strerror or error})")
+    return features
+
+
+def default_cache() -> Path:
+    """Where features are kept if nothing else is said: `$KERAS_VIT_EDU_CACHE`, else `~/.cache/keras_vit_edu`."""
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "keras_vit_edu")
+
+
+def model_fingerprint(model: keras.Model) -> str:
+    """What names the architecture and the weights of a model, but not the model itself: 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    try:
+        text = json.dumps(model.get_config(), sort_keys=True, default=str)
+    except NotImplementedError:  # a subclass without a configuration
+        text = type(model).__name__
+    # Keras numbers models and layers as a process makes them; and what trains changes no output.
+    text = re.sub(r'_\d+(?=["/])', "", text).replace(model.name.rstrip("_0123456789"), "")
+    text = re.sub(r'"(trainable|frozen_layers)": (true|false|\[[^\]]*\])', "", text)
+    digest.update(text.encode())
+    for weight in model.weights:
+        array = keras.ops.convert_to_numpy(weight.value)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _computed(
+    part: keras.Model,
+    preprocessing: Preprocessing,
+    images: TrainingImages,
+    batch_size: int,
+    console: Console,
+    keep_pixels: bool,
+) -> np.ndarray:
+    if keep_pixels:
+        images.pixels(preprocessing, console)
+    several = []
+    with counting(console, "computing features", len(images)) as advance:
+        for start in range(0, len(images), batch_size):
+            indices = np.arange(start, min(start + batch_size, len(images)))
+            batch = images.batch(preprocessing, indices)
+            missing = min(batch_size, len(images)) - len(batch)  # a batch of another size would be compiled anew
+            batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+            found = np.asarray(part.predict_on_batch(scaled(batch, preprocessing)), "float32")
+            several.append(found[: len(indices)])
+            advance(len(indices))
+    return np.concatenate(several)
+
+
+def _read(file: Path, key: dict[str, Any], count: int) -> np.ndarray | None:
+    """The features in a file; None if it is not there, damaged, or of something else."""
+    with contextlib.suppress(OSError, safetensors.SafetensorError, ValueError):
+        with safetensors.safe_open(file, framework="numpy") as stored:
+            header = stored.metadata() or {}
+            if json.loads(header.get("key", "null")) != key or "features" not in stored.keys():  # noqa: SIM118
+                return None
+            features = stored.get_tensor("features")
+        is_whole = hashlib.sha256(features.tobytes()).hexdigest() == header.get("sha256")
+        return features if is_whole and features.dtype == np.float32 and len(features) == count else None
+    return None

@@ -1,0 +1,505 @@
+"""Fine-tuning: a pretrained classifier learns the classes of someone's photographs."""
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+
+from keras_vit_edu import random
+from keras_vit_edu.datasets import Batches, class_weights, stratified_split
+from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
+from keras_vit_edu.training.evaluate import Evaluation, probabilities, write_evaluation
+from keras_vit_edu.training.progress import ProgressDisplay, counting
+from keras_vit_edu.training.recipe import Recipe
+from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, environment, now
+from keras_vit_edu.training.train import (
+    History,
+    KeepCheckpoints,
+    StopIfNotFinite,
+    TrainingFailed,
+    compile_classifier,
+    draw_curves,
+    summary,
+)
+from keras_vit_edu.transfer.features import compute_features, feature_model, model_fingerprint
+from keras_vit_edu.transfer.fine_tuning_options import FineTuning
+from keras_vit_edu.transfer.freezing import (
+    TrainableCount,
+    check_number_of_blocks,
+    head_of,
+    tell_trainable,
+    unfreeze_last,
+)
+from keras_vit_edu.transfer.layer_decay import layer_wise
+from keras_vit_edu.transfer.lora import add_lora, check_takes_lora, merge_lora
+from keras_vit_edu.transfer.preprocessing import Preprocessing
+from keras_vit_edu.transfer.training_images import TrainingImages, scaled
+
+BALANCED = "balanced"
+NO_WEIGHT_DECAY = ("position_embedding", "prefix_tokens")  # besides all that is no matrix: biases, normalisations
+
+
+def fine_tune(
+    model: Any,
+    preprocessing: Preprocessing,
+    train: Any,
+    validation: Any = None,
+    options: FineTuning | None = None,
+    run: RunFolder | None = None,
+    class_weights: Mapping[int, float] | str | None = BALANCED,
+    class_names: Sequence[str] | None = None,
+    cache: str | Path | None = None,
+    console: Console | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    jit_compile: bool | None = None,
+    afterwards: Callable[[Evaluation | None], Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Train a pretrained classifier on photographs, in place.
+
+    By default as LP-FT: a linear probe on features that are computed once, then all of the model from there, slower in
+    the lower layers, on varied images. See `FineTuning`.
+
+    The same seed gives the same run on every backend, as far as rounding allows. A run that was interrupted, at
+    whatever moment, is gone on with by the same call on the same folder and a model made in the same way, and ends with
+    the same weights, bit for bit, as one that never was. If the loss is no longer a number, the model gets the last
+    good weights back.
+
+    Written into the run folder: `run.json`, `history.csv` (first the probe's epochs, then the tuning's; `phases` in
+    `run.json` says how many), a checkpoint after each epoch, `summary.txt`, `accuracy.png`, `loss.png`; with validation
+    `evaluate.json`, `confusion.png` and `mistakes.png`.
+
+    Args:
+        model: preprocessed images to logits, ending in a Dense layer without activation: an `OpenedViTClassifier`, or
+            another model (for which `blocks` must be None or 0, and LoRA is not to be had).
+        preprocessing: from raw images to what the model takes.
+        train: an `ImageFolder` of `datasets.scan_folder`; or a pair of images, uint8 `(n, H, W, 3)` or a list of
+            `(H, W, 3)` of any sizes, and labels, int `(n,)`. Images are held in memory at the model's size, a byte per
+            value, or beyond 2 GiB in a temporary file.
+        validation: likewise; None for a share of every class of `train`.
+        options: how to train; None for the defaults.
+        run: where to write and to go on from; None for a temporary folder.
+        class_weights: `"balanced"` for the same weight for each class, however many images it has; a weight for each
+            class number; or None.
+        class_names: what the logits stand for; None for the folder's names, or numbers.
+        cache: folder to keep features in; None for `default_cache()`.
+        console: where progress is shown; None for the standard output.
+        callbacks: further Keras callbacks, of both phases.
+        jit_compile: as in `training.train`.
+        afterwards: called with the `training.Evaluation` of the validation (None without) when all is trained, before
+            the run counts as finished; what it returns goes into `run.json`.
+
+    Returns:
+        What `run.json` says: among the rest `phases`, `history` and, with validation, `validation_accuracy`.
+
+    Raises:
+        ValueError: if there are images of one class only, fewer images than classes, labels that the model has no logit
+            for, or options that do not fit the model.
+        RunFolderError: as `training.train`.
+        TrainingFailed: if the loss is no longer a finite number; says where.
+
+    Examples:
+        >>> from keras_vit_edu.transfer import OpenedViTBackbone, OpenedViTClassifier
+        >>> backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=24)
+        >>> model = OpenedViTClassifier(backbone, num_classes=2)
+        >>> images = np.random.default_rng(0).integers(0, 256, (20, 40, 40, 3)).astype("uint8")
+        >>> images[:10] //= 2  # ten are dark
+        >>> quick = FineTuning(probe_epochs=2, epochs=1, batch_size=8)
+        >>> record = fine_tune(model, Preprocessing(32, scale=1 / 255), (images, np.repeat([0, 1], 10)),
+        ...     options=quick, console=Console(quiet=True), cache="/tmp/features")  # doctest: +SKIP
+        >>> [phase["name"] for phase in record["phases"]]  # doctest: +SKIP
+        ['probe', 'lp-ft']
+    """
+    options = options or FineTuning()
+    console = console or Console(highlight=False, markup=False, soft_wrap=True)
+    head = head_of(model)
+    check_number_of_blocks("blocks", options.blocks, model)
+    if options.method == "lora":
+        check_takes_lora(model)
+    parts = _split(train, validation, options, model)
+    weights = _checked_weights(class_weights, parts[0].labels, head.units)
+    with contextlib.ExitStack() as stack:
+        is_kept = run is not None
+        if run is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fine-tuning-"))
+            run = stack.enter_context(RunFolder(Path(folder) / "run"))
+        names = tuple(class_names or parts[0].images.class_names or map(str, range(head.units)))
+        job = _Job(
+            model, preprocessing, options, parts, weights, run, is_kept, names, cache, console, callbacks, jit_compile
+        )
+        return job.do(afterwards)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some of the images, for training or validation."""
+
+    images: TrainingImages
+    indices: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.images.labels[self.indices]
+
+
+def _split(train: Any, validation: Any, options: FineTuning, model: Any) -> tuple[_Part, _Part | None]:
+    """Training and validation, checked against the model."""
+    images = TrainingImages(train, "the training images")
+    _check_classes(images, model, "the training images")
+    found, count = len(np.unique(images.labels)), model.output_shape[-1]
+    if len(images) < count:
+        raise ValueError(
+            f"There must be an image of every class at least. Received: {len(images)} images for {count} classes"
+        )
+    if found < 2:
+        raise ValueError(
+            f"There must be images of two classes or more. Received: {len(images)} images of class {images.labels[0]}"
+        )
+    if validation is not None:
+        held = TrainingImages(validation, "the validation images")
+        _check_classes(held, model, "the validation images")
+        if None not in (held.class_names, images.class_names) and held.class_names != images.class_names:
+            raise ValueError(
+                "Training and validation must have the same classes. "
+                f"Received: {', '.join(images.class_names or ())} and {', '.join(held.class_names or ())}"
+            )
+        return _Part(images, np.arange(len(images))), _Part(held, np.arange(len(held)))
+    if not options.validation_share:
+        return _Part(images, np.arange(len(images))), None
+    for_training, for_validation = stratified_split(images.labels, options.validation_share, options.seed)
+    return _Part(images, for_training), _Part(images, for_validation)
+
+
+def _check_classes(images: TrainingImages, model: Any, what: str) -> None:
+    count = model.output_shape[-1]
+    if images.class_names is not None and len(images.class_names) != count:
+        raise ValueError(
+            f"The model must have a logit for each class of {what}. "
+            f"Received: {model.name} with {count} logits, and {len(images.class_names)} classes: "
+            f"{', '.join(images.class_names[:10])}{', ...' if len(images.class_names) > 10 else ''}"
+        )
+    if images.labels.max() >= count:
+        raise ValueError(
+            f"Labels of {what} must be 0 to {count - 1}, as {model.name} has {count} logits. "
+            f"Received: label {images.labels.max()}"
+        )
+
+
+def _checked_weights(weights: Any, labels: np.ndarray, count: int) -> dict[int, float] | None:
+    if weights is None or weights == BALANCED:
+        return class_weights(labels, count) if weights == BALANCED else None
+    is_right = isinstance(weights, Mapping) and sorted(weights) == list(range(count))
+    if not is_right or not all(np.isfinite(weight) and weight >= 0 for weight in weights.values()):
+        raise ValueError(
+            f"`class_weights` must be {BALANCED!r}, None, or a number, 0 or more, for each class, 0 to {count - 1}. "
+            f"Received: class_weights={weights!r}"
+        )
+    return {int(label): float(weight) for label, weight in weights.items()}
+
+
+class _Job:
+    """One call of `fine_tune`, its arguments checked."""
+
+    def __init__(
+        self,
+        model: Any,
+        preprocessing: Preprocessing,
+        options: FineTuning,
+        parts: tuple[_Part, _Part | None],
+        weights: dict[int, float] | None,
+        run: RunFolder,
+        is_kept: bool,
+        class_names: tuple[str, ...],
+        cache: str | Path | None,
+        console: Console,
+        callbacks: Sequence[keras.callbacks.Callback],
+        jit_compile: bool | None,
+    ) -> None:
+        self.model, self.preprocessing, self.options = model, preprocessing, options
+        self.training, self.validation = parts
+        self.is_kept = is_kept  # else nobody looks at pictures
+        self.weights, self.run, self.cache, self.console = weights, run, cache, console
+        self.callbacks, self.jit_compile = callbacks, jit_compile
+        self.head = head_of(model)
+        self.class_names = class_names
+        self.history = History(run, {})
+        self.phases: list[dict[str, Any]] = []
+
+    def do(self, afterwards: Callable[[Evaluation | None], Mapping[str, Any]] | None) -> dict[str, Any]:
+        """Go through the phases; what `run.json` says."""
+        self._begin()
+        try:
+            for recipe, phase in ((self.options.probe, self._probe), (self.options.tuning, self._tune)):
+                if recipe is not None:
+                    phase(recipe)
+            self.run.write_history(self.history.values)
+            if self.is_kept:
+                draw_curves(self.history.values, self.run, self.console)
+            evaluation = None if self.validation is None else self._evaluate(self.validation)
+            more = dict(afterwards(evaluation)) if afterwards is not None else {}
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
+            with contextlib.suppress(OSError):  # a full disk must not hide what filled it
+                self.run.update(status=status, stopped=now(), reason=str(error), epochs_done=self.history.epochs_done)
+            raise
+        last = {name: values[-1] for name, values in self.history.values.items()}
+        self.run.update(
+            status="finished",
+            finished=now(),
+            epochs_done=self.history.epochs_done,
+            phases=self.phases,
+            train_accuracy=last["accuracy"],
+            validation_accuracy=None if evaluation is None else evaluation.accuracy,
+            validation_loss=None if evaluation is None else evaluation.loss,
+            history=self.history.values,
+            timings={"training_seconds": round(sum(self.history.values["seconds"]), 2)},
+            **more,
+        )
+        return self.run.record
+
+    def _begin(self) -> None:
+        if self.options.new_head:
+            for weight in self.head.weights:
+                weight.assign(np.zeros(weight.shape, "float32"))
+        _seed_dropout(self.model, self.options.seed)
+        parts = {"train": self.training, "validation": self.validation}
+        self.run.configure(
+            {
+                "fine_tuning": self.options.to_json(),
+                "model": model_fingerprint(self.model),
+                "preprocessing": self.preprocessing.to_json(),
+                "images": {name: part and _fingerprint(part) for name, part in parts.items()},
+                "class_weights": {str(label): weight for label, weight in (self.weights or {}).items()},
+            }
+        )
+        session = {"started": now(), **environment(), "jit_compile": self.jit_compile}
+        self.run.update(
+            status="running",
+            **environment(),
+            seed=self.options.seed,
+            fine_tuning=self.options.to_json(),
+            parameters=self.model.count_params(),
+            images={name: len(part.indices) if part else 0 for name, part in parts.items()},
+            class_names=list(self.class_names),
+            sessions=[*self.run.record.get("sessions", []), session],
+        )
+        if self.is_kept:
+            (self.run / "summary.txt").write_text(summary(self.model), encoding="utf-8")
+
+    # The two phases. --------------------------------------------------------------------------------------------------
+
+    def _probe(self, recipe: Recipe) -> None:
+        """Train a Dense layer on features, and give its weights to the head."""
+        several = {id(part.images): part.images for part in self._parts()}  # both parts may be of the same images
+        features = {name: self._features(images) for name, images in several.items()}
+        width = self.head.kernel.shape[0]
+        layer = keras.layers.Dense(self.head.units, use_bias=self.head.use_bias, name="logits", dtype=self.head.dtype)
+        probe = keras.Sequential([keras.Input((width,)), layer], name="probe")
+        _copy(self.head, layer)
+
+        def batches(part: _Part, shuffle: bool) -> Batches:
+            return self._batches(features[id(part.images)][part.indices], part, recipe, shuffle, None)
+
+        optimizer = keras.optimizers.AdamW(
+            recipe.learning_rate_schedule(self._steps(recipe)), weight_decay=recipe.weight_decay, name="adamw"
+        )
+        try:
+            self._fit(probe, recipe, optimizer, batches, rows=bool(recipe.label_smoothing))
+        finally:
+            _copy(layer, self.head)
+
+    def _tune(self, recipe: Recipe) -> None:
+        """Train the blocks, or LoRA's additions, from the head that is there."""
+        options = self.options
+        if options.method == "lora":
+            tuned = add_lora(self.model, options.rank, options.alpha, options.projections, options.seed)
+            optimizer = _adamw(tuned, recipe, self._steps(recipe), 1.0, recipe.clip_norm)
+            optimizer.build(tuned.trainable_variables)
+            count = tell_trainable(tuned, self.console)
+        else:
+            tuned = self.model
+            count = unfreeze_last(tuned, options.blocks, self.console)
+            optimizer = layer_wise(
+                tuned,
+                lambda factor: _adamw(tuned, recipe, self._steps(recipe), factor),
+                options.layer_decay,
+                recipe.clip_norm,
+            )
+        sample = self.training.images.pixels(self.preprocessing, self.console)
+        augmentation = options.augmentation_at(*sample.shape[1:3])
+        rows = bool(recipe.label_smoothing) or (augmentation is not None and augmentation.mixes)
+
+        def batches(part: _Part, shuffle: bool) -> Batches:
+            pixels = part.images.pixels(self.preprocessing, self.console)
+            chosen = _Chosen(pixels, part.indices)
+
+            def prepare(images: np.ndarray, labels: np.ndarray, epoch: int, index: int) -> tuple[Any, Any]:
+                if shuffle and augmentation is not None:
+                    varied, labels = augmentation(images, labels, options.seed, epoch, index)
+                    images = varied * np.float32(255)
+                return scaled(images, self.preprocessing), labels
+
+            return self._batches(chosen, part, recipe, shuffle, prepare, rows)
+
+        try:
+            self._fit(tuned, recipe, optimizer, batches, rows, count)
+        finally:
+            if tuned is not self.model:
+                merge_lora(tuned, into=self.model)
+
+    def _fit(
+        self,
+        model: keras.Model,
+        recipe: Recipe,
+        optimizer: keras.optimizers.Optimizer,
+        batches: Callable[[_Part, bool], Batches],
+        rows: bool = False,
+        count: TrainableCount | None = None,
+    ) -> None:
+        """The epochs of a phase that are left."""
+        first = sum(phase["epochs"] for phase in self.phases)
+        last = first + recipe.epochs
+        count = count or tell_trainable(model, self.console)
+        self.phases.append({"name": recipe.name, "epochs": recipe.epochs, **count._asdict()})
+        compile_classifier(model, optimizer, rows, recipe.label_smoothing, self.jit_compile)
+        folder = self.run / CHECKPOINTS / recipe.name
+        found = load_newest(folder, model, self.console.print)
+        if found is None:  # what to fall back on
+            save_checkpoint(folder, model, first, self.history.values)
+        else:
+            self.history.values = found.history
+            if found.epochs_done > first:
+                self.console.print(f"going on after epoch {found.epochs_done} ({found.file})")
+            if found.epochs_done == last:
+                return
+        training = batches(self.training, True)
+        display = ProgressDisplay(last, len(training), recipe.batch_size, self.console)
+        try:
+            model.fit(
+                training,
+                validation_data=None if self.validation is None else batches(self.validation, False),
+                epochs=last,
+                initial_epoch=self.history.epochs_done,
+                shuffle=False,  # `Batches` has its own order
+                verbose=0,
+                class_weight=self.weights,
+                callbacks=[
+                    training.follow_epochs(),
+                    StopIfNotFinite(),
+                    self.history,
+                    KeepCheckpoints(folder, self.history),
+                    display,
+                    *self.callbacks,
+                ],
+            )
+        except TrainingFailed:
+            load_newest(folder, model, self.console.print)
+            raise
+        finally:
+            display.close()
+
+    def _evaluate(self, part: _Part) -> Evaluation:
+        """Classify the validation's images, write down how that went, and draw it."""
+        size = min(self.options.batch_size, len(part.indices))
+        rows = []
+        with counting(self.console, "evaluating", len(part.indices)) as advance:
+            for start in range(0, len(part.indices), size):
+                chosen = part.indices[start : start + size]
+                batch = part.images.batch(self.preprocessing, np.resize(chosen, size))  # always of that size
+                rows.append(probabilities(self.model, scaled(batch, self.preprocessing))[: len(chosen)])
+                advance(len(chosen))
+        found = Evaluation(part.labels.astype("int64"), np.concatenate(rows), self.class_names)
+        if self.is_kept:
+            try:
+                write_evaluation(
+                    found,
+                    self.run.path,
+                    {"dataset": "validation", **found.to_json()},
+                    lambda some: part.images.batch(self.preprocessing, part.indices[some]),
+                    lambda i: part.images.name_of(int(part.indices[i])),
+                )
+            except ImportError as error:
+                self.console.print(f"{error} (no evaluate.json, confusion.png and mistakes.png)")
+        return found
+
+    # What they take. --------------------------------------------------------------------------------------------------
+
+    def _parts(self) -> Iterator[_Part]:
+        return (part for part in (self.training, self.validation) if part is not None)
+
+    def _features(self, images: TrainingImages) -> np.ndarray:
+        return compute_features(
+            feature_model(self.model),
+            self.preprocessing,
+            images,
+            self.cache,
+            self.options.batch_size,
+            self.console,
+            keep_pixels=self.options.tuning is not None,
+        )
+
+    def _steps(self, recipe: Recipe) -> int:
+        return -(-len(self.training.indices) // recipe.batch_size)
+
+    def _batches(
+        self, images: Any, part: _Part, recipe: Recipe, shuffle: bool, prepare: Any, rows: bool | None = None
+    ) -> Batches:
+        rows = bool(recipe.label_smoothing) if rows is None else rows
+        return Batches(
+            images,
+            part.labels,
+            recipe.batch_size,
+            shuffle=shuffle,
+            seed=recipe.seed,
+            one_hot=self.head.units if rows else None,
+            augment=prepare or (lambda images, labels, epoch, index: (images, labels)),
+        )
+
+
+class _Chosen:
+    """Some of the images of an array, without a copy of them: an array as far as `Batches` looks."""
+
+    def __init__(self, pixels: np.ndarray, indices: np.ndarray) -> None:
+        self.pixels, self.indices = pixels, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, chosen: np.ndarray) -> np.ndarray:
+        return self.pixels[self.indices[chosen]]
+
+
+def _adamw(
+    model: Any, recipe: Recipe, steps: int, factor: float, clip_norm: float | None = None
+) -> keras.optimizers.Optimizer:
+    """AdamW with the recipe's schedule, its rate times `factor`."""
+    rate = recipe.replace(learning_rate=recipe.learning_rate * factor).learning_rate_schedule(steps)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, global_clipnorm=clip_norm, name="adamw")
+    exempt = [
+        weight for weight in model.weights if len(weight.shape) < 2 or any(n in weight.path for n in NO_WEIGHT_DECAY)
+    ]
+    optimizer.exclude_from_weight_decay(var_list=exempt)
+    return optimizer
+
+
+def _copy(source: keras.layers.Dense, target: keras.layers.Dense) -> None:
+    target.set_weights([np.array(weight) for weight in source.get_weights()])
+
+
+def _seed_dropout(model: keras.Model, seed: int) -> None:
+    """Let every dropout begin anew, with a seed that depends on its place and on `seed` alone."""
+    dropouts = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout) and layer.rate]
+    for number, layer in enumerate(dropouts):
+        layer.seed_generator.state.assign(np.array([random.derive_seed(seed, f"dropout_{number}"), 0]))
+
+
+def _fingerprint(part: _Part) -> str:
+    digest = hashlib.sha256(part.images.fingerprint.encode())
+    digest.update(part.labels.astype("<i4").tobytes() + part.indices.astype("<i8").tobytes())
+    return digest.hexdigest()

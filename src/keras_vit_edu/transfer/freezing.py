@@ -1,0 +1,143 @@
+"""Which weights train: the head, the last blocks, or all."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+from rich.console import Console
+
+FINAL_NORM, PRE_LOGITS = "encoder_norm", "pre_logits"  # the last layers before the head of an opened model
+
+
+class TrainableCount(NamedTuple):
+    """How many weights train, and how many there are."""
+
+    trainable: int
+    total: int
+
+
+def freeze(model: keras.Model, console: Console | None = None) -> TrainableCount:
+    """Let the head train and nothing else: the same as `unfreeze_last(model, 0)`.
+
+    Args:
+        model: ends in a Dense layer, the head; see `unfreeze_last`.
+        console: where the counts are printed; None for the standard output.
+
+    Returns:
+        How many weights train, and how many there are.
+
+    Raises:
+        ValueError: as `unfreeze_last`.
+    """
+    return unfreeze_last(model, 0, console)
+
+
+def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = None) -> TrainableCount:
+    """Let the head and the last `k` transformer blocks train, freeze the rest, and print how much that is.
+
+    The head is the last Dense layer alone. The final normalisation goes with the last block, and so does `pre_logits`;
+    patch projection, class token and positions train only if everything does. What is frozen is not changed by
+    training, by weight decay neither. (Its dropouts act, though, if it has any.)
+
+    A model that was compiled is compiled again, with a new optimizer: the old one holds moments of other weights, and
+    the old step would go on training them. (Keras does not keep what `exclude_from_weight_decay` left
+    out: compile the model yourself where that matters.)
+
+    Args:
+        model: an `OpenedViTClassifier`; or any model that ends in a Dense layer, for which `k` is 0 or None.
+        k: how many blocks, from 0 (the head alone) to all of them; None for everything, embeddings too.
+        console: where the counts are printed; None for the standard output.
+
+    Returns:
+        How many weights train, and how many there are.
+
+    Raises:
+        ValueError: if the model does not end in a Dense layer, has fewer blocks, or has LoRA's matrices in it.
+
+    Examples:
+        >>> from keras_vit_edu.transfer import OpenedViTBackbone, OpenedViTClassifier
+        >>> backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=24)
+        >>> model = OpenedViTClassifier(backbone, num_classes=5, name="classifier")
+        >>> count = unfreeze_last(model, 0)  # 12 * 5 weights and 5 biases
+        classifier: 65 of 3,425 weights train (1.90%)
+    """
+    head, blocks = head_of(model), blocks_of(model)
+    check_number_of_blocks("k", k, model)
+    if any(getattr(layer, "lora_enabled", False) for layer in model._flatten_layers()):
+        raise ValueError(
+            f"LoRA decides by itself what trains: `merge_lora` gives plain weights. Received: {model.name}, with LoRA"
+        )
+    if k is None:
+        set_trainable(model, True)
+    else:
+        chosen = [head, *blocks[len(blocks) - k :]] if k else [head]
+        if k:
+            backbone = model.backbone  # type: ignore[attr-defined]
+            chosen += [layer for layer in (*model.layers, *backbone.layers) if layer.name in (FINAL_NORM, PRE_LOGITS)]
+        train_only(model, chosen)
+    compile_anew(model)
+    return tell_trainable(model, console)
+
+
+def check_number_of_blocks(name: str, k: Any, model: keras.Model) -> None:
+    """Complain unless `k` is None or a number of blocks that the model has."""
+    count = len(blocks_of(model))
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= count):
+        there_are = f"{model.name} has {count} transformer blocks" if count else f"{model.name} has no blocks to count"
+        raise ValueError(f"`{name}` must be None (all weights) or 0 to {count}, as {there_are}. Received: {name}={k!r}")
+
+
+def head_of(model: keras.Model) -> keras.layers.Dense:
+    """The Dense layer that a model ends in, from its features to logits."""
+    last = model.layers[-1] if model.layers else None
+    if not isinstance(last, keras.layers.Dense) or last.output is not model.output:
+        found = "nothing" if last is None else f"{type(last).__name__} {last.name!r}"
+        raise ValueError(f"A classifier must end in a Dense layer, its head. Received: {model.name}, with {found}")
+    if last.activation is not None and last.activation is not keras.activations.linear:
+        raise ValueError(
+            "A classifier must give logits, without an activation. "
+            f"Received: {model.name}, with {keras.activations.serialize(last.activation)!r}"
+        )
+    return last
+
+
+def blocks_of(model: keras.Model) -> list[keras.layers.Layer]:
+    """The transformer blocks of an opened model, the first one first; none of any other model."""
+    return list(getattr(getattr(model, "backbone", None), "transformer_blocks", []))
+
+
+def set_trainable(layer: keras.layers.Layer, value: bool) -> None:
+    """Let a layer, all layers within and all their weights train, or freeze them."""
+    for one in layer._flatten_layers():
+        # Twice: on TensorFlow an assignment that changes nothing is passed over, though layers within may differ.
+        one.trainable = not value
+        one.trainable = value
+
+
+def train_only(model: keras.Model, chosen: Sequence[keras.layers.Layer]) -> None:
+    """Freeze all of a model but some layers, which may lie in its backbone."""
+    set_trainable(model, False)
+    for outer in (model, getattr(model, "backbone", None)):
+        if outer is not None and any(one is layer for one in chosen for layer in outer._flatten_layers()):
+            set_trainable(outer, True)  # a layer within trains only if those around it do
+            for layer in outer.layers:
+                set_trainable(layer, False)
+    for layer in chosen:
+        set_trainable(layer, True)
+
+
+def compile_anew(model: keras.Model) -> None:
+    """If the model was compiled, compile it with a new optimizer of the same configuration."""
+    if model.compiled:
+        model.compile(**keras.saving.deserialize_keras_object(model.get_compile_config()))
+
+
+def tell_trainable(model: keras.Model, console: Console | None = None) -> TrainableCount:
+    """Print how many weights of a model train, and return it."""
+    trainable, total = (sum(math.prod(w.shape) for w in some) for some in (model.trainable_weights, model.weights))
+    count = TrainableCount(trainable, total)
+    console = console or Console(highlight=False, markup=False, soft_wrap=True)
+    share = count.trainable / max(count.total, 1)
+    console.print(f"{model.name}: {count.trainable:,} of {count.total:,} weights train ({share:.2%})")
+    return count

@@ -1,0 +1,116 @@
+"""Learning rates that fall from the head to the patches: layer-wise decay."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_vit_edu.transfer.freezing import FINAL_NORM, PRE_LOGITS, blocks_of, head_of
+
+
+@keras.saving.register_keras_serializable(package="keras_vit_edu")
+class ClippedMultiOptimizer(keras.optimizers.MultiOptimizer):
+    """`keras.optimizers.MultiOptimizer` that clips the gradients of all weights together, before it shares them out.
+
+    (The optimizers inside of Keras's each see their own gradients only: with clipping in them, every layer would be
+    scaled by a factor of its own.)
+
+    Args:
+        optimizer_map: which optimizer a variable has, a `keras.optimizers.OptimizerMap`.
+        global_clipnorm: longest gradient, all weights taken together; None for no clipping.
+        **kwargs: of `MultiOptimizer`.
+    """
+
+    def __init__(self, optimizer_map: Any, global_clipnorm: float | None = None, **kwargs: Any) -> None:
+        super().__init__(optimizer_map, **kwargs)
+        self.global_clipnorm = global_clipnorm
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Any = None) -> None:
+        if self.global_clipnorm is not None:
+            grads = clipped(grads, self.global_clipnorm)
+        super().apply(grads, trainable_variables)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "global_clipnorm": self.global_clipnorm}
+
+
+def clipped(gradients: Sequence[Any], longest: float) -> list[Any]:
+    r"""Gradients times \(\min(1, c / \lVert g \rVert)\), with the length \(\lVert g \rVert\) of all of them.
+
+    Args:
+        gradients: tensors of any shapes; None where a weight has none.
+        longest: c, above 0.
+
+    Returns:
+        As many tensors, or None.
+    """
+    squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients if g is not None]
+    length = ops.sqrt(sum(squares))
+    factor = longest / ops.maximum(length, longest)
+    return [None if g is None else g * ops.cast(factor, g.dtype) for g in gradients]
+
+
+def steps_below_head(model: keras.Model) -> dict[str, int]:
+    """How many layers below the head the layers of a model lie: by a regular expression for paths of variables.
+
+    0 for the head, and for `pre_logits` and the final normalisation with it; 1 for the last block, L for the first of L
+    blocks; under `".*"` L + 1 for the rest: patch projection, positions and prefix tokens. A model that is not an
+    opened one has its head at 0 and all the rest at 1.
+    """
+    blocks = blocks_of(model)
+    top = [head_of(model).name, *((FINAL_NORM, PRE_LOGITS) if blocks else ())]
+    return {
+        f"(.*/)?({'|'.join(map(re.escape, top))})/.*": 0,
+        **{f"(.*/)?{re.escape(block.name)}/.*": len(blocks) - number for number, block in enumerate(blocks)},
+        ".*": len(blocks) + 1,
+    }
+
+
+def layer_wise(
+    model: keras.Model,
+    make_optimizer: Callable[[float], keras.optimizers.Optimizer],
+    decay: float = 0.75,
+    global_clipnorm: float | None = None,
+) -> keras.optimizers.Optimizer:
+    """An optimizer whose rate is multiplied by `decay` from each layer to the one below; built.
+
+    What comes from the head is what the new task asks for, what lies near the pixels serves any task: it should hardly
+    move. (Multiplying gradients instead of rates does nothing under Adam, which divides them by their size.)
+
+    Args:
+        model: what is to be trained. See `steps_below_head`.
+        make_optimizer: from a factor in (0, 1] to an optimizer, whose learning rate is the head's times that factor.
+        decay: per layer, in (0, 1]; 1 for none.
+        global_clipnorm: longest gradient, all weights taken together; None for no clipping.
+
+    Returns:
+        A `ClippedMultiOptimizer` with an optimizer per layer.
+
+    Raises:
+        ValueError: if nothing trains, or for a decay outside (0, 1].
+
+    References:
+        Howard, Ruder, "Universal language model fine-tuning for text classification" (ACL 2018), section 3.2.
+        Bao, Dong, Piao, Wei, "BEiT" (ICLR 2022), arXiv 2106.08254: for ViTs, with these steps.
+
+    Examples:
+        >>> from keras_vit_edu.transfer import OpenedViTBackbone, OpenedViTClassifier
+        >>> backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=24)
+        >>> model = OpenedViTClassifier(backbone, num_classes=5)
+        >>> optimizer = layer_wise(model, lambda factor: keras.optimizers.AdamW(1e-3 * factor), decay=0.5)
+        >>> sorted(float(one.learning_rate) * 1e3 for one in optimizer.optimizers)
+        [0.125, 0.25, 0.5, 1.0]
+    """
+    if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 < decay <= 1:
+        raise ValueError(f"`decay` must be a number above 0 and at most 1. Received: decay={decay!r}")
+    if not model.trainable_variables:
+        raise ValueError(f"There must be a weight that trains. Received: {model.name}, all of it frozen")
+    optimizers = {pattern: make_optimizer(decay**steps) for pattern, steps in steps_below_head(model).items()}
+    rest = optimizers.pop(".*")
+    optimizer = ClippedMultiOptimizer(
+        keras.optimizers.OptimizerMap(rest, optimizers), global_clipnorm=global_clipnorm, name="layer_wise"
+    )
+    optimizer.build(model.trainable_variables)
+    return optimizer

@@ -1,0 +1,145 @@
+"""LoRA: fine-tuning by small additions of low rank to the projections of attention."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from keras_vit_edu import _checks, initializers, random
+from keras_vit_edu.transfer.freezing import blocks_of, head_of, set_trainable, train_only
+from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
+
+PROJECTIONS = ("q_dense", "k_dense", "v_dense", "out_dense")
+
+
+def add_lora(
+    model: OpenedViTClassifier,
+    rank: int = 8,
+    alpha: float | None = None,
+    projections: Sequence[str] = ("q_dense", "v_dense"),
+    seed: int = 0,
+) -> OpenedViTClassifier:
+    r"""A copy of a model in which the head trains, and besides it only small additions to projections of attention.
+
+    A kernel \(W\) becomes \(W + \frac{\alpha}{r} A B\), where A is `(D, r)` and B is `(r, D)`. A is random, with the
+    same bits on every backend, and B is zero: at first nothing has changed. `merge_lora` makes plain kernels of the
+    sums.
+
+    Args:
+        model: an opened classifier; it stays as it is.
+        rank: r, 1 or more.
+        alpha: how much the additions count; None for `rank`, so that they count once.
+        projections: which ones, of `q_dense`, `k_dense`, `v_dense` and `out_dense`; the paper's are query and value.
+        seed: int in [0, 2**31), of A.
+
+    Returns:
+        Another `OpenedViTClassifier`, uncompiled, that computes the same.
+
+    Raises:
+        ValueError: for a model that is not an opened one, or has LoRA already, or arguments out of range.
+
+    Reference:
+        Hu et al., "LoRA: low-rank adaptation of large language models" (ICLR 2022), arXiv 2106.09685.
+
+    Examples:
+        >>> from keras_vit_edu.transfer import OpenedViTBackbone
+        >>> backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=24)
+        >>> tuned = add_lora(OpenedViTClassifier(backbone, num_classes=5), rank=2)
+        >>> sum(w.shape[0] * w.shape[1] for w in tuned.trainable_weights if "lora" in w.path)  # 2 * 2 * (12*2 + 2*12)
+        192
+    """
+    rank = _checks.positive_int("rank", rank)
+    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not alpha > 0):
+        raise ValueError(f"`alpha` must be a number above 0, or None. Received: alpha={alpha!r}")
+    unknown = [name for name in projections if name not in PROJECTIONS]
+    if unknown or not projections or isinstance(projections, str):
+        raise ValueError(
+            f"`projections` must be some of {', '.join(PROJECTIONS)}. Received: projections={projections!r}"
+        )
+    check_takes_lora(model)
+    copy = copied(model)
+    train_only_lora_and_head(copy, projections)
+    for number, block in enumerate(blocks_of(copy)):
+        for name in projections:
+            projection = getattr(block.attention, name)  # type: ignore[attr-defined]
+            draws = initializers.HeUniform(seed=random.derive_seed(seed, f"transformer_block_{number}/{name}"))
+            projection.enable_lora(rank, lora_alpha=alpha, a_initializer=draws, b_initializer="zeros")
+            if projection.bias is not None:
+                projection.bias.trainable = False
+    return copy
+
+
+def check_takes_lora(model: Any) -> None:
+    """Complain unless a model's attention is made of our layers, and is without LoRA."""
+    if not blocks_of(model):
+        raise ValueError(
+            "LoRA needs a model whose attention is made of our layers, as `open_vit` gives it. "
+            f"Received: {type(model).__name__} {model.name!r}"
+        )
+    _complain_of_lora(model)
+
+
+def train_only_lora_and_head(model: Any, projections: Sequence[str]) -> None:
+    """Freeze every layer but the head and those that hold a projection of these names."""
+    train_only(model, [head_of(model), *blocks_of(model)])
+    for block in blocks_of(model):
+        attention: Any = block.attention  # type: ignore[attr-defined]
+        for layer in (*block._layers, *attention._layers):
+            if layer is not attention and layer.name not in projections:
+                set_trainable(layer, False)
+
+
+def merge_lora(model: OpenedViTClassifier, into: OpenedViTClassifier | None = None) -> OpenedViTClassifier:
+    r"""A model with plain kernels that computes what one with LoRA does: \(W + \frac{\alpha}{r} A B\) is added up.
+
+    Args:
+        model: what `add_lora` gave.
+        into: the model that it was made of, or one like it, to receive the weights; None for a new one.
+
+    Returns:
+        `into`, or the new model: all of it trainable, no A and B.
+
+    Raises:
+        ValueError: if the model has no LoRA, or `into` is another kind of model.
+    """
+    if not _with_lora(model):
+        raise ValueError(f"There must be LoRA to merge. Received: {model.name}, without")
+    merged = type(model).from_config(model.get_config()) if into is None else into
+    _complain_of_lora(merged)
+    additions = {id(w) for layer in _with_lora(model) for w in (layer.lora_kernel_a, layer.lora_kernel_b)}
+    plain = [variable for variable in model.variables if id(variable) not in additions]
+    if [tuple(variable.shape) for variable in merged.variables] != [tuple(variable.shape) for variable in plain]:
+        raise ValueError(f"`into` must be a model of the same make. Received: {merged.name} for {model.name}")
+    copy_variables(plain, merged.variables)
+    for tuned, mine in zip(model._flatten_layers(), merged._flatten_layers(), strict=True):
+        if _has_lora(tuned):
+            mine.kernel.assign(tuned.kernel)  # Keras adds W and A B up as it gives the kernel
+    if into is None:
+        set_trainable(merged, True)
+    return merged
+
+
+def copied(model: Any) -> Any:
+    """A model of the same configuration with the same weights and dropout counters."""
+    copy = type(model).from_config(model.get_config())
+    copy_variables(model.variables, copy.variables)
+    return copy
+
+
+def copy_variables(source: Sequence[Any], target: Sequence[Any]) -> None:
+    """Assign values, in order; through NumPy, as JAX would share the memory, and then give it to the next step."""
+    for theirs, ours in zip(source, target, strict=True):
+        ours.assign(ops.convert_to_numpy(theirs.value).copy())
+
+
+def _has_lora(layer: Any) -> bool:
+    return bool(getattr(layer, "lora_enabled", False))
+
+
+def _with_lora(model: Any) -> list[Any]:
+    return [layer for layer in model._flatten_layers() if _has_lora(layer)]
+
+
+def _complain_of_lora(model: Any) -> None:
+    if _with_lora(model):
+        raise ValueError(f"The model must be without LoRA: `merge_lora` merges it. Received: {model.name}, with LoRA")

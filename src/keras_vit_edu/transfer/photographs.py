@@ -1,0 +1,106 @@
+"""Photographs of any kind, one after the other, as a model takes them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_vit_edu.datasets import ImageFolder, read_image
+from keras_vit_edu.transfer.preprocessing import Preprocessing
+
+WORKERS = min(4, os.cpu_count() or 1)  # Pillow decodes outside of Python's lock
+
+
+def image_files(images: Any) -> list[Path] | None:
+    """The files that `images` names; None if it is no file, folder, `ImageFolder` or list of files.
+
+    A folder gives every file below it whose name does not begin with a dot, in an order that is the same everywhere.
+
+    Raises:
+        ValueError: if a folder holds no file.
+    """
+    if isinstance(images, ImageFolder):
+        return list(images.paths)
+    if isinstance(images, (str, os.PathLike)):
+        path = Path(images)
+        if not path.is_dir():
+            return [path]
+        files: list[Path] = []
+        for folder, folders, names in os.walk(path):
+            folders[:] = [name for name in folders if not name.startswith(".")]  # hidden ones are not walked into
+            files += [Path(folder, name) for name in names if not name.startswith(".")]
+        if not files:
+            raise ValueError(f"The folder holds no file. Received: {path}")
+        return sorted(files, key=lambda file: file.parts)
+    if isinstance(images, (list, tuple)) and images and all(isinstance(file, (str, os.PathLike)) for file in images):
+        return [Path(file) for file in images]
+    return None
+
+
+def image_arrays(images: Any) -> list[np.ndarray]:
+    """The images in an array `(H, W, 3)` or `(B, H, W, 3)`, or in a list of arrays `(H, W, 3)` of any sizes.
+
+    Raises:
+        ValueError: if there is none, or a list is mixed.
+    """
+    if isinstance(images, (list, tuple)):
+        if any(isinstance(image, (str, os.PathLike)) for image in images):
+            raise ValueError("A list holds files or arrays, not both.")
+        several = [np.asarray(image) for image in images]
+    else:
+        array = np.asarray(images)
+        several = list(array) if array.ndim == 4 else [array]
+    if not several:
+        raise ValueError("There must be an image. Received: none")
+    return several
+
+
+def in_batches(
+    images: Sequence[Any], preprocessing: Preprocessing, batch_size: int
+) -> Iterator[tuple[list[int], list[np.ndarray], list[tuple[int, str]]]]:
+    """Read and convert images on several threads, a batch ahead of whoever takes them.
+
+    Args:
+        images: arrays `(H, W, 3)`, or paths.
+        preprocessing: how to convert each.
+        batch_size: how many at a time.
+
+    Yields:
+        The places of a batch's images in `images`; the images, float32 `(height, width, 3)`; and place and reason of
+        every file that could not be read.
+
+    Raises:
+        ValueError: for an array that is no image.
+    """
+    convert = preprocessing.convert
+
+    def prepared(image: Any) -> np.ndarray:
+        if isinstance(image, np.ndarray):
+            return convert(image)
+        pixels = read_image(image)
+        return convert(np.moveaxis(pixels, -1, 0) if preprocessing.data_format == "channels_first" else pixels)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        ahead: list[Future[np.ndarray]] = []
+        try:
+            for start in range(-batch_size, len(images), batch_size):
+                following = images[start + batch_size :][:batch_size]
+                now, ahead = ahead, [pool.submit(prepared, image) for image in following]
+                if start < 0:
+                    continue
+                places, converted, failed = [], [], []
+                for place, future in enumerate(now, start):
+                    try:
+                        converted.append(future.result())
+                        places.append(place)
+                    except ValueError as error:
+                        if isinstance(images[place], np.ndarray):
+                            raise
+                        failed.append((place, str(error)))
+                yield places, converted, failed
+        finally:
+            for future in ahead:
+                future.cancel()

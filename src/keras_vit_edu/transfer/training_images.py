@@ -1,0 +1,157 @@
+"""The images that a classifier is fine-tuned on, from a folder or an array, at the model's size."""
+
+import dataclasses
+import functools
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from keras_vit_edu.datasets import ImageFolder, image_files_fingerprint, load_images
+from keras_vit_edu.training.progress import counting
+from keras_vit_edu.transfer.preprocessing import Preprocessing
+
+LARGEST_IN_MEMORY = 2**31  # bytes; more lie in a temporary file, of which the system keeps in memory what it can
+
+
+class TrainingImages:
+    """Images and what they show.
+
+    Args:
+        data: an `ImageFolder`; or a pair of images, uint8 `(n, H, W, 3)` or a list of uint8 `(H, W, 3)`, grey ones with
+            one channel, and labels, int `(n,)`, from 0.
+        what: what to call them in complaints.
+
+    Attributes:
+        labels: int32 `(n,)`.
+        class_names: of a folder; None for arrays.
+
+    Raises:
+        ValueError: if it is none of these, if there is no image, or not one label for each.
+    """
+
+    def __init__(self, data: Any, what: str = "the images") -> None:
+        self.class_names: tuple[str, ...] | None = None
+        self._folder: ImageFolder | None = None
+        self._arrays: Sequence[np.ndarray] = ()
+        if isinstance(data, ImageFolder):
+            self._folder, self.class_names, labels = data, data.class_names, data.labels
+            count = len(data.files)
+        elif isinstance(data, (tuple, list)) and len(data) == 2:
+            images, labels = data
+            self._arrays = [_checked(image, what) for image in images]
+            count = len(self._arrays)
+        else:
+            raise ValueError(
+                f"{what.capitalize()} must be an ImageFolder or a pair of images and labels. "
+                f"Received: {type(data).__name__}"
+            )
+        self.labels = _checked_labels(labels, count, what)
+        self._pixels: tuple[Preprocessing, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What names the contents of the images and their order: 64 hexadecimal digits."""
+        if self._folder is not None:
+            return image_files_fingerprint(self._folder)
+        total = hashlib.sha256()
+        for image in self._arrays:
+            total.update(hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).digest())
+        return total.hexdigest()
+
+    def at_size(self, preprocessing: Preprocessing, indices: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        """Images cropped and resized, one by one, not scaled yet: uint8 `(height, width, 3)`.
+
+        Raises:
+            ValueError: for a file that cannot be read, or an image of another size where the preprocessing has none.
+        """
+        resize = dataclasses.replace(preprocessing, scale=None, offset=None, data_format="channels_last")
+        found = load_images(self._folder, indices) if self._folder is not None else (self._arrays[i] for i in indices)
+        for image in found:
+            yield resize._converted(image).astype("uint8")  # whole numbers, as those that came in
+
+    def batch(self, preprocessing: Preprocessing, indices: np.ndarray) -> np.ndarray:
+        """Some of them, uint8 `(b, height, width, 3)`: from memory if `pixels` has read them, else from their files."""
+        if self._pixels is not None and self._pixels[0] == preprocessing:
+            return self._pixels[1][indices]
+        return np.stack(list(self.at_size(preprocessing, indices)))
+
+    def name_of(self, index: int) -> str:
+        """The file of an image, or its number."""
+        return f"no. {index}" if self._folder is None else self._folder.files[index]
+
+    def pixels(self, preprocessing: Preprocessing, console: Console) -> np.ndarray:
+        """All of them, uint8 `(n, height, width, 3)`, read once; in a temporary file if they are more than 2 GiB.
+
+        Args:
+            preprocessing: where the size is from.
+            console: where progress is shown.
+
+        Raises:
+            ValueError: as `at_size`, and if images are of several sizes.
+        """
+        if self._pixels is None or self._pixels[0] != preprocessing:
+            with counting(console, "reading images", len(self)) as advance:
+                self._pixels = preprocessing, self._read(preprocessing, advance)
+        return self._pixels[1]
+
+    def _read(self, preprocessing: Preprocessing, advance: Callable[[], object]) -> np.ndarray:
+        pixels = np.empty(0, "uint8")
+        for i, image in enumerate(self.at_size(preprocessing, range(len(self)))):
+            if i == 0:
+                pixels = _room((len(self), *image.shape))
+            if image.shape != pixels.shape[1:]:
+                raise ValueError(
+                    "Without `image_size` in the preprocessing, images must be of one size. "
+                    f"Received: {pixels.shape[1:]} and {image.shape}"
+                )
+            pixels[i] = image
+            advance()
+        return pixels
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    if np.prod(shape, dtype="int64") <= LARGEST_IN_MEMORY:
+        return np.empty(shape, "uint8")
+    return np.memmap(tempfile.TemporaryFile(), "uint8", "w+", shape=shape)
+
+
+def scaled(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """The rest of a preprocessing: `pixels * scale + offset`, and the channels in their place.
+
+    Args:
+        pixels: 0 to 255, `(B, height, width, 3)`.
+        preprocessing: whose scale, offset and data format are meant.
+
+    Returns:
+        float32 `(B, height, width, 3)`, or `(B, 3, height, width)`.
+    """
+    scale = dataclasses.replace(preprocessing, image_size=None, data_format="channels_last")
+    values = scale._converted(pixels)
+    return np.moveaxis(values, -1, 1) if preprocessing.data_format == "channels_first" else values
+
+
+def _checked(image: Any, what: str) -> np.ndarray:
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.size == 0 or array.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{what.capitalize()} must be uint8, 0 to 255, of shape (H, W, 3) each. "
+            f"Received: {array.dtype} of shape {array.shape}"
+        )
+    return array
+
+
+def _checked_labels(labels: Any, count: int, what: str) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.shape != (count,) or not count or not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
+        raise ValueError(
+            f"There must be {what}, and one label each, a whole number from 0. "
+            f"Received: {count} images and labels {array.dtype} of shape {array.shape}"
+        )
+    return array.astype("int32")

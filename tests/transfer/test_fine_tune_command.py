@@ -1,0 +1,150 @@
+"""The command `fine-tune`, on a small ViT of keras_hub that lies in a folder."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("keras_hub", reason="fine-tune loads models of keras_hub")
+pytest.importorskip("typer")
+
+from keras_vit_edu import cli
+from keras_vit_edu.transfer import TransferClassifier
+from tests.transfer.hub_cache import fill_cache
+from tests.transfer.small import coloured
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    import keras_hub
+
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.ViTBackbone(
+        image_shape=(32, 32, 3), patch_size=16, num_layers=2, num_heads=2, hidden_dim=12, mlp_dim=24
+    )
+    converter = keras_hub.layers.ViTImageConverter(image_size=(32, 32), scale=1 / 127.5, offset=-1)
+    preprocessor = keras_hub.models.ViTImageClassifierPreprocessor(converter)
+    model = keras_hub.models.ViTImageClassifier(backbone=backbone, num_classes=7, preprocessor=preprocessor)
+    folder = tmp_path_factory.mktemp("hub") / "preset"
+    model.save_to_preset(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fine-tune") / "photos"
+    images, labels = coloured(30)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / "abc"[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / "abc"[label] / f"{i:02}.png")
+    (folder / "a" / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture
+def fine_tune(preset, photographs, tmp_path, monkeypatch, capsys):
+    """Runs the command with these further arguments; `(status, output, errors)`."""
+    monkeypatch.setenv("KERAS_VIT_EDU_CACHE", str(tmp_path / "features"))
+
+    def call(*arguments, photos=photographs, run=tmp_path / "run"):
+        of_command = ["fine-tune", str(photos), "--preset", str(preset), "--run", str(run)]
+        capsys.readouterr()
+        status = cli.run([*of_command, *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_from_a_folder_to_a_classifier(fine_tune, photographs, tmp_path, capsys):
+    status, output, errors = fine_tune("--probe-epochs", 30, "--epochs", 1, "--batch-size", 8)
+    assert (status, errors) == (0, "")
+    assert "3 classes: a (10), b (10), c (10)" in output
+    assert "skipped a/broken.png: This is no image file that Pillow knows" in output
+    run = tmp_path / "run"
+    record = json.loads((run / "run.json").read_text())
+    assert [phase["name"] for phase in record["phases"]] == ["probe", "lp-ft"]
+    assert f"validation accuracy {record['validation_accuracy']:.4f}" in output
+    for name in ("accuracy.png", "loss.png", "confusion.png", "mistakes.png", "evaluate.json", "history.csv"):
+        assert (run / name).is_file(), name
+        assert name in output
+    kept = TransferClassifier.load(run / "classifier")
+    assert kept.class_names == ("a", "b", "c")
+    assert kept.metrics["validation"] == {
+        name: value for name, value in json.loads((run / "evaluate.json").read_text()).items() if name != "dataset"
+    }
+    with pytest.warns(UserWarning, match="1 of 11 files were skipped"):
+        found = kept.predict(photographs / "a")
+    assert [classes[0][0] in kept.class_names for classes in found if classes] == [True] * 10
+
+    capsys.readouterr()
+    assert cli.run(["classify", str(photographs / "b" / "01.png"), "--preset", str(run), "--json"]) == 0
+    (classified,) = json.loads(capsys.readouterr().out)
+    assert {entry["class"] for entry in classified["classes"]} == {"a", "b", "c"}
+    assert cli.run(["evaluate", str(run), str(photographs), "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["per_class"]) == 3
+
+    status, _, errors = fine_tune()
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "holds a finished run" in errors
+
+
+def test_lora_leaves_plain_weights(fine_tune, tmp_path):
+    assert fine_tune("--method", "lora", "--probe-epochs", 1, "--epochs", 1, "--rank", 2, "--quiet")[0] == 0
+    kept = TransferClassifier.load(tmp_path / "run" / "classifier")
+    assert not any("lora" in weight.path for weight in kept.model.weights)
+    assert np.isfinite(kept.model.get_weights()[0]).all()
+
+
+def test_options_from_a_file(fine_tune, tmp_path):
+    (tmp_path / "options.json").write_text('{"method": "probe", "probe_epochs": 5, "seed": 3}')
+    assert fine_tune("--options", tmp_path / "options.json", "--probe-epochs", 2, "--quiet")[0] == 0
+    said = json.loads((tmp_path / "run" / "run.json").read_text())["fine_tuning"]
+    assert (said["method"], said["probe_epochs"], said["seed"]) == ("probe", 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "magic"], "`method` must be one of probe, lp-ft, lora, full"),
+        (["--blocks", 3], "`blocks` must be None (all weights) or 0 to 2"),
+        (["--options", "nowhere.json"], "nowhere.json cannot be read"),
+        (["--preset", "nowhere"], "Received: 'nowhere'"),
+        (["--augmentation", "wild"], "`augmentation` must be 'photographs'"),
+    ],
+)
+def test_a_mistake_is_one_line(fine_tune, arguments, message):
+    status, _, errors = fine_tune(*arguments)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert message in errors
+
+
+def test_a_folder_with_one_class_is_refused(fine_tune, photographs, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a").symlink_to(photographs / "a")
+    status, _, errors = fine_tune(photos=tmp_path / "one")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "There must be images of two classes or more" in errors
+
+
+def test_a_preset_by_name_at_its_real_size(fine_tune, photographs, tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    preset = "deit_tiny_distilled_patch16_224_imagenet"
+    fill_cache(tmp_path / "cache", preset)
+    quick = ["--probe-epochs", 2, "--epochs", 1, "--blocks", 1, "--batch-size", 4, "--validation-share", 0.8]
+    assert fine_tune(*quick, "--preset", preset)[0] == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    block, norm, head = 12 * 192**2 + 13 * 192, 2 * 192, 3 * 192 + 3
+    assert record["phases"][1] == {
+        "name": "lp-ft",
+        "epochs": 1,
+        "trainable": block + norm + head,
+        "total": 5_524_800 + head,  # DeiT-tiny without a head
+    }
+    kept = TransferClassifier.load(tmp_path / "run" / "classifier")
+    assert kept.preprocessing.image_size == (224, 224)
+    before = TransferClassifier.from_preset(preset, ["a", "b", "c"]).model
+    last_but_one = [model.backbone.transformer_blocks[10].get_weights() for model in (kept.model, before)]
+    for mine, theirs in zip(*last_but_one, strict=True):
+        np.testing.assert_array_equal(mine, theirs)

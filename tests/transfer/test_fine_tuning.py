@@ -1,0 +1,453 @@
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from keras_vit_edu.datasets import Augmentation, scan_folder
+from keras_vit_edu.training import RunFolder, RunFolderError, TrainingFailed
+from keras_vit_edu.transfer import (
+    FineTuning,
+    OpenedViTBackbone,
+    OpenedViTClassifier,
+    Preprocessing,
+    TransferClassifier,
+    fine_tune,
+)
+from tests.support import BACKEND, to_numpy
+from tests.transfer.small import PREPROCESSING, changed, classifier, coloured, weights
+
+DATA = coloured()
+QUICK = {"probe_epochs": 2, "epochs": 2, "batch_size": 12, "learning_rate": 1e-3}
+
+
+@pytest.fixture
+def tune(tmp_path):
+    """Fine-tunes the small classifier, or the one given; `(model, record)`."""
+
+    def call(model=None, data=DATA, validation=None, run=None, **changes):
+        of_call = {name: changes.pop(name) for name in ("class_weights", "callbacks", "afterwards") if name in changes}
+        model = model or classifier()
+        options = FineTuning(**{**QUICK, **changes})
+        arguments = {"cache": tmp_path / "features", "console": Console(quiet=True), **of_call}
+        if run is None:
+            return model, fine_tune(model, PREPROCESSING, data, validation, options, **arguments)
+        with RunFolder(run) as folder:
+            return model, fine_tune(model, PREPROCESSING, data, validation, options, folder, **arguments)
+
+    return call
+
+
+def layers(paths):
+    return {path.split("/")[1] for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("changes", "phases", "moved"),
+    [
+        ({"method": "probe"}, ["probe"], {"logits"}),
+        ({"method": "lp-ft", "blocks": 1}, ["probe", "lp-ft"], {"logits", "encoder_norm", "transformer_block_2"}),
+        ({"method": "lp-ft", "blocks": 0}, ["probe", "lp-ft"], {"logits"}),
+        ({"method": "lora"}, ["probe", "lora"], {"logits", *(f"transformer_block_{i}" for i in range(3))}),
+        (
+            {"method": "full"},
+            ["full"],
+            {"logits", "encoder_norm", "patch_encoder", *(f"transformer_block_{i}" for i in range(3))},
+        ),
+    ],
+)
+def test_each_method_trains_what_it_says(tune, changes, phases, moved):
+    model = classifier()
+    before = weights(model)
+    model, record = tune(model, **changes)
+    assert [phase["name"] for phase in record["phases"]] == phases
+    assert layers(changed(model, before)) == moved
+    assert len(record["history"]["loss"]) == 2 * len(phases)
+    assert record["status"] == "finished"
+    if changes["method"] == "lora":  # plain weights: kernels of query and value, no more
+        kernels = {path.split("/")[-2] for path in changed(model, before) if "block" in path}
+        assert kernels == {"q_dense", "v_dense"}
+
+
+def test_it_learns(tune):
+    for method in ("probe", "lp-ft", "lora", "full"):
+        _, record = tune(method=method, probe_epochs=10, epochs=5)
+        assert record["validation_accuracy"] >= (0.5 if method == "full" else 0.75), method  # 1/3 by chance
+        assert record["history"]["loss"][-1] < record["history"]["loss"][0], method
+
+
+def test_the_tuning_begins_where_the_probe_ends(tune):
+    model = classifier()
+    tune(model, method="probe")
+    probed = to_numpy(model.get_layer("logits").kernel)
+    again = classifier()
+    tune(again, method="lp-ft", blocks=0, epochs=1, learning_rate=1e-12, weight_decay=0.0)
+    np.testing.assert_allclose(to_numpy(again.get_layer("logits").kernel), probed, atol=1e-9)
+
+
+def test_a_probe_is_the_training_of_a_frozen_model(tune):
+    # The same steps taken by Keras on the whole model, the backbone frozen, dropout off.
+    quiet = {"dropout": 0.0, "attention_dropout": 0.0, "embedding_dropout": 0.0}
+    model, record = tune(classifier(**quiet), method="probe", probe_epochs=1, validation_share=0, batch_size=36)
+    theirs = classifier(**quiet)
+    head = theirs.get_layer("logits")
+    for weight in head.weights:
+        weight.assign(np.zeros(weight.shape))
+    theirs.backbone.trainable = False
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    theirs.compile(keras.optimizers.AdamW(1e-2, weight_decay=0.0), loss)  # the first step of a cosine is at its height
+    measured = theirs.train_on_batch(PREPROCESSING(DATA[0]), DATA[1])
+    assert record["history"]["loss"][0] == pytest.approx(float(np.log(3)), abs=1e-5) == pytest.approx(float(measured))
+    np.testing.assert_allclose(to_numpy(model.get_layer("logits").kernel), to_numpy(head.kernel), atol=1e-5)
+
+
+def test_probe_tune_and_probe_again(tune):
+    model = classifier()
+    tune(model, method="probe")
+    tune(model, method="lp-ft", new_head=False, blocks=1)
+    before = weights(model)
+    tune(model, method="probe")
+    assert layers(changed(model, before)) == {"logits"}
+    assert tune(model, method="full", blocks=0)[1]["phases"][0]["trainable"] == 39
+
+
+def test_a_new_head_begins_at_zero_and_an_old_one_where_it_is(tune):
+    model = classifier()
+    kernel = to_numpy(model.get_layer("logits").kernel)
+    still = {"method": "full", "blocks": 0, "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    tune(model, **still, new_head=False)
+    np.testing.assert_allclose(to_numpy(model.get_layer("logits").kernel), kernel, atol=1e-9)
+    tune(model, **still)
+    np.testing.assert_allclose(to_numpy(model.get_layer("logits").kernel), 0, atol=1e-9)
+
+
+def test_augmentation_is_of_the_tuning_alone(tune):
+    _, clean = tune(augmentation=None)
+    _, varied = tune(augmentation=Augmentation(mirror=0.5, rotation=20))
+    assert clean["history"]["loss"][:2] == varied["history"]["loss"][:2]
+    assert abs(clean["history"]["loss"][2] - varied["history"]["loss"][2]) > 1e-5
+
+
+def test_augmentation_that_mixes_labels(tune):
+    _, record = tune(method="full", augmentation=Augmentation(mixup=0.2), label_smoothing=0.1)
+    assert np.isfinite(record["history"]["loss"]).all()
+
+
+def test_class_weights_decide_what_the_loss_is(tune):
+    images, labels = DATA
+    few = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1), np.flatnonzero(labels == 2)[:3]])
+    unbalanced = images[few], labels[few]
+    sure = {"method": "probe", "validation_share": 0, "probe_epochs": 30}
+    balanced, _ = tune(data=unbalanced, **sure)
+    plain, _ = tune(data=unbalanced, class_weights=None, **sure)
+    given, _ = tune(data=unbalanced, class_weights={0: 0.75, 1: 0.75, 2: 3.0}, **sure)  # 27 / (3 * 12), 27 / (3 * 3)
+    kernels = [to_numpy(model.get_layer("logits").kernel) for model in (balanced, plain, given)]
+    np.testing.assert_array_equal(kernels[0], kernels[2])
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
+
+
+def test_the_run_folder_says_what_happened(tune, tmp_path):
+    _, record = tune(run=tmp_path / "run", method="lp-ft")
+    names = {file.name for file in (tmp_path / "run").iterdir() if not file.name.startswith(".")}
+    wanted = {"run.json", "history.csv", "accuracy.png", "loss.png", "summary.txt", "checkpoint"}
+    assert names == wanted | {"evaluate.json", "confusion.png", "mistakes.png"}
+    written = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert written == record
+    assert written["images"] == {"train": 30, "validation": 6}
+    assert written["fine_tuning"]["method"] == "lp-ft"
+    assert [phase["epochs"] for phase in written["phases"]] == [2, 2]
+    with open(tmp_path / "run" / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert written["validation_accuracy"] == pytest.approx(float(rows[-1]["val_accuracy"]), abs=1e-6)
+    assert written["validation_loss"] == pytest.approx(float(rows[-1]["val_loss"]), abs=1e-5)
+
+
+def test_validation_of_its_own(tune):
+    held = coloured(9, seed=1)
+    model, record = tune(validation=held)
+    right = model.predict(PREPROCESSING(held[0]), verbose=0).argmax(axis=1) == held[1]
+    assert record["validation_accuracy"] == pytest.approx(right.mean())
+    assert record["images"] == {"train": 36, "validation": 9}
+
+
+def test_a_folder_and_the_same_images_as_arrays(tune, tmp_path):
+    images, labels = DATA
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (tmp_path / "photos" / f"class {label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "photos" / f"class {label}" / f"{i:02}.png")
+    in_order = np.argsort(labels, kind="stable")
+    _, of_arrays = tune(data=(images[in_order], labels[in_order]))
+    _, of_folder = tune(data=scan_folder(tmp_path / "photos"))
+    assert of_folder["history"]["loss"] == of_arrays["history"]["loss"]
+    assert of_folder["class_names"] == ["class 0", "class 1", "class 2"]
+
+
+def test_images_of_any_size_in_a_list(tune):
+    images, labels = coloured(12)
+    several = [image[: 20 - i % 3, i % 4 :] for i, image in enumerate(images)]
+    assert np.isfinite(tune(data=(several, labels))[1]["history"]["loss"]).all()
+
+
+class Stop(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", ["lp-ft", "lora"])
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_an_interrupted_run_ends_the_same(tune, tmp_path, method, epoch):
+    expected, record = tune(method=method)
+    with pytest.raises(KeyboardInterrupt):
+        tune(method=method, run=tmp_path / "run", callbacks=[Stop(epoch)])
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+    model, again = tune(method=method, run=tmp_path / "run")
+    for mine, theirs in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert again["history"]["loss"] == record["history"]["loss"]
+    assert len(again["sessions"]) == 2
+
+
+def test_what_comes_afterwards_is_made_up_for(tune, tmp_path):
+    def fail(evaluation):
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        tune(run=tmp_path / "run", afterwards=fail)
+    _, record = tune(run=tmp_path / "run", afterwards=lambda evaluation: {"images_seen": len(evaluation.labels)})
+    assert (record["status"], record["images_seen"]) == ("finished", 6)
+
+
+def test_another_run_in_the_folder_is_refused(tune, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        tune(run=tmp_path / "run", callbacks=[Stop(0)])
+    with pytest.raises(RunFolderError, match=r"another run: fine_tuning.epochs was 2 and is 3"):
+        tune(run=tmp_path / "run", epochs=3)
+    with pytest.raises(RunFolderError, match=r"images.train was"):
+        tune(run=tmp_path / "run", data=coloured(seed=1))
+
+
+@pytest.mark.parametrize("method", ["lp-ft", "lora"])
+def test_a_loss_that_is_no_number_gives_the_last_good_weights_back(tune, tmp_path, method):
+    spoiled = Spoil(epoch=3)
+    model = classifier()
+    with pytest.raises(TrainingFailed, match="loss is nan"):
+        tune(model, method=method, run=tmp_path / "run", callbacks=[spoiled])
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    good, _ = tune(method=method, callbacks=[StopTraining(2)])
+    for mine, theirs in zip(model.get_weights(), good.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+class Spoil(keras.callbacks.Callback):
+    """Makes the head NaN at the beginning of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            head = self.model.get_layer("logits")
+            head.bias.assign(np.full(head.bias.shape, np.nan))
+
+
+class StopTraining(keras.callbacks.Callback):
+    """Ends `fit` after an epoch, without an error."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.epoch:
+            self.model.stop_training = True
+
+
+def test_a_rate_that_is_too_high_is_reported(tune):
+    model = classifier()
+    with pytest.raises(TrainingFailed, match="loss is"):
+        tune(model, method="full", learning_rate=1e30, clip_norm=None, warmup=0.0)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+# In processes of their own. -------------------------------------------------------------------------------------------
+
+OPTIONS = {"probe_epochs": 3, "epochs": 6, "batch_size": 12, "learning_rate": 1e-3, "label_smoothing": 0.1}
+
+
+def start(run, options=OPTIONS, backend=BACKEND):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.transfer.fine_tuning_process", str(run), json.dumps(options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+
+
+def finish(process):
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return json.loads(output.splitlines()[-1])
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bits(tmp_path):
+    expected = finish(start(tmp_path / "whole"))
+    for number, phase in enumerate(("probe", "lp-ft")):
+        run = tmp_path / f"killed-{number}"
+        process = start(run)
+        while process.poll() is None and len(list(run.glob(f"checkpoint/{phase}/*.safetensors"))) < 2:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if json.loads((run / "run.json").read_text())["status"] == "finished":
+            continue  # it was over before the signal came
+        assert finish(start(run)) == expected
+
+
+def test_the_same_losses_on_every_backend(tmp_path):
+    others = [name for name in ("tensorflow", "jax", "torch") if name != BACKEND and importlib.util.find_spec(name)]
+    if not others:
+        pytest.skip("there is one backend here")
+    mine = finish(start(tmp_path / BACKEND))
+    for backend in others:
+        theirs = finish(start(tmp_path / backend, backend=backend))
+        for metric in ("loss", "val_loss", "accuracy"):
+            np.testing.assert_allclose(mine["history"][metric], theirs["history"][metric], atol=1e-4, err_msg=backend)
+
+
+# What is refused. -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((DATA[0], np.zeros(36, int)), "There must be images of two classes or more. Received: 36 images of class 0"),
+        ((DATA[0][:2], DATA[1][:2]), "an image of every class at least. Received: 2 images for 3 classes"),
+        ((DATA[0], DATA[1] + 1), r"Labels of the training images must be 0 to 2.*Received: label 3"),
+        ((DATA[0], DATA[1] - 1), "one label each, a whole number from 0"),
+        ((DATA[0], DATA[1][:-1]), r"Received: 36 images and labels int64 of shape \(35,\)"),
+        ((DATA[0].astype("float32"), DATA[1]), r"must be uint8, 0 to 255.*Received: float32 of shape \(20, 24, 3\)"),
+        (DATA[0], "must be an ImageFolder or a pair of images and labels. Received: ndarray"),
+        ((DATA[0][:6], [0, 1, 0, 1, 0, 1]), "Every class must have an image. Received: none of class 2"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(tune, data, message):
+    with pytest.raises(ValueError, match=message):
+        tune(data=data)
+
+
+def test_a_folder_of_other_classes_is_refused(tune, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (20, 20)).save(tmp_path / "photos" / name / f"{i}.png")
+    folder = scan_folder(tmp_path / "photos")
+    with pytest.raises(ValueError, match=r"a logit for each class.*with 3 logits, and 2 classes: cat, dog"):
+        tune(data=folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"blocks": 4}, "`blocks` must be None .all weights. or 0 to 3"),
+        ({"class_weights": {0: 1.0}}, "`class_weights` must be 'balanced', None, or a number"),
+        ({"class_weights": "even"}, "Received: class_weights='even'"),
+        ({"class_weights": {0: 1.0, 1: 1.0, 2: -1.0}}, "0 or more, for each class"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(tune, changes, message):
+    with pytest.raises(ValueError, match=message):
+        tune(**changes)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("method", "head"), ("probe_epochs", 0), ("epochs", 1.5), ("learning_rate", 0), ("warmup", 1),
+        ("layer_decay", 0), ("blocks", -1), ("weight_decay", -1), ("clip_norm", 0), ("rank", True), ("alpha", 0),
+        ("projections", ()), ("projections", ("query",)), ("augmentation", "pictures"), ("label_smoothing", 1),
+        ("batch_size", 0), ("validation_share", 1), ("new_head", 1), ("seed", 2**31),
+        ("probe_learning_rate", float("nan")),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"`{field}` must be .*Received: {field}="):
+        FineTuning(**{field: value})
+
+
+def test_options_survive_json():
+    options = FineTuning(method="lora", projections=["q_dense"], augmentation=Augmentation(mirror=0.5), blocks=2)
+    assert FineTuning.from_json(json.loads(json.dumps(options.to_json()))) == options
+    none = FineTuning(augmentation=None)
+    assert FineTuning.from_json(none.to_json()) == none
+    with pytest.raises(ValueError, match=r"Fine-tuning has no field 'epoch'. Did you mean epochs\?"):
+        FineTuning.from_json({"epoch": 3})
+
+
+# TransferClassifier.fit. ----------------------------------------------------------------------------------------------
+
+
+def photographs(folder, names, count=6):
+    images, labels = coloured(count * len(names), len(names))
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (folder / names[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / names[label] / f"{i:02}.png")
+    return folder
+
+
+def test_fit_learns_under_the_classifiers_own_class_numbers_and_keeps_the_result(tmp_path):
+    folder = photographs(tmp_path / "photos", ["ant", "bee", "cow"])
+    mine = TransferClassifier(classifier(), PREPROCESSING, ["cow", "ant", "bee"])
+    options = FineTuning(method="probe", probe_epochs=100, batch_size=6)
+    quiet = {"cache": tmp_path / "features", "console": Console(quiet=True)}
+    record = mine.fit(folder, options=options, run=tmp_path / "run", **quiet)
+    assert mine.evaluate(folder).accuracy >= 0.8
+    assert record["class_names"] == ["cow", "ant", "bee"]
+    assert mine.metrics["validation"]["accuracy"] == record["validation_accuracy"]
+    kept = TransferClassifier.load(tmp_path / "run" / "classifier")
+    assert kept.class_names == mine.class_names
+    assert kept.provenance["fine_tuning"]["probe_epochs"] == 100
+    np.testing.assert_allclose(kept.probabilities(folder), mine.probabilities(folder), atol=1e-6)
+    with pytest.raises(RunFolderError, match="holds a finished run"):
+        mine.fit(folder, run=tmp_path / "run", **quiet)
+
+
+def test_fit_refuses_a_folder_of_another_class(tmp_path):
+    folder = photographs(tmp_path / "photos", ["ant", "bee", "cat"])
+    with pytest.raises(ValueError, match=r"must have the names of classes.*'cat'"):
+        TransferClassifier(classifier(), PREPROCESSING, ["ant", "bee", "cow"]).fit(folder)
+
+
+def test_channels_first(tmp_path):
+    first = Preprocessing(16, scale=1 / 127.5, offset=-1.0, data_format="channels_first")
+    quiet = {"cache": tmp_path / "features", "console": Console(quiet=True)}
+    histories = []
+    for preprocessing, model in ((PREPROCESSING, classifier()), (first, channels_first_classifier())):
+        record = fine_tune(model, preprocessing, DATA, options=FineTuning(**QUICK), **quiet)
+        histories.append(record["history"]["loss"])
+    np.testing.assert_allclose(histories[0], histories[1], atol=1e-5)
+
+
+def channels_first_classifier():
+    like = classifier()
+    config = {**like.backbone.get_config(), "image_shape": (3, 16, 16), "data_format": "channels_first", "name": None}
+    model = OpenedViTClassifier(OpenedViTBackbone(**config), 3)
+    model.set_weights(like.get_weights())
+    return model

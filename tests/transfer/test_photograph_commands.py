@@ -1,0 +1,239 @@
+"""`keras-vit-edu classify` and `evaluate` on photographs, and `presets --hub`."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_vit_edu import cli
+from keras_vit_edu.transfer import OpenedViTBackbone, OpenedViTClassifier, Preprocessing, TransferClassifier
+from tests.support import random_weights
+from tests.transfer.hub_cache import fill_cache, random_classifier
+
+DEIT_TINY = "deit_tiny_distilled_patch16_224_imagenet"
+NAMES = ["cat", "dog", "Löwe$"]
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A classifier of three animals with random weights, and the zip that it is saved in."""
+    backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=1, num_heads=3, key_dim=4, mlp_dim=24)
+    model = OpenedViTClassifier(backbone, len(NAMES))
+    random_weights(model, scale=0.5)
+    ours = TransferClassifier(model, Preprocessing(32, scale=1 / 127.5, offset=-1.0), NAMES)
+    file = tmp_path_factory.mktemp("saved") / "animals.zip"
+    ours.save(file)
+    return ours, file
+
+
+@pytest.fixture(autouse=True)
+def photographs(tmp_path, monkeypatch):
+    """Photographs in the working directory, one subfolder per class; as arrays, by path."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name in ("photos/dog/a.png", "photos/dog/b.png", "photos/cat/c.png", "photos/cat/d.png", "photos/Löwe$/e.png"):
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        color = rng.integers(0, 256, 3)
+        arrays[name] = np.uint8(np.clip(rng.normal(color, 60, (400 + len(arrays), 700, 3)), 0, 255))
+        Image.fromarray(arrays[name]).save(name)
+    with open("photos/dog/text.jpg", "w") as file:
+        file.write("no image")
+    return arrays
+
+
+# Classify. ------------------------------------------------------------------------------------------------------------
+
+
+def test_each_photograph_gets_a_line(classifier, photographs, capsys):
+    files = list(photographs)[:2]
+    assert cli.run(["classify", *files, "--preset", str(classifier[1])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    expected = [classifier[0].predict(photographs[file])[0] for file in files]
+    assert lines == [
+        f"{file}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}"
+        for file, best in zip(files, expected, strict=True)
+    ]
+
+
+def test_json_and_top_and_a_folder(classifier, photographs, capsys):
+    assert cli.run(["classify", "photos", "--preset", str(classifier[1]), "--top", "2", "--json"]) == 1
+    shown = capsys.readouterr()
+    results = json.loads(shown.out)
+    assert [result["file"].replace(os.sep, "/") for result in results] == sorted([*photographs, "photos/dog/text.jpg"])
+    for result in results:
+        if "error" in result:
+            assert "no image file" in result["error"]
+            continue
+        expected = classifier[0].predict(photographs[result["file"].replace(os.sep, "/")], top=2)[0]
+        assert [entry["class"] for entry in result["classes"]] == [name for name, _ in expected]
+        found = [entry["probability"] for entry in result["classes"]]
+        np.testing.assert_allclose(found, [p for _, p in expected], atol=1e-6)
+    (complaint,) = shown.err.splitlines()
+    assert re.fullmatch(r"keras-vit-edu: photos.dog.text\.jpg: .*no image file.*", complaint)
+
+
+def test_bad_files_are_reported_and_the_rest_goes_on(classifier, capsys):
+    files = ["nowhere.png", "photos/dog/a.png", "photos/dog/text.jpg", "photos/dog/b.png"]
+    assert cli.run(["classify", *files, "--preset", str(classifier[1])]) == 1
+    shown = capsys.readouterr()
+    assert [line.split(":")[0] for line in shown.out.splitlines()] == ["photos/dog/a.png", "photos/dog/b.png"]
+    assert [line.split(":")[1].strip() for line in shown.err.splitlines()] == ["nowhere.png", "photos/dog/text.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--preset", "SAVED", "--picture", "sheet.png"], "does not go with photographs"),
+        (["--preset", "SAVED", "--top", "0"], "'--top'"),
+        (["--preset", "photos/dog"], "The folder photos/dog holds no preset"),
+        (
+            ["--preset", "damaged.zip"],
+            "An artifact is a folder or a zip, and this file is no zip. Received: damaged.zip",
+        ),
+        (["--fallback"], "--fallback is for presets of keras_hub. Received: --preset vit_mnist_hybrid"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_2(arguments, complaint, classifier, capsys):
+    with open("damaged.zip", "w") as file:
+        file.write("no zip")
+    arguments = [str(classifier[1]) if argument == "SAVED" else argument for argument in arguments]
+    assert cli.run(["classify", "photos/dog/a.png", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+
+
+def test_without_keras_hub_one_line_names_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    for arguments in (["classify", "photos/dog/a.png", "--preset", DEIT_TINY], ["presets", "--hub"]):
+        assert cli.run(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith('pip install "keras-vit-edu[hub]"')
+
+
+# Evaluate. ------------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_tables_and_draws(classifier, photographs, capsys, tmp_path):
+    assert cli.run(["evaluate", str(classifier[1]), "photos", "--out", "report"]) == 0
+    shown = capsys.readouterr()
+    labels = {name: NAMES.index(name.split("/")[1]) for name in photographs}
+    best = {name: classifier[0].probabilities(array)[0].argmax() for name, array in photographs.items()}
+    right = np.mean([best[name] == label for name, label in labels.items()])
+    error = np.sqrt(right * (1 - right) / 5)
+    assert f"accuracy {right:.4f} +- {error:.4f} (standard error, 5 images, 1 skipped)" in shown.out
+    assert re.search(r"cat +│ 2 ", shown.out)
+    assert "dog/text.jpg: This is no image file" in shown.err
+    content = json.loads((tmp_path / "report" / "evaluate.json").read_text())
+    assert content["accuracy"] == right
+    assert [entry["file"] for entry in content["skipped"]] == ["dog/text.jpg"]
+    names = [row["class"] for row in content["per_class"]]
+    for name, array in photographs.items():
+        assert content["confusion"][names.index(name.split("/")[1])][names.index(NAMES[best[name]])] > 0, array.shape
+    assert np.sum(content["confusion"]) == 5
+    for picture in ("confusion.png", "mistakes.png"):
+        with Image.open(tmp_path / "report" / picture) as image:
+            assert min(image.size) > 200
+
+
+def test_evaluate_as_json_into_a_folder_of_its_own_name(classifier, capsys, tmp_path):
+    assert cli.run(["evaluate", str(classifier[1]), "photos", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content == json.loads((tmp_path / "evaluate-animals-photos" / "evaluate.json").read_text())
+    assert content["images"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["SAVED"], "tested on a folder of them"),
+        (["SAVED", "nowhere"], "There is no such folder"),
+        (["SAVED", "photos", "--dataset", "mnist"], "--dataset and --data do not go with PHOTOS"),
+        (["SAVED", "others"], "The subfolders must have the names of classes; the classifier has 3: cat, dog, Löwe$"),
+        (["nowhere.zip", "photos"], "There is no artifact, neither a folder nor a file. Received: nowhere.zip"),
+    ],
+)
+def test_what_cannot_be_evaluated(arguments, complaint, classifier, capsys):
+    for name in ("others/wolf", "others/dog"):
+        os.makedirs(name)
+        Image.new("RGB", (9, 9)).save(f"{name}/x.png")
+    arguments = [str(classifier[1]) if argument == "SAVED" else argument for argument in arguments]
+    assert cli.run(["evaluate", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+
+
+# With keras_hub. ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keras_hub(monkeypatch, tmp_path):
+    """keras_hub, and nobody on the network to ask."""
+
+    def unreachable(*arguments, **more):
+        raise OSError("Network is unreachable")
+
+    module = pytest.importorskip("keras_hub", reason="keras_hub is not installed", exc_type=ImportError)
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    return module
+
+
+def test_presets_of_keras_hub_are_listed(keras_hub, capsys):
+    assert cli.run(["presets", "--hub"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(rf"{DEIT_TINY} +│ deit +│ 224 +│ +5,524,800 +│ 1000 +│ attention maps", re.sub(" +", " ", shown))
+    assert cli.run(["presets", "--hub", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in rows} >= set(keras_hub.models.ImageClassifier.presets)
+    assert all(f" {row['name']} " in shown for row in rows)
+    assert rows[0]["note"] == "attention maps"
+
+
+def test_every_name_of_keras_hub_is_taken_for_one(keras_hub):
+    assert all(cli._is_of_hub(name) for name in keras_hub.models.Backbone.presets)
+
+
+def test_a_name_that_cannot_be_had_gives_one_line(keras_hub, capsys):
+    assert cli.run(["classify", "photos/dog/a.png", "--preset", DEIT_TINY]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"The preset {DEIT_TINY} could not be had" in line
+    assert cli.run(["classify", "photos/dog/a.png", "--preset", DEIT_TINY, "--fallback"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "Loading vit_base_patch16_224_imagenet instead" in lines[0]
+    assert "The preset vit_base_patch16_224_imagenet could not be had" in lines[1]
+
+
+def test_a_name_that_nobody_knows(keras_hub, capsys):
+    assert cli.run(["classify", "photos/dog/a.png", "--preset", "deit_tinny"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "A preset is a name" in line
+
+
+def test_imagenets_classes_by_a_presets_name_in_a_process_of_its_own(keras_hub, tmp_path, photographs):
+    theirs = random_classifier(DEIT_TINY)
+    fill_cache(tmp_path / "cache", DEIT_TINY, theirs)
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_vit_edu", "classify", "photos/dog/a.png", "--preset", DEIT_TINY, "--json"],
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ((result),) = json.loads(done.stdout)
+    photo = photographs["photos/dog/a.png"]
+    logits = keras.ops.convert_to_numpy(theirs(theirs.preprocessor(photo[None]), training=False))
+    shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    (decoded,) = keras_hub.utils.decode_imagenet_predictions(shares, top=5)
+    assert [entry["class"] for entry in result["classes"]] == [name for name, _ in decoded]
+    np.testing.assert_allclose(
+        [entry["probability"] for entry in result["classes"]], [p for _, p in decoded], atol=2e-3
+    )
