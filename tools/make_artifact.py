@@ -11,12 +11,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_vit_edu.transfer import OpenedViTBackbone, OpenedViTClassifier, Preprocessing, TransferClassifier
+from keras_vit_edu.models import ViTBackbone
+from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
 
 
 def small_classifier() -> TransferClassifier:
     """A ViT with every weight random and none 0 or 1, and a preprocessing with none of the defaults."""
-    backbone = OpenedViTBackbone(
+    backbone = ViTBackbone(
         (32, 24, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=20, num_prefix_tokens=2, dropout=0.1
     )
     model = OpenedViTClassifier(backbone, 3, pre_logits_dim=7, head_dropout=0.2)

@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.transfer import (
     ArtifactError,
-    OpenedViTBackbone,
     OpenedViTClassifier,
     Preprocessing,
     TransferClassifier,
@@ -31,7 +30,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 3), "uint8")
 
 
 def classifier(num_classes=2, seed=0, **head):
-    backbone = OpenedViTBackbone((16, 16, 3), 8, 6, num_layers=2, num_heads=2, key_dim=3, mlp_dim=8)
+    backbone = ViTBackbone((16, 16, 3), 8, 6, num_layers=2, num_heads=2, key_dim=3, mlp_dim=8, num_prefix_tokens=1)
     model = OpenedViTClassifier(backbone, num_classes, **head)
     random_weights(model, seed=seed)
     return TransferClassifier(model, Preprocessing(16, scale=1 / 255), [f"class {i}" for i in range(num_classes)])
@@ -138,7 +137,7 @@ def test_the_updates_of_lora_are_added_to_the_weights(tmp_path):
 
 
 def test_mixed_precision_and_channels_first_are_kept(tmp_path):
-    backbone = OpenedViTBackbone(
+    backbone = ViTBackbone(
         (3, 16, 16), 8, 6, num_layers=1, num_heads=2, key_dim=3, mlp_dim=8, data_format="channels_first",
         dtype="mixed_bfloat16",
     )  # fmt: skip

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from keras_vit_edu import datasets, training
-from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.transfer import (
-    OpenedViTBackbone,
     OpenedViTClassifier,
     Preprocessing,
     TransferClassifier,
@@ -31,7 +30,8 @@ DEIT_TINY = "deit_tiny_distilled_patch16_224_imagenet"
 
 
 def small(class_names=NAMES, image_size=32, **head):
-    backbone = OpenedViTBackbone((image_size, image_size, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=24)
+    sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
+    backbone = ViTBackbone((image_size, image_size, 3), 8, 12, **sizes, dropout=0, attention_dropout=0)
     model = OpenedViTClassifier(backbone, len(class_names), **head)
     random_weights(model)
     return TransferClassifier(model, Preprocessing(image_size, scale=1 / 127.5, offset=-1.0), class_names)

@@ -14,10 +14,10 @@ from PIL import Image
 from rich.console import Console
 
 from keras_vit_edu.datasets import Augmentation, scan_folder
+from keras_vit_edu.models import ViTBackbone
 from keras_vit_edu.training import RunFolder, RunFolderError, TrainingFailed
 from keras_vit_edu.transfer import (
     FineTuning,
-    OpenedViTBackbone,
     OpenedViTClassifier,
     Preprocessing,
     TransferClassifier,
@@ -448,6 +448,6 @@ def test_channels_first(tmp_path):
 def channels_first_classifier():
     like = classifier()
     config = {**like.backbone.get_config(), "image_shape": (3, 16, 16), "data_format": "channels_first", "name": None}
-    model = OpenedViTClassifier(OpenedViTBackbone(**config), 3)
+    model = OpenedViTClassifier(ViTBackbone(**config), 3)
     model.set_weights(like.get_weights())
     return model

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from keras_vit_edu import cli
-from keras_vit_edu.transfer import OpenedViTBackbone, OpenedViTClassifier, Preprocessing, TransferClassifier
+from keras_vit_edu.models import ViTBackbone
+from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
 from tests.support import random_weights
 from tests.transfer.hub_cache import fill_cache, random_classifier
 
@@ -24,7 +25,7 @@ NAMES = ["cat", "dog", "Löwe$"]
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
     """A classifier of three animals with random weights, and the zip that it is saved in."""
-    backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=1, num_heads=3, key_dim=4, mlp_dim=24)
+    backbone = ViTBackbone((32, 32, 3), 8, 12, num_layers=1, num_heads=3, key_dim=4, mlp_dim=24, num_prefix_tokens=1)
     model = OpenedViTClassifier(backbone, len(NAMES))
     random_weights(model, scale=0.5)
     ours = TransferClassifier(model, Preprocessing(32, scale=1 / 127.5, offset=-1.0), NAMES)

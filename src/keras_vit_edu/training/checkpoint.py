@@ -24,7 +24,7 @@ import safetensors.numpy
 
 FORMAT_VERSION = 1
 KEPT = 2  # the newest, and the one before in case the newest is damaged
-NUMBERED = re.compile(r"\b(seed_generator|adam_?w?|sgd|lion)(_\d+)?/|opened_vit_(backbone|classifier)(_\d+)?[/_]")
+NUMBERED = re.compile(r"\b(seed_generator|adam_?w?|sgd|lion)(_\d+)?/|\b(opened_)?vit_(backbone|classifier)(_\d+)?[/_]")
 FILE_NAME = re.compile(r"epoch-(\d{5})\.safetensors")
 
 

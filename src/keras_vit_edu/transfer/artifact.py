@@ -6,7 +6,7 @@
     format_version   1
     class_names      what the logits stand for, in their order
     preprocessing    the attributes of `Preprocessing`
-    architecture     {"kind": "opened_vit", "backbone": {...}, "head": {...}}, arguments of `OpenedViTBackbone` and
+    architecture     {"kind": "opened_vit", "backbone": {...}, "head": {...}}, arguments of `ViTBackbone` and
                      `OpenedViTClassifier`; or {"kind": "keras_hub", "class_name": ..., "config": {...}}
     weights          {"file", "bytes", "sha256", "dtype", "parameters"}
     versions         of Python and of the packages that it was saved with
@@ -33,10 +33,10 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _checks
-from keras_vit_edu.models import preset_files
+from keras_vit_edu.models import ViTBackbone, preset_files
 from keras_vit_edu.transfer import artifact_files, hub
 from keras_vit_edu.transfer.artifact_files import MANIFEST, WEIGHTS_NAMES, ArtifactError
-from keras_vit_edu.transfer.opened_vit import OpenedViTBackbone, OpenedViTClassifier
+from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 
 FORMAT, FORMAT_VERSION = "keras_vit_edu.TransferClassifier", 1
@@ -48,11 +48,12 @@ WEIGHTS_FIELDS = ("file", "bytes", "sha256", "dtype", "parameters")
 # Of format 1, whatever arguments later versions add.
 BACKBONE_FIELDS = (
     "image_shape", "patch_size", "projection_dim", "num_layers", "num_heads", "key_dim", "mlp_dim", "num_prefix_tokens",
-    "dropout", "hidden_dropout", "projection_dropout", "attention_dropout", "embedding_dropout", "use_bias",
-    "layer_norm_epsilon", "data_format", "dtype",
+    "dropout", "hidden_dropout", "projection_dropout", "attention_dropout", "embedding_dropout", "stochastic_depth",
+    "activation", "output_activation", "use_bias", "layer_norm_epsilon", "data_format", "dtype",
 )  # fmt: skip
 HEAD_FIELDS = ("num_classes", "pooling", "pre_logits_dim", "head_dropout", "dtype")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "mixed_bfloat16", "mixed_float16")
+ACTIVATIONS = ("linear", "gelu", "relu", "silu", "tanh")
 PACKAGES = ("keras-vit-edu", "keras", "numpy", "safetensors", "keras-hub")
 
 
@@ -127,12 +128,15 @@ def _describe(model: Any) -> dict[str, Any]:
 
 def _describe_opened(model: OpenedViTClassifier) -> dict[str, Any]:
     backbone = model.backbone.get_config()
+    if backbone["stem"] != "patches":
+        raise ArtifactError(f"An artifact's ViT is one of patches. Received: {model.name}, with a stem of convolutions")
     described = {field: backbone[field] for field in BACKBONE_FIELDS}
     head = {field: getattr(model, field) for field in HEAD_FIELDS if field != "dtype"}
     described["dtype"], head["dtype"] = model.backbone.dtype_policy.name, model.head_dtype.name
-    for dtype in (described["dtype"], head["dtype"]):
-        if dtype not in DTYPES:
-            raise ArtifactError(f"An artifact's dtype is one of {', '.join(DTYPES)}. Received: {dtype}")
+    try:
+        _check_names(described, head)
+    except ValueError as error:
+        raise ArtifactError(f"{model.name} cannot be kept in an artifact. {error}") from None
     return {"kind": "opened_vit", "backbone": described, "head": head}
 
 
@@ -303,17 +307,25 @@ def _build(architecture: dict[str, Any], arrays: dict[str, np.ndarray], num_clas
 def _build_opened(backbone: Any, head: Any, arrays: dict[str, np.ndarray], num_classes: int) -> OpenedViTClassifier:
     _check_fields("`backbone`", backbone, BACKBONE_FIELDS)
     _check_fields("`head`", head, HEAD_FIELDS)
-    for dtype in (backbone["dtype"], head["dtype"]):
-        if dtype not in DTYPES:
-            raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}")
+    _check_names(backbone, head)
     _check_head(head["num_classes"], arrays, num_classes)
     _check_sizes(backbone, head, {name: array.shape for name, array in arrays.items()})
     try:
-        body = OpenedViTBackbone(**backbone)
+        body = ViTBackbone(**backbone)
         head = {name: value for name, value in head.items() if name != "dtype"} | {"head_dtype": head["dtype"]}
         return OpenedViTClassifier(body, **head)
     except (TypeError, OverflowError, LookupError) as error:
         raise ValueError(f"The arguments of its model are refused: {error}") from None
+
+
+def _check_names(backbone: dict[str, Any], head: dict[str, Any]) -> None:
+    """Complain about dtypes and activations that are not named by what anyone has."""
+    for dtype in (backbone["dtype"], head["dtype"]):
+        if dtype not in DTYPES:
+            raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}")
+    for name in ("activation", "output_activation"):
+        if backbone[name] not in ACTIVATIONS:
+            raise ValueError(f"`{name}` must be one of {', '.join(ACTIVATIONS)}. Received: {name}={backbone[name]!r}")
 
 
 def _check_head(declared: Any, arrays: Mapping[str, np.ndarray], num_classes: int) -> None:

@@ -69,8 +69,9 @@ class TransferClassifier:
             images of another size than the preprocessing gives.
 
     Examples:
-        >>> from keras_vit_edu.transfer import OpenedViTBackbone
-        >>> backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=24)
+        >>> from keras_vit_edu.models import ViTBackbone
+        >>> sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
+        >>> backbone = ViTBackbone((32, 32, 3), 8, 12, **sizes)
         >>> classifier = TransferClassifier(
         ...     OpenedViTClassifier(backbone, num_classes=2), Preprocessing(32, scale=1 / 255), ["cat", "dog"])
         >>> photographs = [np.zeros((40, 60, 3), "uint8"), np.full((80, 50, 3), 255, "uint8")]
@@ -518,8 +519,9 @@ class TransferClassifier:
 
         Examples:
             >>> import tempfile
-            >>> from keras_vit_edu.transfer import OpenedViTBackbone
-            >>> backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=24)
+            >>> from keras_vit_edu.models import ViTBackbone
+            >>> sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
+            >>> backbone = ViTBackbone((32, 32, 3), 8, 12, **sizes)
             >>> classifier = TransferClassifier(
             ...     OpenedViTClassifier(backbone, num_classes=2), Preprocessing(32, scale=1 / 255), ["cat", "dog"])
             >>> with tempfile.TemporaryDirectory() as folder:

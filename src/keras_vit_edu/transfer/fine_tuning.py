@@ -105,8 +105,10 @@ def fine_tune(
         TrainingFailed: if the loss is no longer a finite number; says where.
 
     Examples:
-        >>> from keras_vit_edu.transfer import OpenedViTBackbone, OpenedViTClassifier
-        >>> backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=24)
+        >>> from keras_vit_edu.models import ViTBackbone
+        >>> from keras_vit_edu.transfer import OpenedViTClassifier
+        >>> sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
+        >>> backbone = ViTBackbone((32, 32, 3), 8, 12, **sizes)
         >>> model = OpenedViTClassifier(backbone, num_classes=2)
         >>> images = np.random.default_rng(0).integers(0, 256, (20, 40, 40, 3)).astype("uint8")
         >>> images[:10] //= 2  # ten are dark

@@ -42,8 +42,9 @@ def add_lora(
         Hu et al., "LoRA: low-rank adaptation of large language models" (ICLR 2022), arXiv 2106.09685.
 
     Examples:
-        >>> from keras_vit_edu.transfer import OpenedViTBackbone
-        >>> backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=24)
+        >>> from keras_vit_edu.models import ViTBackbone
+        >>> sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
+        >>> backbone = ViTBackbone((32, 32, 3), 8, 12, **sizes)
         >>> tuned = add_lora(OpenedViTClassifier(backbone, num_classes=5), rank=2)
         >>> sum(w.shape[0] * w.shape[1] for w in tuned.trainable_weights if "lora" in w.path)  # 2 * 2 * (12*2 + 2*12)
         192
