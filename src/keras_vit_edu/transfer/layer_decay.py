@@ -100,7 +100,7 @@ def layer_wise(
         >>> backbone = OpenedViTBackbone((32, 32, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=24)
         >>> model = OpenedViTClassifier(backbone, num_classes=5)
         >>> optimizer = layer_wise(model, lambda factor: keras.optimizers.AdamW(1e-3 * factor), decay=0.5)
-        >>> sorted(float(one.learning_rate) * 1e3 for one in optimizer.optimizers)
+        >>> sorted(round(float(one.learning_rate) * 1e3, 6) for one in optimizer.optimizers)
         [0.125, 0.25, 0.5, 1.0]
     """
     if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 < decay <= 1:
