@@ -6,12 +6,13 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 pytest.importorskip("keras_hub", reason="fine-tune loads models of keras_hub")
 pytest.importorskip("typer")
 
 from keras_vit_edu import cli
-from keras_vit_edu.transfer import TransferClassifier
+from keras_vit_edu.transfer import FineTuning, TransferClassifier
 from tests.transfer.hub_cache import fill_cache
 from tests.transfer.small import coloured
 
@@ -148,3 +149,35 @@ def test_a_preset_by_name_at_its_real_size(fine_tune, photographs, tmp_path, mon
     last_but_one = [model.backbone.transformer_blocks[10].get_weights() for model in (kept.model, before)]
     for mine, theirs in zip(*last_but_one, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_model_that_is_not_opened(tmp_path):
+    import keras_hub
+
+    backbone = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[3],
+        stackwise_num_filters=[64],
+        stackwise_num_blocks=[1],
+        stackwise_num_strides=[1],
+        block_type="basic_block",
+        image_shape=(32, 32, 3),
+    )
+    converter = keras_hub.layers.ResNetImageConverter(image_size=(32, 32), scale=1 / 127.5, offset=-1)
+    preprocessor = keras_hub.models.ResNetImageClassifierPreprocessor(converter)
+    model = keras_hub.models.ResNetImageClassifier(backbone=backbone, num_classes=7, preprocessor=preprocessor)
+    model.save_to_preset(str(tmp_path / "preset"))
+    classifier = TransferClassifier.from_preset(tmp_path / "preset", ["a", "b", "c"])
+    data = coloured(12)
+    quiet = {"cache": tmp_path / "features", "console": Console(quiet=True)}
+    before = [w.copy() for w in classifier.model.backbone.get_weights()]
+    classifier.fit(data, options=FineTuning(method="probe", probe_epochs=2, batch_size=4), **quiet)
+    for mine, theirs in zip(classifier.model.backbone.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    options = FineTuning(probe_epochs=2, epochs=1, batch_size=4)
+    record = classifier.fit(data, options=options, run=tmp_path / "run", **quiet)
+    assert record["phases"][1]["trainable"] > 64 * 64 * 9
+    kept = TransferClassifier.load(tmp_path / "run" / "classifier")
+    np.testing.assert_allclose(kept.probabilities(data[0]), classifier.probabilities(data[0]), atol=1e-6)
+    with pytest.raises(ValueError, match="LoRA needs a model whose attention is made of our layers"):
+        classifier.fit(data, options=FineTuning(method="lora"), **quiet)

@@ -365,6 +365,8 @@ class _Job:
         count: TrainableCount | None = None,
     ) -> None:
         """The epochs of a phase that are left."""
+        if type(model).fit is not keras.Model.fit:  # keras_hub's would preprocess once more
+            model = keras.Model(model.input, model.output, name=model.name)
         first = sum(phase["epochs"] for phase in self.phases)
         last = first + recipe.epochs
         count = count or tell_trainable(model, self.console)
