@@ -44,8 +44,32 @@ def test_a_finished_run_is_kept_unless_told(tmp_path):
         (run / "checkpoint" / "epoch-00001.safetensors").write_text("")
     with pytest.raises(ValueError, match=r"holds a finished run.*--run.*--overwrite"):
         RunFolder(tmp_path / "run")
-    RunFolder(tmp_path / "run", overwrite=True)
-    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "notes.txt"]
+    with RunFolder(tmp_path / "run", overwrite=True) as run:
+        run.configure({})
+        assert sorted(os.listdir(tmp_path / "run")) == [".lock", "notes.txt"]
+
+
+def test_a_run_is_overwritten_when_the_next_one_begins_and_no_sooner(tmp_path):
+    with RunFolder(tmp_path / "run") as run:
+        run.update(status="finished")
+        (run / "classifier").mkdir()
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with RunFolder(tmp_path / "run", overwrite=True) as run:
+        assert run.record == {}
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    assert (tmp_path / "run" / "classifier").is_dir()
+    with RunFolder(tmp_path / "run", overwrite=True) as run:
+        run.configure({"seed": 1})
+        run.update(status="running")
+    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "run.json"]
+
+
+def test_a_run_that_goes_on_no_longer_says_why_it_stopped(tmp_path):
+    with RunFolder(tmp_path / "run") as run:
+        run.update(status="interrupted", stopped="2026-01-01T00:00:00+00:00", reason="SIGTERM", seed=1)
+    with RunFolder(tmp_path / "run") as run:
+        run.update(status="running")
+        assert run.record == {"status": "running", "seed": 1}
 
 
 def test_the_lock_is_let_go_of_when_a_folder_is_refused(tmp_path):

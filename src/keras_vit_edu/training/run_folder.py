@@ -37,7 +37,8 @@ class RunFolder:
 
     Args:
         path: where; parents are created. A run in there that is not finished will be gone on with.
-        overwrite: remove the run that is there.
+        overwrite: remove the run that is there, as soon as `configure` says what takes its place: a call that is
+            refused before leaves the old run alone.
 
     Raises:
         RunFolderError: if there is a finished run (or something that is no run) at `path`, if another process works in
@@ -48,6 +49,7 @@ class RunFolder:
         self.path = Path(path)
         self.record: dict[str, Any] = {}
         self._held: Any = None
+        self._is_to_be_cleared = False
         try:
             self._open(overwrite)
         except OSError as error:
@@ -65,8 +67,10 @@ class RunFolder:
             raise RunFolderError(f"{self.path} exists and holds something other than a run; name another --run.")
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
-        if overwrite or not is_run:
-            self._clear()  # without run.json there may be what an interrupted beginning or overwriting left
+        if not is_run:
+            self._clear()  # there may be what an interrupted beginning or overwriting left
+        elif overwrite:
+            self._is_to_be_cleared = True
         else:
             self.record = self._read_record()
             if self.record.get("status") == "finished":
@@ -85,6 +89,7 @@ class RunFolder:
         self._held = lock
 
     def _clear(self) -> None:
+        self._is_to_be_cleared = False
         for folder in (CHECKPOINTS, CLASSIFIER):
             shutil.rmtree(self / folder, ignore_errors=True)
         for name in FILES:  # run.json is the last of them: until then the folder is a run's
@@ -131,6 +136,8 @@ class RunFolder:
             RunFolderError: if the run that was begun here was configured otherwise; names what differs.
         """
         configuration = json.loads(json.dumps(configuration))
+        if self._is_to_be_cleared:
+            self._clear()
         if self.record:
             begun = completed(self.record.get("configuration", {}), configuration, defaults or {})
             differing = list(differences(begun, configuration))
@@ -142,7 +149,15 @@ class RunFolder:
         self.record["configuration"] = configuration
 
     def update(self, **entries: Any) -> None:
-        """Add entries to `run.json`, which is replaced in one step: never half-written."""
+        """Add entries to `run.json`, which is replaced in one step: never half-written.
+
+        A run that is running, or running again, is rid of what said when and why it stopped.
+        """
+        if self._is_to_be_cleared:
+            self._clear()
+        if entries.get("status") == "running":
+            for name in ("stopped", "reason"):
+                self.record.pop(name, None)
         self.record.update(entries)
         write_atomically(self / "run.json", (json.dumps(self.record, indent=2, allow_nan=False) + "\n").encode())
 
