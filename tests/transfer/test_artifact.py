@@ -220,6 +220,37 @@ def test_on_a_full_disk_the_old_artifact_stays(name, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="folders are flushed to the disk on POSIX")
+@pytest.mark.parametrize("flushed", range(1, 5))  # weights, their folder; manifest, its folder
+def test_a_disk_that_fails_leaves_one_whole_artifact(flushed, tmp_path, monkeypatch):
+    olds, news = classifier(seed=0), classifier(seed=1)
+    olds.save(tmp_path / "small")
+    fsync, done = os.fsync, []
+
+    def failing(descriptor):
+        done.append(descriptor)
+        if len(done) == flushed:
+            raise OSError(5, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match=r"could not be written: Input/output error"):
+        news.save(tmp_path / "small")
+    found = TransferClassifier.load(tmp_path / "small").probabilities(IMAGES)
+    np.testing.assert_array_equal(found, (news if flushed == 4 else olds).probabilities(IMAGES))
+
+
+def test_what_could_not_be_loaded_again_for_its_size_is_not_saved(tmp_path):
+    ours = classifier()
+    ours.metrics = {"confusion": [0] * 3_000_000}
+    for name in ("a", "a.zip"):
+        with pytest.raises(
+            ArtifactError, match=r"artifact\.json must have at most 16,777,216.*most of them of `metrics`"
+        ):
+            ours.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

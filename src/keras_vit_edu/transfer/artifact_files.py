@@ -42,7 +42,7 @@ def write(path: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
         weights: the content of a safetensors file.
 
     Raises:
-        ArtifactError: if something else is there.
+        ArtifactError: if something else is there, or the manifest is larger than what is read again.
         OSError: if it cannot be written; an artifact that was there is as it was.
     """
     try:
@@ -57,8 +57,8 @@ def write(path: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
 def _write_zip(file: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
     if file.is_dir() or (file.exists() and MANIFEST not in _names_in_zip(file)):
         raise ArtifactError(f"Only an artifact is overwritten, and this is something else. Received: {file}")
-    file.parent.mkdir(parents=True, exist_ok=True)
     content = _to_json(manifest, WEIGHTS_NAMES[0])
+    file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as stream, zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(_entry(MANIFEST), content, zipfile.ZIP_DEFLATED)
         archive.writestr(_entry(WEIGHTS_NAMES[0]), weights, zipfile.ZIP_STORED)
@@ -88,15 +88,17 @@ def _write_folder(folder: Path, manifest: Mapping[str, Any], weights: bytes) -> 
         raise ArtifactError(
             f"Only an artifact is overwritten, and this folder holds something else. Received: {folder}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     in_use = _weights_name_in(folder)
     name = next(name for name in WEIGHTS_NAMES if name != in_use)
+    content = _to_json(manifest, name)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         write_atomically(folder / name, weights)
-        write_atomically(folder / MANIFEST, _to_json(manifest, name))
+        write_atomically(folder / MANIFEST, content)
     except BaseException:
         with contextlib.suppress(OSError):
-            (folder / name).unlink(missing_ok=True)
+            if _weights_name_in(folder) != name:  # else the new artifact is whole: what failed came after
+                (folder / name).unlink(missing_ok=True)
             if is_new:
                 folder.rmdir()
         raise
@@ -114,7 +116,14 @@ def _weights_name_in(folder: Path) -> Any:
 
 
 def _to_json(manifest: Mapping[str, Any], name: str) -> bytes:
-    return preset_files.to_json(MANIFEST, {**manifest, "weights": {"file": name, **manifest["weights"]}})
+    content = preset_files.to_json(MANIFEST, {**manifest, "weights": {"file": name, **manifest["weights"]}})
+    if len(content) > LARGEST_MANIFEST:
+        largest = max(manifest, key=lambda field: len(json.dumps(manifest[field])))
+        raise ArtifactError(
+            f"{MANIFEST} must have at most {LARGEST_MANIFEST:,} bytes, or it could not be loaded again. "
+            f"Received: {len(content):,} bytes, most of them of `{largest}`"
+        )
+    return content
 
 
 # Reading. -------------------------------------------------------------------------------------------------------------
