@@ -35,7 +35,7 @@ from keras_vit_edu import datasets, parity, training, transfer
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.preset_files import CONFIG, METADATA, read_json
 from keras_vit_edu.parity.progress import ParityProgress
-from keras_vit_edu.training.checkpoint import write_atomically
+from keras_vit_edu.training.evaluate import CONFUSED
 from keras_vit_edu.training.run_folder import CLASSIFIER
 from keras_vit_edu.transfer import hub
 from keras_vit_edu.transfer.artifact_files import is_artifact
@@ -44,7 +44,6 @@ from keras_vit_edu.transfer.photographs import image_files
 SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
 DIGIT_READER = "vit_mnist_hybrid"  # the preset that `classify` takes if not told
 PICTURED = 20  # files on the sheet of `classify --picture`, at most
-CONFUSED = 40  # classes in a picture of the confusion matrix of photographs, at most
 INTERRUPTED = 130  # as a shell reports it
 # Of click, or of the copy of it inside newer versions of typer.
 UsageError: Any = typer.BadParameter.__base__
@@ -322,7 +321,7 @@ def _evaluate_photographs(
             raise ValueError(f"A classifier of photographs is tested on a folder of them: evaluate {model} PHOTOS")
         if dataset is not None or data is not None:
             raise ValueError("--dataset and --data do not go with PHOTOS, which are the images.")
-        from keras_vit_edu import plots  # (a missing matplotlib is said before anything is done)
+        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
 
         classifier = _photograph_classifier(model)
         with _progress("looking at the files") as progress:
@@ -333,35 +332,31 @@ def _evaluate_photographs(
             found = classifier.evaluate(images, progress=progress)
         folder = out or Path(f"evaluate-{Path(model).stem}-{photos.resolve().name}")
         folder.mkdir(parents=True, exist_ok=True)
+    occurring = found.of_occurring_classes()
     content = {
         "model": model,
         "photographs": str(photos),
         "skipped": [{"file": file, "reason": reason} for file, reason in images.skipped],
-        **found.of_occurring_classes().to_json(),
+        **occurring.to_json(),
     }
-    write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2) + "\n").encode())
-    drawn = found.of_occurring_classes(most=CONFUSED)
-    plots.confusion_matrix(drawn.confusion, drawn.class_names, folder / "confusion.png")
-    wrong = found.mistakes(most)
-    titles = [
-        f"{found.class_names[found.labels[i]]} taken for\n{found.class_names[found.predictions[i]]}, "
-        f"{found.probabilities[i].max():.1%} sure\n{Path(images.files[i]).name}"
-        for i in wrong
-    ]
-    plots.mistakes([_small(image) for image in datasets.load_images(images, wrong)], titles, folder / "mistakes.png")
+    files = training.write_evaluation(
+        found,
+        folder,
+        content,
+        lambda wrong: map(_small, datasets.load_images(images, wrong)),
+        lambda i: Path(images.files[i]).name,
+        most,
+    )
     if json_only:
         print(json.dumps(content, indent=2))
         return
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    occurring = found.of_occurring_classes()
     console.print(_by_class(occurring))
-    some = len(drawn.class_names) < len(occurring.class_names)
     console.print(
         f"{model} on {photos}: accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
         f"(standard error, {len(found.labels):,} images, {len(images.skipped)} skipped), loss {found.loss:.4f}\n"
-        f"{folder}{os.sep}: evaluate.json, confusion.png"
-        + (f" (the {CONFUSED} most confused classes)" if some else "")
-        + ", mistakes.png"
+        f"{folder}{os.sep}: {', '.join(files)}"
+        + (f" (confusion.png of the {CONFUSED} most confused classes)" if len(occurring.class_names) > CONFUSED else "")
     )
 
 

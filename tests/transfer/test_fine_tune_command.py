@@ -72,8 +72,9 @@ def test_from_a_folder_to_a_classifier(fine_tune, photographs, tmp_path, capsys)
         assert name in output
     kept = TransferClassifier.load(run / "classifier")
     assert kept.class_names == ("a", "b", "c")
+    evaluated = json.loads((run / "evaluate.json").read_text())
     assert kept.metrics["validation"] == {
-        name: value for name, value in json.loads((run / "evaluate.json").read_text()).items() if name != "dataset"
+        name: evaluated[name] for name in ("images", "accuracy", "standard_error", "loss")
     }
     with pytest.warns(UserWarning, match="1 of 11 files were skipped"):
         found = kept.predict(photographs / "a")
@@ -119,6 +120,16 @@ def test_a_mistake_is_one_line(fine_tune, arguments, message):
     status, _, errors = fine_tune(*arguments)
     assert (status, errors.count("\n")) == (2, 1)
     assert message in errors
+
+
+def test_a_call_that_is_refused_overwrites_nothing(fine_tune, tmp_path):
+    assert fine_tune("--method", "probe", "--probe-epochs", 1, "--quiet")[0] == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    status, _, errors = fine_tune("--overwrite", "--blocks", 99)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+    assert fine_tune("--overwrite", "--method", "probe", "--probe-epochs", 2, "--quiet")[0] == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["fine_tuning"]["probe_epochs"] == 2
 
 
 def test_a_folder_with_one_class_is_refused(fine_tune, photographs, tmp_path):

@@ -220,6 +220,7 @@ def test_an_interrupted_run_ends_the_same(tune, tmp_path, method, epoch):
         np.testing.assert_array_equal(mine, theirs)
     assert again["history"]["loss"] == record["history"]["loss"]
     assert len(again["sessions"]) == 2
+    assert {"stopped", "reason"}.isdisjoint(again)
 
 
 def test_what_comes_afterwards_is_made_up_for(tune, tmp_path):
@@ -230,6 +231,22 @@ def test_what_comes_afterwards_is_made_up_for(tune, tmp_path):
         tune(run=tmp_path / "run", afterwards=fail)
     _, record = tune(run=tmp_path / "run", afterwards=lambda evaluation: {"images_seen": len(evaluation.labels)})
     assert (record["status"], record["images_seen"]) == ("finished", 6)
+
+
+def test_what_was_learned_is_kept_before_anything_is_drawn_and_no_picture_grows_with_the_classes(tune, tmp_path):
+    data = coloured(90, 45)
+    there = []
+
+    def keep(evaluation):
+        there.extend(file.name for file in (tmp_path / "run").iterdir())
+        return {}
+
+    model = classifier(45)
+    tune(model, data, data, run=tmp_path / "run", method="probe", probe_epochs=1, afterwards=keep)
+    assert "history.csv" in there
+    assert not [name for name in there if name.endswith(".png")]
+    with Image.open(tmp_path / "run" / "confusion.png") as picture:
+        assert max(picture.size) <= (2.2 + 0.5 * 40) * 120  # inches of 40 classes, and dots per inch
 
 
 def test_another_run_in_the_folder_is_refused(tune, tmp_path):
@@ -421,6 +438,7 @@ def test_fit_learns_under_the_classifiers_own_class_numbers_and_keeps_the_result
     assert mine.evaluate(folder).accuracy >= 0.8
     assert record["class_names"] == ["cow", "ant", "bee"]
     assert mine.metrics["validation"]["accuracy"] == record["validation_accuracy"]
+    assert "confusion" not in mine.metrics["validation"]  # which has a number for each pair of classes
     kept = TransferClassifier.load(tmp_path / "run" / "classifier")
     assert kept.class_names == mine.class_names
     assert kept.provenance["fine_tuning"]["probe_epochs"] == 100

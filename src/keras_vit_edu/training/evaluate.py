@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import keras
 import numpy as np
 
 from keras_vit_edu.training.checkpoint import write_atomically
+
+CONFUSED = 40  # classes in a picture of the confusion matrix, at most: beyond, it would grow to gigabytes
 
 
 @dataclass(frozen=True)
@@ -166,17 +168,19 @@ def write_evaluation(
     found: Evaluation,
     folder: Path,
     content: Mapping[str, Any],
-    images: Callable[[np.ndarray], np.ndarray],
+    images: Callable[[np.ndarray], Iterable[np.ndarray]],
     name_of: Callable[[int], str],
     most: int = 24,
 ) -> list[str]:
     """Write `evaluate.json`, `confusion.png` and a sheet of the most confident mistakes, `mistakes.png`.
 
+    The confusion matrix is drawn of the classes that occur; if they are more than 40, of the most confused of them.
+
     Args:
         found: the evaluation.
         folder: where to write.
         content: what `evaluate.json` holds, JSON.
-        images: from indices `(n,)` to images, uint8 `(n, H, W, 1)` or `(n, H, W, 3)`.
+        images: from indices `(n,)` to n images, uint8 `(H, W, 1)` or `(H, W, 3)`.
         name_of: from an index to what the image is called.
         most: how many mistakes to show.
 
@@ -189,11 +193,12 @@ def write_evaluation(
     from keras_vit_edu import plots
 
     write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2) + "\n").encode())
-    plots.confusion_matrix(found.confusion, found.class_names, folder / "confusion.png")
+    drawn = found.of_occurring_classes(most=CONFUSED)
+    plots.confusion_matrix(drawn.confusion, drawn.class_names, folder / "confusion.png")
     wrong = found.mistakes(most)
     titles = [
-        f"{found.class_names[found.labels[i]]} taken for {found.class_names[found.predictions[i]]}\n"
-        f"{found.probabilities[i].max():.1%} sure, {name_of(int(i))}"
+        f"{found.class_names[found.labels[i]]} taken for\n{found.class_names[found.predictions[i]]}, "
+        f"{found.probabilities[i].max():.1%} sure\n{name_of(int(i))}"
         for i in wrong
     ]
     plots.mistakes(list(images(wrong)) if len(wrong) else [], titles, folder / "mistakes.png")

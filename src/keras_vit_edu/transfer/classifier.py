@@ -474,7 +474,7 @@ class TransferClassifier:
 
             def keep(evaluation: training.Evaluation | None) -> dict[str, Any]:
                 self.provenance["fine_tuning"] = options.to_json()
-                self.metrics = {} if evaluation is None else {"validation": evaluation.to_json()}
+                self.metrics = {} if evaluation is None else {"validation": _in_brief(evaluation)}
                 if run is not None:
                     self.save(run / CLASSIFIER)  # type: ignore[operator]
                 return {}
@@ -582,6 +582,11 @@ class TransferClassifier:
 
     def __repr__(self) -> str:
         return f"<TransferClassifier of {self.num_classes} classes, {self.model.name}>"
+
+
+def _in_brief(evaluation: training.Evaluation) -> dict[str, Any]:
+    """An evaluation without what grows with the number of classes, or with its square."""
+    return {name: value for name, value in evaluation.to_json().items() if name not in ("per_class", "confusion")}
 
 
 def _counts(layer: Any) -> tuple[int, int]:

@@ -241,10 +241,10 @@ class _Job:
                 if recipe is not None:
                     phase(recipe)
             self.run.write_history(self.history.values)
-            if self.is_kept:
-                draw_curves(self.history.values, self.run, self.console)
             evaluation = None if self.validation is None else self._evaluate(self.validation)
             more = dict(afterwards(evaluation)) if afterwards is not None else {}
+            if self.is_kept:  # what was learned is safe by now
+                self._draw(evaluation, self.validation)
         except BaseException as error:
             status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
             with contextlib.suppress(OSError):  # a full disk must not hide what filled it
@@ -409,7 +409,7 @@ class _Job:
             display.close()
 
     def _evaluate(self, part: _Part) -> Evaluation:
-        """Classify the validation's images, write down how that went, and draw it."""
+        """Classify the validation's images."""
         size = min(self.options.batch_size, len(part.indices))
         rows = []
         with counting(self.console, "evaluating", len(part.indices)) as advance:
@@ -418,19 +418,23 @@ class _Job:
                 batch = part.images.batch(self.preprocessing, np.resize(chosen, size))  # always of that size
                 rows.append(probabilities(self.model, scaled(batch, self.preprocessing))[: len(chosen)])
                 advance(len(chosen))
-        found = Evaluation(part.labels.astype("int64"), np.concatenate(rows), self.class_names)
-        if self.is_kept:
-            try:
-                write_evaluation(
-                    found,
-                    self.run.path,
-                    {"dataset": "validation", **found.to_json()},
-                    lambda some: part.images.batch(self.preprocessing, part.indices[some]),
-                    lambda i: part.images.name_of(int(part.indices[i])),
-                )
-            except ImportError as error:
-                self.console.print(f"{error} (no evaluate.json, confusion.png and mistakes.png)")
-        return found
+        return Evaluation(part.labels.astype("int64"), np.concatenate(rows), self.class_names)
+
+    def _draw(self, found: Evaluation | None, part: _Part | None) -> None:
+        """Draw how the training went, and write down and draw how the validation did."""
+        draw_curves(self.history.values, self.run, self.console)
+        if found is None or part is None:
+            return
+        try:
+            write_evaluation(
+                found,
+                self.run.path,
+                {"dataset": "validation", **found.to_json()},
+                lambda some: part.images.batch(self.preprocessing, part.indices[some]),
+                lambda i: part.images.name_of(int(part.indices[i])),
+            )
+        except ImportError as error:
+            self.console.print(f"{error} (no evaluate.json, confusion.png and mistakes.png)")
 
     # What they take. --------------------------------------------------------------------------------------------------
 
