@@ -2,13 +2,15 @@ import io
 import re
 import struct
 import sys
+import tracemalloc
+import warnings
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vit_edu.datasets import read_image
+from keras_vit_edu.datasets import image_file, read_image
 
 # A dark L on light paper, (H, W) = (20, 30): every turn or mirror image of it is another picture.
 GREY = np.full((20, 30), 200, "uint8")
@@ -153,6 +155,38 @@ def test_pillows_limit_holds_from_its_first_pixel_on(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", GREY.size - 1)  # Pillow alone would only warn, up to twice as many
     with pytest.raises(ValueError, match="at most 599 pixels"):
         read_image(tmp_path / "image.png")
+
+
+def test_the_limit_holds_whatever_becomes_of_warnings(tmp_path, monkeypatch):
+    Image.fromarray(GREY).save(tmp_path / "image.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", GREY.size - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="at most 599 pixels"):
+            read_image(tmp_path / "image.png")
+
+
+def test_files_that_several_threads_have_open_leave_the_filters_of_warnings_alone(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "image.png")
+    before = list(warnings.filters)
+    first, second = (image_file._opened(tmp_path / "image.png") for _ in range(2))
+    for one in (first, second):
+        one.__enter__()
+    for one in (first, second):  # not the other way round, as in one thread
+        one.__exit__(None, None, None)
+    assert warnings.filters == before
+
+
+def test_a_transparent_image_takes_memory_of_its_own_size(tmp_path):
+    Image.new("RGBA", (1000, 1000), (0, 0, 0, 100)).save(tmp_path / "image.png")
+    read_image(tmp_path / "image.png")
+    tracemalloc.start()
+    try:
+        read_image(tmp_path / "image.png")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * 1000 * 1000  # four bytes a pixel are the image itself
 
 
 def test_a_missing_file_and_a_folder(tmp_path):
