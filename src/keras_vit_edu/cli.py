@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -98,12 +99,24 @@ class UsersMistake(Exception):
 
 
 @contextlib.contextmanager
-def _checking() -> Iterator[None]:
-    """A `ValueError` in here is about what the user gave. (From anywhere else it is a bug, and keeps its traceback.)"""
+def _checking(only_ours: bool = False) -> Iterator[None]:
+    """A `ValueError` in here is about what the user gave. (From anywhere else it is a bug, and keeps its traceback.)
+
+    Args:
+        only_ours: only one that this library itself raises; for long work, in which NumPy or Keras may complain too.
+    """
     try:
         yield
     except (ValueError, ImportError) as error:
+        if only_ours and isinstance(error, ValueError) and not _is_ours(error):
+            raise
         raise UsersMistake(str(error)) from None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether an error was raised in this library's own code."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == keras_vit_edu.__name__
 
 
 def _complain(text: str, status: int) -> int:
@@ -272,8 +285,10 @@ def evaluate(
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
 ) -> None:
     """Test a trained classifier: accuracy, class by class, confusion matrix, most confident mistakes."""
-    model = _saved(model)
+    named, model = model, _saved(model)
     if photos is not None or is_artifact(model):
+        if photos is not None and out is None:
+            out = Path(f"evaluate-{_short_name(named)}-{photos.resolve().name}")
         _evaluate_photographs(model, photos, dataset, data, out, most, json_only)
         return
     with _checking():
@@ -312,12 +327,12 @@ def _evaluate_photographs(
     photos: Path | None,
     dataset: str | None,
     data: Path | None,
-    out: Path | None,
+    folder: Path | None,
     most: int,
     json_only: bool,
 ) -> None:
     with _checking():
-        if photos is None:
+        if photos is None or folder is None:
             raise ValueError(f"A classifier of photographs is tested on a folder of them: evaluate {model} PHOTOS")
         if dataset is not None or data is not None:
             raise ValueError("--dataset and --data do not go with PHOTOS, which are the images.")
@@ -330,7 +345,6 @@ def _evaluate_photographs(
             _complain(f"{file}: {reason}", 0)
         with _progress("classifying") as progress:
             found = classifier.evaluate(images, progress=progress)
-        folder = out or Path(f"evaluate-{Path(model).stem}-{photos.resolve().name}")
         folder.mkdir(parents=True, exist_ok=True)
     occurring = found.of_occurring_classes()
     content = {
@@ -382,6 +396,12 @@ def _saved(name: str) -> str:
     return str(saved) if is_artifact(saved) else name
 
 
+def _short_name(name: str) -> str:
+    """What to call a run, an artifact or a preset: `runs/pets`, `runs/pets/classifier` and `pets.zip` are all pets."""
+    path = Path(name).resolve()
+    return path.parent.name if path.name == CLASSIFIER else path.name.removesuffix(".zip")
+
+
 def _photograph_classifier(name: str, fallback: bool = False) -> transfer.TransferClassifier:
     """What a `TransferClassifier` saved, or a preset of keras_hub."""
     if is_artifact(name) or name.lower().endswith(".zip"):
@@ -393,9 +413,17 @@ def _is_of_hub(name: str) -> bool:
     """Whether a name is one for keras_hub, and not for this library's own presets; without a look into keras_hub."""
     folder = Path(name)
     if folder.is_dir():
-        return (folder / CONFIG).is_file() and not (folder / METADATA).is_file() and not (folder / "run.json").is_file()
+        return (folder / CONFIG).is_file() and not (folder / "run.json").is_file() and not _has_own_metadata(folder)
     own = list(Preset.presets)
     return "://" in name or not (name in own or difflib.get_close_matches(name, own, cutoff=0.8))
+
+
+def _has_own_metadata(folder: Path) -> bool:
+    """Whether `metadata.json` is what this library writes (or is damaged): keras_hub has a file of that name too."""
+    try:
+        return not {"format_version", "weights_sha256"}.isdisjoint(read_json(folder / METADATA))
+    except ValueError:
+        return (folder / METADATA).is_file()
 
 
 def _trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None]:
@@ -404,15 +432,16 @@ def _trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None
         model = cast(keras.Model, Preset.from_preset(name))
         metadata = Preset.presets.get(name) or read_json(Path(name) / METADATA)
         return model, None, tuple(metadata["class_names"]) if "class_names" in metadata else None
+    record = read_json(Path(name) / "run.json")
+    if record.get("status", "finished") != "finished":
+        verb = "fine-tune" if "fine_tuning" in record else "train"
+        raise ValueError(f"The run in {name} is not finished (it says {record['status']!r}); {verb} goes on with it.")
+    if "fine_tuning" in record:
+        raise ValueError(f"The run in {name} is a finished fine-tuning, but its {CLASSIFIER} is no longer there.")
     try:
-        record = json.loads((Path(name) / "run.json").read_text(encoding="utf-8"))
         of_run, class_names = record["configuration"]["dataset"]["name"], tuple(record["class_names"])
-    except (ValueError, LookupError, TypeError) as error:
+    except (LookupError, TypeError) as error:
         raise ValueError(f"{Path(name) / 'run.json'} is damaged: {error!r}") from None
-    if record.get("status") != "finished":
-        raise ValueError(
-            f"The run in {name} is not finished (it says {record.get('status')!r}); train goes on with it."
-        )
     return keras.saving.load_model(Path(name) / "model.keras"), of_run, class_names
 
 
@@ -499,17 +528,17 @@ def fine_tune(
             preset, images.class_names, image_size, fallback=hub.COURSES_FALLBACK if fallback else None
         )
         folder = training.RunFolder(run, overwrite=overwrite)
-        with folder:
-            record = classifier.fit(
-                images,
-                held,
-                settings,
-                folder,
-                transfer.BALANCED if balance else None,
-                cache=cache,
-                console=console,
-                jit_compile=jit_compile,
-            )
+    with folder, _checking(only_ours=True):
+        record = classifier.fit(
+            images,
+            held,
+            settings,
+            folder,
+            transfer.BALANCED if balance else None,
+            cache=cache,
+            console=console,
+            jit_compile=jit_compile,
+        )
     for phase in record["phases"]:
         console.print(
             f"{phase['name']}: {phase['epochs']} epochs, {phase['trainable']:,} of {phase['total']:,} weights"
@@ -669,7 +698,7 @@ def _classify_photographs(
         photographs = [file for given in files for file in image_files(given) or ()]
     console = Console(highlight=False, soft_wrap=True, markup=False)
     results: list[dict[str, Any]] = []
-    try:
+    with _checking(only_ours=True):  # no Pillow; several sizes for a model that takes images as they are
         for file, best, reason in classifier.predict_each(photographs, top):
             if reason:
                 results.append({"file": str(file), "error": reason})
@@ -678,8 +707,6 @@ def _classify_photographs(
             results.append({"file": str(file), "classes": [{"class": name, "probability": p} for name, p in best]})
             if not json_only:
                 console.print(f"{file}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}")
-    except ImportError as error:  # Pillow
-        raise UsersMistake(str(error)) from None
     if json_only:
         print(json.dumps(results, indent=2))
     if any("error" in result for result in results):

@@ -122,6 +122,15 @@ def test_a_mistake_is_one_line(fine_tune, arguments, message):
     assert message in errors
 
 
+def test_a_complaint_of_numpy_is_no_mistake_of_the_user(fine_tune, monkeypatch):
+    def broken(*arguments, **more):
+        np.zeros(2).reshape(3)
+
+    monkeypatch.setattr(TransferClassifier, "fit", broken)
+    with pytest.raises(ValueError, match="cannot reshape"):
+        fine_tune()
+
+
 def test_a_call_that_is_refused_overwrites_nothing(fine_tune, tmp_path):
     assert fine_tune("--method", "probe", "--probe-epochs", 1, "--quiet")[0] == 0
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vit_edu import cli
+from keras_vit_edu import cli, training
 from keras_vit_edu.models import ViTBackbone
 from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
 from tests.support import random_weights
@@ -111,6 +111,26 @@ def test_a_mistake_gives_one_line_and_2(arguments, complaint, classifier, capsys
     assert complaint in line
 
 
+def test_an_unfinished_fine_tuning_is_said_to_be_one(tmp_path, capsys):
+    with training.RunFolder(tmp_path / "run") as run:
+        run.configure({"fine_tuning": {}})
+        run.update(status="interrupted", fine_tuning={})
+    for arguments in (["classify", "photos/dog/a.png", "--preset", "run"], ["evaluate", "run"]):
+        assert cli.run(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "The run in run is not finished (it says 'interrupted'); fine-tune goes on with it." in line
+
+
+def test_several_sizes_for_a_model_that_takes_images_as_they_are(classifier, tmp_path, capsys):
+    as_they_are = TransferClassifier(classifier[0].model, Preprocessing(None, scale=1 / 255), NAMES)
+    as_they_are.save(tmp_path / "as-they-are.zip")
+    for height in (32, 33):
+        Image.new("RGB", (32, height)).save(f"{height}.png")
+    assert cli.run(["classify", "32.png", "33.png", "--preset", "as-they-are.zip"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "must be of one size" in line
+
+
 def test_without_keras_hub_one_line_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "keras_hub", None)
     for arguments in (["classify", "photos/dog/a.png", "--preset", DEIT_TINY], ["presets", "--hub"]):
@@ -142,6 +162,15 @@ def test_evaluate_prints_tables_and_draws(classifier, photographs, capsys, tmp_p
     for picture in ("confusion.png", "mistakes.png"):
         with Image.open(tmp_path / "report" / picture) as image:
             assert min(image.size) > 200
+
+
+def test_each_run_is_evaluated_into_a_folder_of_its_own_name(classifier, tmp_path, capsys):
+    for name in ("pets", "v1.2"):
+        classifier[0].save(tmp_path / "runs" / name / "classifier")
+        assert cli.run(["evaluate", f"runs/{name}", "photos", "--json"]) == 0
+        assert (tmp_path / f"evaluate-{name}-photos" / "evaluate.json").is_file()
+    assert cli._short_name("runs/pets/classifier") == "pets"
+    assert not (tmp_path / "evaluate-classifier-photos").exists()
 
 
 def test_evaluate_as_json_into_a_folder_of_its_own_name(classifier, capsys, tmp_path):
@@ -196,6 +225,20 @@ def test_presets_of_keras_hub_are_listed(keras_hub, capsys):
     assert {row["name"] for row in rows} >= set(keras_hub.models.ImageClassifier.presets)
     assert all(f" {row['name']} " in shown for row in rows)
     assert rows[0]["note"] == "attention maps"
+
+
+def test_a_folder_that_keras_hub_wrote_is_taken_for_one(keras_hub, tmp_path, capsys):
+    backbone = keras_hub.models.ViTBackbone(
+        image_shape=(32, 32, 3), patch_size=16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8
+    )
+    converter = keras_hub.layers.ViTImageConverter(image_size=(32, 32), scale=1 / 255)
+    preprocessor = keras_hub.models.ViTImageClassifierPreprocessor(converter)
+    theirs = keras_hub.models.ViTImageClassifier(backbone=backbone, num_classes=3, preprocessor=preprocessor)
+    theirs.save_to_preset(str(tmp_path / "preset"))
+    assert (tmp_path / "preset" / "metadata.json").is_file()
+    assert cli.run(["classify", "photos/dog/a.png", "--preset", "preset", "--json"]) == 0
+    ((result),) = json.loads(capsys.readouterr().out)
+    assert {entry["class"] for entry in result["classes"]} == {"0", "1", "2"}
 
 
 def test_every_name_of_keras_hub_is_taken_for_one(keras_hub):
