@@ -24,7 +24,7 @@ from keras_vit_edu.transfer import (
     fine_tune,
 )
 from tests.support import BACKEND, to_numpy
-from tests.transfer.small import PREPROCESSING, changed, classifier, coloured, weights
+from tests.transfer.small import PREPROCESSING, SIZES, changed, classifier, coloured, weights
 
 DATA = coloured()
 QUICK = {"probe_epochs": 2, "epochs": 2, "batch_size": 12, "learning_rate": 1e-3}
@@ -192,6 +192,24 @@ def test_a_folder_and_the_same_images_as_arrays(tune, tmp_path):
     assert of_folder["class_names"] == ["class 0", "class 1", "class 2"]
 
 
+def test_copies_of_an_image_stay_on_one_side(tune):
+    images, labels = coloured(30)
+    twice = np.repeat(images, 2, axis=0), np.repeat(labels, 2)
+    found = []
+    _, record = tune(data=twice, method="probe", afterwards=lambda evaluation: found.append(evaluation) or {})
+    assert record["images"] == {"train": 48, "validation": 12}  # 2 of 10 originals of each class, twice
+    np.testing.assert_array_equal(np.bincount(found[0].labels), [4, 4, 4])
+    pairs = found[0].probabilities.reshape(6, 2, 3)
+    np.testing.assert_array_equal(pairs[:, 0], pairs[:, 1])
+
+
+def test_a_validation_of_images_that_are_in_training_draws_a_warning(tune):
+    held = coloured(9, seed=1)
+    held[0][:2] = DATA[0][:2]
+    with pytest.warns(UserWarning, match="2 of the validation's images are in training too"):
+        tune(validation=held, method="probe", probe_epochs=1)
+
+
 def test_images_of_any_size_in_a_list(tune):
     images, labels = coloured(12)
     several = [image[: 20 - i % 3, i % 4 :] for i, image in enumerate(images)]
@@ -326,16 +344,20 @@ def finish(process):
 
 def test_a_run_that_was_killed_ends_with_the_same_bits(tmp_path):
     expected = finish(start(tmp_path / "whole"))
-    for number, phase in enumerate(("probe", "lp-ft")):
-        run = tmp_path / f"killed-{number}"
-        process = start(run)
-        while process.poll() is None and len(list(run.glob(f"checkpoint/{phase}/*.safetensors"))) < 2:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        if json.loads((run / "run.json").read_text())["status"] == "finished":
-            continue  # it was over before the signal came
+    for phase in ("probe", "lp-ft"):
+        run = next((run for run in (tmp_path / f"{phase}-{i}" for i in range(5)) if is_killed_in(phase, run)), None)
+        assert run is not None, "it was over before the signal came, five times"
         assert finish(start(run)) == expected
+
+
+def is_killed_in(phase, run):
+    """Begin a run and kill it in that phase; False if it had come to its end."""
+    process = start(run)
+    while process.poll() is None and len(list(run.glob(f"checkpoint/{phase}/*.safetensors"))) < 2:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return json.loads((run / "run.json").read_text())["status"] == "running"
 
 
 def test_the_same_losses_on_every_backend(tmp_path):
@@ -368,6 +390,16 @@ def test_the_same_losses_on_every_backend(tmp_path):
 def test_images_that_do_not_fit_are_refused(tune, data, message):
     with pytest.raises(ValueError, match=message):
         tune(data=data)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_of_few_bits_are_refused_and_mixed_precision_is_named(tune, dtype):
+    model = OpenedViTClassifier(ViTBackbone((16, 16, 3), 8, **SIZES, dtype=dtype), 3)
+    with pytest.raises(ValueError, match=rf"must be float32 to learn; the policy mixed_{dtype}.* weights of {dtype}$"):
+        tune(model)
+    mixed = OpenedViTClassifier(ViTBackbone((16, 16, 3), 8, **SIZES, dtype="mixed_bfloat16"), 3)
+    losses = tune(mixed, method="probe")[1]["history"]["loss"]
+    assert losses[1] < losses[0]
 
 
 def test_a_folder_of_other_classes_is_refused(tune, tmp_path):
@@ -445,6 +477,31 @@ def test_fit_learns_under_the_classifiers_own_class_numbers_and_keeps_the_result
     np.testing.assert_allclose(kept.probabilities(folder), mine.probabilities(folder), atol=1e-6)
     with pytest.raises(RunFolderError, match="holds a finished run"):
         mine.fit(folder, run=tmp_path / "run", **quiet)
+
+
+def test_what_is_skipped_in_a_folder_is_told(tmp_path):
+    folder = photographs(tmp_path / "photos", ["ant", "bee", "cow"])
+    (folder / "bee" / "text.png").write_text("no image")
+    mine = TransferClassifier(classifier(), PREPROCESSING, ["ant", "bee", "cow"])
+    quiet = {"cache": tmp_path / "features", "console": Console(quiet=True)}
+    with pytest.warns(UserWarning, match=r"1 files were skipped in .*photos: bee/text\.png: .*no image file"):
+        record = mine.fit(folder, options=FineTuning(method="probe", probe_epochs=1), run=tmp_path / "run", **quiet)
+    ((entry),) = record["skipped"]
+    assert entry["file"] == "bee/text.png"
+    with pytest.warns(UserWarning, match="1 files were skipped"):
+        assert len(mine.evaluate(folder).labels) == 18
+
+
+def test_a_classifier_that_has_learned_does_not_go_on_with_its_run(tmp_path):
+    options = FineTuning(**QUICK)
+    quiet = {"cache": tmp_path / "features", "console": Console(quiet=True)}
+    mine = TransferClassifier(classifier(), PREPROCESSING, ["ant", "bee", "cow"])
+    with pytest.raises(KeyboardInterrupt):
+        mine.fit(DATA, options=options, run=tmp_path / "run", callbacks=[Stop(2)], **quiet)
+    with pytest.raises(RunFolderError, match=r"this one before it had learned: to go on, make the model anew"):
+        mine.fit(DATA, options=options, run=tmp_path / "run", **quiet)
+    anew = TransferClassifier(classifier(), PREPROCESSING, ["ant", "bee", "cow"])
+    assert anew.fit(DATA, options=options, run=tmp_path / "run", **quiet)["status"] == "finished"
 
 
 def test_fit_refuses_a_folder_of_another_class(tmp_path):

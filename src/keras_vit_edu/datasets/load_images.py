@@ -59,14 +59,17 @@ def image_files_fingerprint(images: Images, indices: Sequence[int] | np.ndarray 
         >>> image_files_fingerprint([])[:16]
         'e3b0c44298fc1c14'
     """
-    total = hashlib.sha256()
+    return hashlib.sha256(b"".join(image_files_digests(images, indices))).hexdigest()
+
+
+def image_files_digests(images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Iterator[bytes]:
+    """The SHA-256 of each file's bytes, 32 bytes, one after the other: equal for files that are copies."""
     for path in _chosen(images, indices):
         try:
             with open(path, "rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+                yield hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise ValueError(f"The file cannot be read: {error.strerror}. Received: {path}") from None
-    return total.hexdigest()
 
 
 def _chosen(images: Images, indices: Sequence[int] | np.ndarray | None) -> list[str | Path]:

@@ -387,10 +387,13 @@ class TransferClassifier:
         Raises:
             ValueError: if a subfolder has the name of no class, or of two; for labels that are no such indices, or of
                 another number than there are images; as `scan_folder` and `probabilities` do.
+
+        Warns:
+            UserWarning: if files were skipped in a folder that is given as a path.
         """
         if labels is None:
             if isinstance(data, (str, Path)):
-                data = scan_folder(data)
+                data = _scanned(data)
             if not isinstance(data, ImageFolder):
                 raise ValueError(f"Without `labels` there must be a folder of images. Received: {type(data).__name__}")
             indices = self._indices_of(data.class_names)[data.labels]
@@ -459,6 +462,9 @@ class TransferClassifier:
             RunFolderError: a `ValueError`, as `fine_tune` raises it.
             TrainingFailed: if the loss is no longer a finite number; the model has the last good weights then.
 
+        Warns:
+            UserWarning: if files were skipped in a folder that is given as a path; `run.json` names them all.
+
         Examples:
             >>> classifier = TransferClassifier.from_preset(
             ...     "deit_tiny_distilled_patch16_224_imagenet", class_names=["cat", "dog"])  # doctest: +SKIP
@@ -495,7 +501,7 @@ class TransferClassifier:
     def _to_learn_from(self, data: Any) -> Any:
         """A folder's images under the classifier's own class numbers; arrays as they are."""
         if isinstance(data, (str, Path)):
-            data = scan_folder(data)
+            data = _scanned(data)
         if not isinstance(data, ImageFolder):
             return data
         labels = self._indices_of(data.class_names)[data.labels].astype("int32")
@@ -582,6 +588,15 @@ class TransferClassifier:
 
     def __repr__(self) -> str:
         return f"<TransferClassifier of {self.num_classes} classes, {self.model.name}>"
+
+
+def _scanned(folder: str | Path) -> ImageFolder:
+    """The images of a folder, with a warning if something in it was left out."""
+    found = scan_folder(folder)
+    if found.skipped:
+        file, reason = found.skipped[0]
+        warnings.warn(f"{len(found.skipped)} files were skipped in {found.path}: {file}: {reason}", stacklevel=4)
+    return found
 
 
 def _in_brief(evaluation: training.Evaluation) -> dict[str, Any]:

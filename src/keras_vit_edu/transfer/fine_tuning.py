@@ -3,7 +3,8 @@
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from keras_vit_edu.training.evaluate import Evaluation, probabilities, write_evaluation
 from keras_vit_edu.training.progress import ProgressDisplay, counting
 from keras_vit_edu.training.recipe import Recipe
-from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, environment, now
+from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, RunFolderError, environment, now
 from keras_vit_edu.training.train import (
     History,
     KeepCheckpoints,
@@ -82,7 +83,8 @@ def fine_tune(
         train: an `ImageFolder` of `datasets.scan_folder`; or a pair of images, uint8 `(n, H, W, 3)` or a list of
             `(H, W, 3)` of any sizes, and labels, int `(n,)`. Images are held in memory at the model's size, a byte per
             value, or beyond 2 GiB in a temporary file.
-        validation: likewise; None for a share of every class of `train`.
+        validation: likewise; None for a share of every class of `train`, of which copies of an image, to the bit, stay
+            on the same side.
         options: how to train; None for the defaults.
         run: where to write and to go on from; None for a temporary folder.
         class_weights: `"balanced"` for the same weight for each class, however many images it has; a weight for each
@@ -100,9 +102,12 @@ def fine_tune(
 
     Raises:
         ValueError: if there are images of one class only, fewer images than classes, labels that the model has no logit
-            for, or options that do not fit the model.
+            for, options that do not fit the model, or weights that are not float32.
         RunFolderError: as `training.train`.
         TrainingFailed: if the loss is no longer a finite number; says where.
+
+    Warns:
+        UserWarning: if images of the validation that was given are in training too.
 
     Examples:
         >>> from keras_vit_edu.models import ViTBackbone
@@ -121,10 +126,11 @@ def fine_tune(
     options = options or FineTuning()
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     head = head_of(model)
+    _check_precision(model)
     check_number_of_blocks("blocks", options.blocks, model)
     if options.method == "lora":
         check_takes_lora(model)
-    parts = _split(train, validation, options, model)
+    parts = _split(train, validation, options, model, console)
     weights = _checked_weights(class_weights, parts[0].labels, head.units)
     with contextlib.ExitStack() as stack:
         is_kept = run is not None
@@ -136,6 +142,18 @@ def fine_tune(
             model, preprocessing, options, parts, weights, run, is_kept, names, cache, console, callbacks, jit_compile
         )
         return job.do(afterwards)
+
+
+def _check_precision(model: Any) -> None:
+    """Complain about weights of few bits: most steps are lost in their rounding, and the loss stays where it is."""
+    dtypes = {keras.backend.standardize_dtype(weight.dtype) for weight in model.weights} - {"float32"}
+    other = next((dtype for dtype in sorted(dtypes) if keras.backend.is_float_dtype(dtype)), None)
+    if other is not None:
+        mixed = other if other in ("bfloat16", "float16") else "bfloat16"
+        raise ValueError(
+            f"Weights must be float32 to learn; the policy mixed_{mixed} has such weights and computes in {mixed}. "
+            f"Received: {model.name} with weights of {other}"
+        )
 
 
 @dataclass(frozen=True)
@@ -150,7 +168,9 @@ class _Part:
         return self.images.labels[self.indices]
 
 
-def _split(train: Any, validation: Any, options: FineTuning, model: Any) -> tuple[_Part, _Part | None]:
+def _split(
+    train: Any, validation: Any, options: FineTuning, model: Any, console: Console
+) -> tuple[_Part, _Part | None]:
     """Training and validation, checked against the model."""
     images = TrainingImages(train, "the training images")
     _check_classes(images, model, "the training images")
@@ -171,11 +191,25 @@ def _split(train: Any, validation: Any, options: FineTuning, model: Any) -> tupl
                 "Training and validation must have the same classes. "
                 f"Received: {', '.join(images.class_names or ())} and {', '.join(held.class_names or ())}"
             )
+        known = len(set(images.digests).intersection(held.digests))
+        if known:
+            warnings.warn(
+                f"{known} of the validation's images are in training too: accuracy will look better than it is.",
+                stacklevel=3,
+            )
         return _Part(images, np.arange(len(images))), _Part(held, np.arange(len(held)))
     if not options.validation_share:
         return _Part(images, np.arange(len(images))), None
-    for_training, for_validation = stratified_split(images.labels, options.validation_share, options.seed)
-    return _Part(images, for_training), _Part(images, for_validation)
+    _, first, group = np.unique([digest.hex() for digest in images.digests], return_index=True, return_inverse=True)
+    if len(first) < len(images):
+        console.print(
+            f"{len(images) - len(first)} of {len(images)} images are copies of others; "
+            "copies stay together, in training or in validation"
+        )
+    originals = np.sort(first)  # the first of its copies each
+    _, chosen = stratified_split(images.labels[originals], options.validation_share, options.seed)
+    in_validation = np.isin(group, group[originals[chosen]])
+    return _Part(images, np.flatnonzero(~in_validation)), _Part(images, np.flatnonzero(in_validation))
 
 
 def _check_classes(images: TrainingImages, model: Any, what: str) -> None:
@@ -271,10 +305,16 @@ class _Job:
                 weight.assign(np.zeros(weight.shape, "float32"))
         _seed_dropout(self.model, self.options.seed)
         parts = {"train": self.training, "validation": self.validation}
+        fingerprint = model_fingerprint(self.model)
+        if self.run.record.get("configuration", {}).get("model", fingerprint) != fingerprint:
+            raise RunFolderError(
+                f"{self.run} was begun with another model, or with this one before it had learned: to go on, make the "
+                "model anew as at the beginning. Or name another --run, or give --overwrite."
+            )
         self.run.configure(
             {
                 "fine_tuning": self.options.to_json(),
-                "model": model_fingerprint(self.model),
+                "model": fingerprint,
                 "preprocessing": self.preprocessing.to_json(),
                 "images": {name: part and _fingerprint(part) for name, part in parts.items()},
                 "class_weights": {str(label): weight for label, weight in (self.weights or {}).items()},
@@ -288,6 +328,7 @@ class _Job:
             fine_tuning=self.options.to_json(),
             parameters=self.model.count_params(),
             images={name: len(part.indices) if part else 0 for name, part in parts.items()},
+            skipped=[entry for images in self._several().values() for entry in images.skipped],
             class_names=list(self.class_names),
             sessions=[*self.run.record.get("sessions", []), session],
         )
@@ -298,8 +339,7 @@ class _Job:
 
     def _probe(self, recipe: Recipe) -> None:
         """Train a Dense layer on features, and give its weights to the head."""
-        several = {id(part.images): part.images for part in self._parts()}  # both parts may be of the same images
-        features = {name: self._features(images) for name, images in several.items()}
+        features = {name: self._features(images) for name, images in self._several().items()}
         width = self.head.kernel.shape[0]
         layer = keras.layers.Dense(self.head.units, use_bias=self.head.use_bias, name="logits", dtype=self.head.dtype)
         probe = keras.Sequential([keras.Input((width,)), layer], name="probe")
@@ -438,8 +478,9 @@ class _Job:
 
     # What they take. --------------------------------------------------------------------------------------------------
 
-    def _parts(self) -> Iterator[_Part]:
-        return (part for part in (self.training, self.validation) if part is not None)
+    def _several(self) -> dict[int, TrainingImages]:
+        """The images of both parts, by id: they may be the same."""
+        return {id(part.images): part.images for part in (self.training, self.validation) if part is not None}
 
     def _features(self, images: TrainingImages) -> np.ndarray:
         return compute_features(

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from keras_vit_edu.datasets import ImageFolder, image_files_fingerprint, load_images
+from keras_vit_edu.datasets import ImageFolder, load_images
+from keras_vit_edu.datasets.load_images import image_files_digests
 from keras_vit_edu.training.progress import counting
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 
@@ -56,14 +57,25 @@ class TrainingImages:
         return len(self.labels)
 
     @functools.cached_property
+    def digests(self) -> list[bytes]:
+        """What names the contents of each image: 32 bytes, the same for copies."""
+        if self._folder is not None:
+            return list(image_files_digests(self._folder))
+        return [
+            hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).digest()
+            for image in self._arrays
+        ]
+
+    @property
     def fingerprint(self) -> str:
         """What names the contents of the images and their order: 64 hexadecimal digits."""
-        if self._folder is not None:
-            return image_files_fingerprint(self._folder)
-        total = hashlib.sha256()
-        for image in self._arrays:
-            total.update(hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).digest())
-        return total.hexdigest()
+        return hashlib.sha256(b"".join(self.digests)).hexdigest()
+
+    @property
+    def skipped(self) -> list[dict[str, str]]:
+        """What was left out of a folder, and why, as JSON holds it."""
+        skipped = () if self._folder is None else self._folder.skipped
+        return [{"file": file, "reason": reason} for file, reason in skipped]
 
     def at_size(self, preprocessing: Preprocessing, indices: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
         """Images cropped and resized, one by one, not scaled yet: uint8 `(height, width, 3)`.
