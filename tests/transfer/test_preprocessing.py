@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from types import SimpleNamespace
 
@@ -374,3 +375,19 @@ def test_a_family_with_steps_of_its_own_is_refused(keras_hub):
         pytest.skip("this keras_hub has none")
     with pytest.raises(ValueError, match=r"steps of its own. Received: Gemma4ImageConverter$"):
         Preprocessing.from_converter(keras_hub.layers.Gemma4ImageConverter())
+
+
+def test_a_long_image_is_padded_without_the_memory_of_a_square():
+    image = np.full((40, 20_000, 3), 255, "uint8")
+    tracemalloc.start()
+    try:
+        found = Preprocessing(100, crop_to_aspect_ratio=False, pad_to_aspect_ratio=True, antialias=True)(image)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 50e6  # the square has 1,200 million values
+    # Of 20,000 rows the 40 in the middle are white; a new row takes in 200 old ones to each side of its centre, and the
+    # centres of rows 49 and 50 are 100 old rows away from the middle, those of the next ones 300.
+    assert found.shape == (100, 100, 3)
+    assert found[:48].max() == found[52:].max() == 0
+    assert found[49:51].min() > 0

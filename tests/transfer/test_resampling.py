@@ -70,3 +70,17 @@ def test_antialiased_pixels_are_pillows(interpolation, filter_name, size, rng):
     image = rng.integers(0, 256, size).astype("float32")
     pillow = image_module.fromarray(image).resize((24, 32), getattr(image_module.Resampling, filter_name))
     np.testing.assert_allclose(resize(image[..., None], (32, 24), interpolation, True)[..., 0], pillow, atol=1e-3)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("antialias", [False, True])
+def test_padding_is_as_if_it_were_there(interpolation, antialias):
+    image = np.random.default_rng(0).integers(0, 256, (7, 30, 3)).astype("uint8")
+    for padding, size in (((11, 0), (8, 8)), ((0, 3), (20, 40)), ((300, 1), (9, 5))):
+        above, beside = padding
+        padded = np.pad(image, ((above, above), (beside, beside), (0, 0)))
+        np.testing.assert_allclose(
+            resize(image, size, interpolation, antialias, padding),
+            resize(padded, size, interpolation, antialias),
+            atol=1e-10,
+        )

@@ -1,5 +1,6 @@
 """Photographs of any kind, one after the other, as a model takes them."""
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,6 +59,18 @@ def image_arrays(images: Any) -> list[np.ndarray]:
     return several
 
 
+def stacked(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Converted images of one size as a batch.
+
+    Raises:
+        ValueError: if they are of several sizes, as a preprocessing without `image_size` leaves them.
+    """
+    shapes = sorted({image.shape for image in images})
+    if len(shapes) > 1:
+        raise ValueError(f"This model takes images as they are, so they must be of one size. Received: {shapes}")
+    return np.stack(images)
+
+
 def in_batches(
     images: Sequence[Any], preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[tuple[list[int], list[np.ndarray], list[tuple[int, str]]]]:
@@ -69,19 +82,17 @@ def in_batches(
         batch_size: how many at a time.
 
     Yields:
-        The places of a batch's images in `images`; the images, float32 `(height, width, 3)`; and place and reason of
-        every file that could not be read.
+        The places of a batch's images in `images`; the images as the model takes them, float32 `(height, width, 3)`, or
+        `(3, height, width)` if the preprocessing says so; and place and reason of every file that could not be read.
 
     Raises:
         ValueError: for an array that is no image.
     """
-    convert = preprocessing.convert
+    convert = dataclasses.replace(preprocessing, data_format="channels_last").convert
 
     def prepared(image: Any) -> np.ndarray:
-        if isinstance(image, np.ndarray):
-            return convert(image)
-        pixels = read_image(image)
-        return convert(np.moveaxis(pixels, -1, 0) if preprocessing.data_format == "channels_first" else pixels)
+        converted = convert(image if isinstance(image, np.ndarray) else read_image(image))
+        return np.moveaxis(converted, -1, 0) if preprocessing.data_format == "channels_first" else converted
 
     with ThreadPoolExecutor(WORKERS) as pool:
         ahead: list[Future[np.ndarray]] = []

@@ -163,7 +163,7 @@ class Preprocessing:
         sizes = {image.shape[:2] for image in checked}
         if self.image_size is None and len(sizes) > 1:
             raise ValueError(f"Without `image_size`, images must be of one size. Received: sizes {sorted(sizes)}")
-        result = np.stack([self._converted(image) for image in checked])  # (B, height, width, 3)
+        result = np.stack([self.convert_unchecked(image) for image in checked])  # (B, height, width, 3)
         if self.data_format == "channels_first":
             result = np.moveaxis(result, -1, 1)
         return result[0] if is_single else result
@@ -181,11 +181,14 @@ class Preprocessing:
             >>> Preprocessing(image_size=2).convert(np.ones((8, 8, 3), "uint8")).shape
             (2, 2, 3)
         """
-        result = self._converted(_checked(np.asarray(image), self.data_format))
+        result = self.convert_unchecked(_checked(np.asarray(image), self.data_format))
         return np.moveaxis(result, -1, 0) if self.data_format == "channels_first" else result
 
-    def _converted(self, image: np.ndarray) -> np.ndarray:
-        """`(H, W, 1 or 3)` to float32 `(height, width, 3)`."""
+    def convert_unchecked(self, image: np.ndarray) -> np.ndarray:
+        """As `convert`, for whoever has checked the image: `(H, W, 1 or 3)` to float32 `(height, width, 3)`.
+
+        Channels are last, whatever `data_format` says. Without `image_size`, it may be a batch.
+        """
         pixels = image if self.image_size is None else self._resized(image, self.image_size)
         pixels = np.repeat(pixels.astype("float32"), 3 // pixels.shape[-1], axis=-1)
         if self.scale is not None:
@@ -195,11 +198,9 @@ class Preprocessing:
         return pixels
 
     def _resized(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        if self.crop_to_aspect_ratio:
-            image = _cropped(image, size)
-        elif self.pad_to_aspect_ratio:
-            image = _padded(image, size)
-        resized = resize(image, size, self.interpolation, self.antialias)
+        image = _cropped(image, size) if self.crop_to_aspect_ratio else image
+        padding = _padding(image, size) if self.pad_to_aspect_ratio else (0, 0)
+        resized = resize(image, size, self.interpolation, self.antialias, padding)
         if image.dtype.kind == "f":
             return resized
         limits = np.iinfo(image.dtype)
@@ -215,12 +216,12 @@ def _cropped(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return image[top : top + crop_height, left : left + crop_width]
 
 
-def _padded(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The image with as much black before as after it, so that it has the aspect ratio of `size`, to a pixel."""
+def _padding(image: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
+    """How much black above as below, and on the left as on the right, gives the aspect ratio of `size`, to a pixel."""
     height, width = image.shape[:2]
     above = max(int(width * size[0] / size[1]) - height, 0) // 2
     beside = max(int(height * size[1] / size[0]) - width, 0) // 2
-    return np.pad(image, ((above, above), (beside, beside), (0, 0)))
+    return above, beside
 
 
 def _listed(images: Any) -> tuple[list[np.ndarray], bool]:

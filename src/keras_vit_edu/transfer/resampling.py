@@ -35,7 +35,11 @@ INTERPOLATIONS = ("nearest", *KERNELS)
 
 
 def resize(
-    image: np.ndarray, size: tuple[int, int], interpolation: str = "bilinear", antialias: bool = False
+    image: np.ndarray,
+    size: tuple[int, int],
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+    padding: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
     """Resample an image.
 
@@ -44,6 +48,7 @@ def resize(
         size: `(height, width)` wanted, 1 or more each.
         interpolation: one of `INTERPOLATIONS`.
         antialias: widen the kernel where the image shrinks, so that every old pixel counts. `"nearest"` ignores it.
+        padding: zeros to put on either side first, above as below and left as right. They take up no memory.
 
     Returns:
         float64 `(height, width, C)`, neither rounded nor clipped: cubic and Lanczos kernels overshoot at edges.
@@ -60,10 +65,23 @@ def resize(
         >>> resize(image, (1, 2), antialias=True).round(1).ravel().tolist()  # (0*3 + 100*3 + 200) / 7 on the left
         [71.4, 100.0]
     """
-    rows, row_weights = contributions(image.shape[0], size[0], interpolation, antialias)
-    columns, column_weights = contributions(image.shape[1], size[1], interpolation, antialias)
-    image = sum(image[rows[:, k]] * row_weights[:, k, None, None] for k in range(rows.shape[1]))  # (height, W, C)
-    return sum(image[:, columns[:, k]] * column_weights[:, k, None] for k in range(columns.shape[1]))
+    rows, row_weights = _padded_contributions(image.shape[0], size[0], interpolation, antialias, padding[0])
+    columns, column_weights = _padded_contributions(image.shape[1], size[1], interpolation, antialias, padding[1])
+    resized = np.zeros((*size, image.shape[2]))
+    drawn = np.flatnonzero(row_weights.any(axis=1))  # in other rows there is nothing but padding
+    rows, row_weights = rows[drawn], row_weights[drawn]
+    image = sum(image[rows[:, k]] * row_weights[:, k, None, None] for k in range(rows.shape[1]))  # (drawn, W, C)
+    resized[drawn] = sum(image[:, columns[:, k]] * column_weights[:, k, None] for k in range(columns.shape[1]))
+    return resized
+
+
+def _padded_contributions(
+    old: int, new: int, interpolation: str, antialias: bool, padding: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `contributions`, of `old` pixels between twice `padding` zeros, whose weights are 0."""
+    indices, weights = contributions(old + 2 * padding, new, interpolation, antialias)
+    indices = indices - padding
+    return np.clip(indices, 0, old - 1), np.where((indices >= 0) & (indices < old), weights, 0.0)
 
 
 def contributions(old: int, new: int, interpolation: str, antialias: bool) -> tuple[np.ndarray, np.ndarray]:

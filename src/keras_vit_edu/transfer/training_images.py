@@ -5,16 +5,19 @@ import functools
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from keras_vit_edu.datasets import ImageFolder, load_images
+from keras_vit_edu.datasets import ImageFolder, read_image
 from keras_vit_edu.datasets.load_images import image_files_digests
 from keras_vit_edu.training.progress import counting
+from keras_vit_edu.transfer.photographs import WORKERS, stacked
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 
+AT_ONCE = 64  # images that are decoded before anyone has taken them
 LARGEST_IN_MEMORY = 2**31  # bytes; more lie in a temporary file, of which the system keeps in memory what it can
 
 
@@ -84,15 +87,25 @@ class TrainingImages:
             ValueError: for a file that cannot be read, or an image of another size where the preprocessing has none.
         """
         resize = dataclasses.replace(preprocessing, scale=None, offset=None, data_format="channels_last")
-        found = load_images(self._folder, indices) if self._folder is not None else (self._arrays[i] for i in indices)
-        for image in found:
-            yield resize._converted(image).astype("uint8")  # whole numbers, as those that came in
+        images: Sequence[Any] = self._arrays if self._folder is None else self._folder.paths
+
+        def read(index: int) -> np.ndarray:
+            image = images[index] if self._folder is None else read_image(images[index])
+            return resize.convert_unchecked(image).astype("uint8")  # whole numbers, as those that came in
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for start in range(0, len(indices), AT_ONCE):
+                yield from pool.map(read, indices[start : start + AT_ONCE])
 
     def batch(self, preprocessing: Preprocessing, indices: np.ndarray) -> np.ndarray:
-        """Some of them, uint8 `(b, height, width, 3)`: from memory if `pixels` has read them, else from their files."""
+        """Some of them, uint8 `(b, height, width, 3)`: from memory if `pixels` has read them, else from their files.
+
+        Raises:
+            ValueError: as `at_size`, and if images are of several sizes.
+        """
         if self._pixels is not None and self._pixels[0] == preprocessing:
             return self._pixels[1][indices]
-        return np.stack(list(self.at_size(preprocessing, indices)))
+        return stacked(list(self.at_size(preprocessing, indices)))
 
     def name_of(self, index: int) -> str:
         """The file of an image, or its number."""
@@ -145,7 +158,7 @@ def scaled(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
         float32 `(B, height, width, 3)`, or `(B, 3, height, width)`.
     """
     scale = dataclasses.replace(preprocessing, image_size=None, data_format="channels_last")
-    values = scale._converted(pixels)
+    values = scale.convert_unchecked(pixels)
     return np.moveaxis(values, -1, 1) if preprocessing.data_format == "channels_first" else values
 
 
