@@ -18,6 +18,7 @@ from keras_vit_edu.transfer import (
     TransferClassifier,
     hub,
 )
+from keras_vit_edu.transfer.training_images import TrainingImages
 from tests.support import assert_agree, random_weights, to_numpy
 from tests.transfer.hub_cache import fill_cache, random_classifier
 
@@ -197,6 +198,16 @@ def test_bad_numbers(classifier):
         classifier.predict(PHOTOS, batch_size=0)
 
 
+def test_images_of_several_sizes_for_a_model_that_takes_them_as_they_are(classifier):
+    as_they_are = TransferClassifier(classifier.model, Preprocessing(None, scale=1 / 255), NAMES)
+    data = [np.full((size, 32, 3), size, "uint8") for size in (32, 33, 32, 33)], [0, 0, 1, 2]
+    for call in (as_they_are.preprocess, as_they_are.probabilities):
+        with pytest.raises(ValueError, match=r"must be of one size\. Received: .*32, 32, 3.*33, 32, 3"):
+            call(data[0])
+    with pytest.raises(ValueError, match=r"must be of one size\. Received: .*32, 32, 3.*33, 32, 3"):
+        TrainingImages(data).batch(as_they_are.preprocessing, np.arange(2))
+
+
 # Evaluating. ----------------------------------------------------------------------------------------------------------
 
 
@@ -373,7 +384,7 @@ def test_the_same_probabilities_as_keras_hub(keras_hub, tmp_path, family, head):
     assert (ours.provenance["weights"], ours.provenance["head"]) == ("pretrained", "of the preset")
 
 
-def test_the_labels_of_imagenet_are_keras_hubs(keras_hub, tmp_path):
+def test_the_labels_of_imagenet_are_keras_hubs(keras_hub, tmp_path, capsys):
     theirs = preset(keras_hub, tmp_path / "preset", num_classes=1000)
     ours = TransferClassifier.from_preset(tmp_path / "preset")
     images = [photo.astype("float32") for photo in PHOTOS]
@@ -381,6 +392,7 @@ def test_the_labels_of_imagenet_are_keras_hubs(keras_hub, tmp_path):
     for found, expected in zip(ours.predict(images), decoded, strict=True):
         assert [name for name, _ in found] == [name for name, _ in expected]
         np.testing.assert_allclose([p for _, p in found], [p for _, p in expected], atol=1e-4)
+    assert "does not name its 1000 classes; these are ImageNet's" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("head", [{}, {"intermediate_dim": 7}, {"activation": "softmax"}])

@@ -205,6 +205,33 @@ def test_what_is_no_preset_is_said_to_be_none(keras_hub, no_network, preset, arg
     assert not isinstance(error.value, hub.PresetUnavailable)
 
 
+def test_where_the_files_of_a_preset_lie(keras_hub, no_network, monkeypatch, tmp_path):
+    handle = keras_hub.models.Backbone.presets[DEIT_TINY]["kaggle_handle"]
+    assert hub._folder_of(DEIT_TINY) == hub._folder_of(handle) == hub.cache_folder(handle)
+    for version in (9, 10):
+        (no_network / "models" / "someone" / "vit" / "keras" / "small" / str(version)).mkdir(parents=True)
+    assert hub._folder_of("kaggle://someone/vit/keras/small").name == "10"
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hf"))
+    snapshot = tmp_path / "hf" / "models--someone--vit" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    (snapshot / "config.json").write_text('{"id2label": {"0": "cat", "1": "dog"}}')
+    assert hub._folder_of("hf://someone/vit") == snapshot
+    assert hub.class_names_in_folder("hf://someone/vit") == ("cat", "dog")
+    (snapshot / "task.json").write_text("{}")
+    assert hub._has_weights_of_backbone_only(snapshot)
+    (snapshot / "task.weights.h5").write_text("")
+    assert not hub._has_weights_of_backbone_only(snapshot)
+
+
+def test_which_presets_are_of_imagenet(keras_hub):
+    assert hub.is_of_imagenet(DEIT_TINY)
+    assert hub.is_of_imagenet("copies/vit_base_patch16_224_imagenet")
+    assert not hub.is_of_imagenet("vit_huge_patch14_224_imagenet21k")
+    assert not hub.is_of_imagenet("kaggle://someone/vit/keras/birds")
+
+
 def test_a_wrong_argument_is_no_missing_network(keras_hub, no_network, deit_tiny_cache, monkeypatch):
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(deit_tiny_cache))
     with pytest.raises(ValueError, match=r"`units`.*-3") as error:

@@ -183,6 +183,10 @@ def _as_float32(weight: Any) -> np.ndarray:
 def _check_holds_no_code(config: Any) -> None:
     """Complain about any object in a configuration but keras_hub's registered classes and Keras's numbers."""
     preset_files.check_runs_no_code(config)
+    _check_names_keras_hub(config)
+
+
+def _check_names_keras_hub(config: Any) -> None:
     if isinstance(config, Mapping):
         name = config.get("registered_name")
         if "class_name" in config and config.get("module") not in preset_files.KERAS_MODULES:
@@ -195,7 +199,7 @@ def _check_holds_no_code(config: Any) -> None:
         config = list(config.values())
     if isinstance(config, (list, tuple)):
         for entry in config:
-            _check_holds_no_code(entry)
+            _check_names_keras_hub(entry)
 
 
 # Loading. -------------------------------------------------------------------------------------------------------------

@@ -149,8 +149,9 @@ class TransferClassifier:
 
         Args:
             preset: as `load` takes it: a name of `list_presets`, a handle, or a folder.
-            class_names: of a new head. None for the head that the preset has, and for its names: ImageNet's if it has
-                1000 classes, else those that a folder of transformers tells, else numbers.
+            class_names: of a new head. None for the head that the preset has, and for its names: those that a model of
+                transformers tells; else ImageNet's if it has 1000 classes, with a line that says so where nothing else
+                tells; else numbers.
             image_size: `(height, width)` or an int, if another one than the preset's. The positions of a ViT or DeiT
                 are interpolated.
             load_weights: False for random weights.
@@ -324,11 +325,8 @@ class TransferClassifier:
 
     def _of_batch(self, converted: list[np.ndarray], batch_size: int) -> np.ndarray:
         """Probabilities `(b, num_classes)`, of a batch that is filled up: a model is compiled for one batch size."""
-        if len({image.shape for image in converted}) > 1:
-            sizes = sorted({image.shape for image in converted})
-            raise ValueError(f"This model takes images as they are, so they must be of one size. Received: {sizes}")
         filled = converted + [converted[-1]] * (batch_size - len(converted))
-        return training.probabilities(self.model, np.stack(filled))[: len(converted)].astype("float32")
+        return training.probabilities(self.model, photographs.stacked(filled))[: len(converted)].astype("float32")
 
     def _best(self, row: np.ndarray, top: int) -> list[tuple[str, float]]:
         return [(self.class_names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]
@@ -357,8 +355,11 @@ class TransferClassifier:
     def preprocess(self, images: Any) -> np.ndarray:
         """Raw images, or files, as the model takes them: float32 `(B, height, width, 3)`.
 
+        (Or `(B, 3, height, width)`, if `preprocessing.data_format` is `"channels_first"`.)
+
         Raises:
-            ValueError: for what is no image, and for a file that cannot be read.
+            ValueError: for what is no image, for a file that cannot be read, and for images of several sizes if the
+                preprocessing leaves them as they are.
         """
         files = photographs.image_files(images)
         several: Sequence[Any] = photographs.image_arrays(images) if files is None else files
@@ -367,7 +368,7 @@ class TransferClassifier:
         ((_, converted, failed),) = photographs.in_batches(several, self.preprocessing, len(several))
         if failed:
             raise ValueError(failed[0][1])
-        return np.stack(converted)
+        return photographs.stacked(converted)
 
     def evaluate(
         self, data: Any, labels: Any = None, batch_size: int = BATCH_SIZE, progress: Progress | None = None
@@ -718,5 +719,7 @@ def _own_names(preset: str, num_classes: int) -> tuple[str, ...]:
     if told is not None and len(told) == num_classes:
         return told
     if num_classes == 1000:
+        if not hub.is_of_imagenet(preset):
+            print(f"keras_vit_edu: {preset} does not name its 1000 classes; these are ImageNet's.", file=sys.stderr)
         return hub.imagenet_names()
     return tuple(map(str, range(num_classes)))

@@ -176,9 +176,19 @@ def imagenet_names() -> tuple[str, ...]:
     return tuple(name_of(index) for index in range(1000))
 
 
+def is_of_imagenet(preset: str | Path) -> bool:
+    """Whether keras_hub's registry, or its name, says that a preset tells the 1000 classes of ImageNet-1k apart."""
+    listed = {name: row.classes for row in _all_presets() for name in (row.name, row.handle)}
+    return listed.get(str(preset)) == 1000 or _is_of_imagenet_1k(Path(preset).name)
+
+
 def class_names_in_folder(preset: str | Path) -> tuple[str, ...] | None:
-    """The names of the classes that a folder of transformers' `save_pretrained` tells; None if it tells none."""
-    file = Path(preset) / "config.json"
+    """The names of the classes that transformers' `save_pretrained` told; None if it told none.
+
+    Args:
+        preset: what has been loaded: a folder, a name or a handle.
+    """
+    file = _folder_of(str(preset)) / "config.json"
     try:
         names = json.loads(file.read_text(encoding="utf-8")).get("id2label", {})
         return tuple(str(names[str(index)]) for index in range(len(names))) or None
@@ -226,20 +236,38 @@ def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
     raise PresetUnavailable(_how_to_get(preset, handle, folder, unreachable)) from unreachable
 
 
+def _folder_of(preset: str) -> Path:
+    """Where the files of a preset lie once it has been loaded."""
+    known = _import_keras_hub().models.Backbone.presets
+    handle = known[preset]["kaggle_handle"] if preset in known else preset
+    if "://" not in handle:
+        return Path(handle)
+    folder = cache_folder(handle)
+    if handle.startswith("hf://"):
+        newest = folder / "refs" / "main"
+        return folder / "snapshots" / newest.read_text().strip() if newest.is_file() else folder
+    versions = [int(file.name) for file in folder.glob("*") if file.name.isdecimal()]
+    return folder / str(max(versions)) if versions else folder  # of a handle that names no version
+
+
+def _has_weights_of_backbone_only(folder: Path) -> bool:
+    """Whether a head is described without weights, so that keras_hub leaves it random, without a word."""
+    return (folder / "task.json").is_file() and not (folder / "task.weights.h5").is_file()
+
+
 def _with_head(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
     """`from_preset` of keras_hub, with a clear error where a classifier should have a head of its own and has none."""
     wants_own_head = cls.__name__ == TASKS["classifier"] and "num_classes" not in arguments
     wants_its_weights = wants_own_head and arguments.get("load_weights", True)
-    folder = Path(preset)
-    if wants_its_weights and (folder / "task.json").is_file() and not (folder / "task.weights.h5").is_file():
-        # keras_hub would leave the head random, without a word.
-        raise NoHead(f"The preset has weights of a backbone and none of a head. Received: {preset!r}")
     try:
-        return cls.from_preset(preset, **arguments)
+        loaded = cls.from_preset(preset, **arguments)
     except TypeError as error:
         if not (wants_own_head and "'num_classes'" in str(error)):
             raise
         raise NoHead(f"The preset is a backbone, without a classifier's head. Received: {preset!r}") from None
+    if wants_its_weights and _has_weights_of_backbone_only(_folder_of(preset)):
+        raise NoHead(f"The preset has weights of a backbone and none of a head. Received: {preset!r}")
+    return loaded
 
 
 def _is_about_access(error: BaseException | None) -> bool:
