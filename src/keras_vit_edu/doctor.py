@@ -36,7 +36,7 @@ def examine() -> dict[str, dict[str, Any]]:
             "backend": keras.backend.backend(),
             **{backend: _version_of_backend(backend) for backend in _backend.BACKENDS},
         },
-        "computing": {"device": device(), "dtype policy": keras.config.dtype_policy().name, **_precision_and_threads()},
+        "computing": {"device": device(), "dtype policy": keras.config.dtype_policy().name, **precision_and_threads()},
         "extras": {name: _extra(name, modules) for name, modules in EXTRAS.items()},
         "data": {name: locate(name) or f"not found; --data PATH or {ENVIRONMENT_VARIABLE}" for name in DATASETS},
         "folders": {
@@ -61,7 +61,8 @@ def _extra(name: str, modules: tuple[str, ...]) -> str:
     return "found" if not missing else f'lacks {", ".join(missing)}: pip install "keras-vit-edu[{name}]"'
 
 
-def _precision_and_threads() -> dict[str, Any]:
+def precision_and_threads() -> dict[str, Any]:
+    """How exactly matrices are multiplied, under "matrix products", and on how many threads."""
     cores = f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} (all cores)"
     backend = keras.backend.backend()
     if backend == "torch":

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.metadata
 import shutil
 
 import keras
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from keras_vit_edu.datasets import scan_folder
 from keras_vit_edu.transfer import compute_features, default_cache, feature_model
-from tests.support import random_weights, to_numpy
+from tests.support import BACKEND, random_weights, to_numpy
 from tests.transfer.small import PREPROCESSING, classifier, coloured
 
 QUIET = Console(quiet=True)
@@ -74,6 +75,30 @@ def test_another_model_preprocessing_or_image_is_computed(tmp_path, counted):
     features(feature_model(other), tmp_path)
     assert len(counted) == 15
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_another_version_is_computed(tmp_path, counted, monkeypatch):
+    model = classifier()
+    features(feature_model(model), tmp_path)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.1")
+    features(feature_model(model), tmp_path)
+    assert len(counted) == 6
+
+
+def test_another_precision_is_computed(tmp_path, counted):
+    if BACKEND != "torch":
+        pytest.skip("PyTorch says how exact products are asked to be, on a CPU too")
+    import torch
+
+    model = classifier()
+    features(feature_model(model), tmp_path)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if before == "highest" else "highest")
+    try:
+        features(feature_model(model), tmp_path)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert len(counted) == 6
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "foreign"])

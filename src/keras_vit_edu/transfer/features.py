@@ -14,8 +14,10 @@ import safetensors
 import safetensors.numpy
 from rich.console import Console
 
+from keras_vit_edu.doctor import precision_and_threads
 from keras_vit_edu.training.checkpoint import write_atomically
 from keras_vit_edu.training.progress import counting
+from keras_vit_edu.training.run_folder import device, environment
 from keras_vit_edu.transfer.freezing import head_of
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 from keras_vit_edu.transfer.training_images import TrainingImages, scaled
@@ -52,8 +54,9 @@ def compute_features(
 ) -> np.ndarray:
     """Run the frozen part of a model on images once; the second time, read what it gave from the disk.
 
-    What is kept is named by everything that it depends on: the configuration and weights of the part, the backend, the
-    preprocessing and the contents of the images, but not where they lie. It is written whole or not at all; a file that
+    What is kept is named by everything that it depends on: the configuration and weights of the part, the backend, its
+    version, the device and whether it rounds to TF32, the preprocessing and the contents of the images, but not where
+    they lie. It is written whole or not at all; a file that
     is damaged, or is something else, is computed again.
 
     Args:
@@ -76,6 +79,9 @@ def compute_features(
     key = {
         "format_version": FORMAT_VERSION,
         "backend": keras.backend.backend(),
+        "versions": environment()["versions"],
+        "device": device(),
+        "precision": precision_and_threads()["matrix products"],
         "model": model_fingerprint(part),
         "preprocessing": preprocessing.to_json(),
         "images": images.fingerprint,

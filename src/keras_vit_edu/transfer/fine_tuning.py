@@ -1,6 +1,7 @@
 """Fine-tuning: a pretrained classifier learns the classes of someone's photographs."""
 
 import contextlib
+import functools
 import hashlib
 import tempfile
 import warnings
@@ -320,6 +321,7 @@ class _Job:
                 "class_weights": {str(label): weight for label, weight in (self.weights or {}).items()},
             }
         )
+        several = dict.fromkeys(part.images for part in parts.values() if part is not None)  # often the same
         session = {"started": now(), **environment(), "jit_compile": self.jit_compile}
         self.run.update(
             status="running",
@@ -328,7 +330,7 @@ class _Job:
             fine_tuning=self.options.to_json(),
             parameters=self.model.count_params(),
             images={name: len(part.indices) if part else 0 for name, part in parts.items()},
-            skipped=[entry for images in self._several().values() for entry in images.skipped],
+            skipped=[entry for images in several for entry in images.skipped],
             class_names=list(self.class_names),
             sessions=[*self.run.record.get("sessions", []), session],
         )
@@ -339,14 +341,14 @@ class _Job:
 
     def _probe(self, recipe: Recipe) -> None:
         """Train a Dense layer on features, and give its weights to the head."""
-        features = {name: self._features(images) for name, images in self._several().items()}
+        features = functools.cache(self._features)  # not at all if the probe is done already
         width = self.head.kernel.shape[0]
         layer = keras.layers.Dense(self.head.units, use_bias=self.head.use_bias, name="logits", dtype=self.head.dtype)
         probe = keras.Sequential([keras.Input((width,)), layer], name="probe")
         _copy(self.head, layer)
 
-        def batches(part: _Part, shuffle: bool) -> Batches:
-            return self._batches(features[id(part.images)][part.indices], part, recipe, shuffle, None)
+        def batches(part: _Part, is_training: bool) -> Batches:
+            return self._batches(features(part.images)[part.indices], part, recipe, is_training, None)
 
         optimizer = keras.optimizers.AdamW(
             recipe.learning_rate_schedule(self._steps(recipe)), weight_decay=recipe.weight_decay, name="adamw"
@@ -377,17 +379,17 @@ class _Job:
         augmentation = options.augmentation_at(*sample.shape[1:3])
         rows = bool(recipe.label_smoothing) or (augmentation is not None and augmentation.mixes)
 
-        def batches(part: _Part, shuffle: bool) -> Batches:
+        def batches(part: _Part, is_training: bool) -> Batches:
             pixels = part.images.pixels(self.preprocessing, self.console)
             chosen = _Chosen(pixels, part.indices)
 
             def prepare(images: np.ndarray, labels: np.ndarray, epoch: int, index: int) -> tuple[Any, Any]:
-                if shuffle and augmentation is not None:
+                if is_training and augmentation is not None:
                     varied, labels = augmentation(images, labels, options.seed, epoch, index)
                     images = varied * np.float32(255)
                 return scaled(images, self.preprocessing), labels
 
-            return self._batches(chosen, part, recipe, shuffle, prepare, rows)
+            return self._batches(chosen, part, recipe, is_training, prepare, rows)
 
         try:
             self._fit(tuned, recipe, optimizer, batches, rows, count)
@@ -478,10 +480,6 @@ class _Job:
 
     # What they take. --------------------------------------------------------------------------------------------------
 
-    def _several(self) -> dict[int, TrainingImages]:
-        """The images of both parts, by id: they may be the same."""
-        return {id(part.images): part.images for part in (self.training, self.validation) if part is not None}
-
     def _features(self, images: TrainingImages) -> np.ndarray:
         return compute_features(
             feature_model(self.model),
@@ -528,13 +526,23 @@ def _adamw(
     model: Any, recipe: Recipe, steps: int, factor: float, clip_norm: float | None = None
 ) -> keras.optimizers.Optimizer:
     """AdamW with the recipe's schedule, its rate times `factor`."""
-    rate = recipe.replace(learning_rate=recipe.learning_rate * factor).learning_rate_schedule(steps)
+    rate = _schedule(recipe.replace(learning_rate=recipe.learning_rate * factor), steps)
     optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, global_clipnorm=clip_norm, name="adamw")
     exempt = [
         weight for weight in model.weights if len(weight.shape) < 2 or any(n in weight.path for n in NO_WEIGHT_DECAY)
     ]
     optimizer.exclude_from_weight_decay(var_list=exempt)
     return optimizer
+
+
+def _schedule(recipe: Recipe, steps: int) -> Any:
+    """The recipe's rate by step; the warm-up begins with its first share, not with a step of rate 0."""
+    schedule = recipe.learning_rate_schedule(steps)
+    warmup_steps = round(recipe.warmup_epochs * steps)
+    if not warmup_steps:
+        return schedule
+    begun = {"initial_learning_rate": recipe.learning_rate / warmup_steps}
+    return keras.optimizers.schedules.CosineDecay.from_config({**schedule.get_config(), **begun})
 
 
 def _copy(source: keras.layers.Dense, target: keras.layers.Dense) -> None:

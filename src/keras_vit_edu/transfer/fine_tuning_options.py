@@ -30,7 +30,7 @@ class FineTuning:
         probe_learning_rate: its highest rate, above 0; cosine from there to 0.
         epochs: how often the tuning goes through the images; 1 or more.
         learning_rate: the tuning's highest rate, for the head, above 0; None for 1e-4, and 1e-3 with LoRA.
-        warmup: the share of the tuning's steps over which the rate climbs from 0, in [0, 1); then cosine to 0.
+        warmup: the share of the tuning's steps over which the rate climbs, in [0, 1); then cosine to 0.
         layer_decay: what the rate is multiplied by from each layer to the one below, in (0, 1]; LoRA has none.
         blocks: how many of the last blocks train, as `unfreeze_last` takes it; None for everything.
         weight_decay: of the tuning, decoupled (AdamW), 0 or more; biases, normalisations, positions and prefix tokens
