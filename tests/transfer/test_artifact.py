@@ -242,7 +242,7 @@ def test_a_disk_that_fails_leaves_one_whole_artifact(flushed, tmp_path, monkeypa
 
 def test_what_could_not_be_loaded_again_for_its_size_is_not_saved(tmp_path):
     ours = classifier()
-    ours.metrics = {"confusion": [0] * 3_000_000}
+    ours.metrics = {"confusion": [0] * 2_000_000}
     for name in ("a", "a.zip"):
         with pytest.raises(
             ArtifactError, match=r"artifact\.json must have at most 16,777,216.*most of them of `metrics`"

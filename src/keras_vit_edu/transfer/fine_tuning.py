@@ -306,21 +306,21 @@ class _Job:
                 weight.assign(np.zeros(weight.shape, "float32"))
         _seed_dropout(self.model, self.options.seed)
         parts = {"train": self.training, "validation": self.validation}
-        fingerprint = model_fingerprint(self.model)
-        if self.run.record.get("configuration", {}).get("model", fingerprint) != fingerprint:
+        configuration = {
+            "fine_tuning": self.options.to_json(),
+            "model": model_fingerprint(self.model),
+            "preprocessing": self.preprocessing.to_json(),
+            "images": {name: part and _fingerprint(part) for name, part in parts.items()},
+            "class_weights": {str(label): weight for label, weight in (self.weights or {}).items()},
+        }
+        try:
+            self.run.configure(configuration)
+        except RunFolderError as error:
+            if self.run.record.get("configuration", {}).get("model") == configuration["model"]:
+                raise
             raise RunFolderError(
-                f"{self.run} was begun with another model, or with this one before it had learned: to go on, make the "
-                "model anew as at the beginning. Or name another --run, or give --overwrite."
-            )
-        self.run.configure(
-            {
-                "fine_tuning": self.options.to_json(),
-                "model": fingerprint,
-                "preprocessing": self.preprocessing.to_json(),
-                "images": {name: part and _fingerprint(part) for name, part in parts.items()},
-                "class_weights": {str(label): weight for label, weight in (self.weights or {}).items()},
-            }
-        )
+                f"{error} (A model that has learned is another one: to go on, make it anew as at the beginning.)"
+            ) from None
         several = dict.fromkeys(part.images for part in parts.values() if part is not None)  # often the same
         session = {"started": now(), **environment(), "jit_compile": self.jit_compile}
         self.run.update(

@@ -179,7 +179,8 @@ def imagenet_names() -> tuple[str, ...]:
 def is_of_imagenet(preset: str | Path) -> bool:
     """Whether keras_hub's registry, or its name, says that a preset tells the 1000 classes of ImageNet-1k apart."""
     listed = {name: row.classes for row in _all_presets() for name in (row.name, row.handle)}
-    return listed.get(str(preset)) == 1000 or _is_of_imagenet_1k(Path(preset).name)
+    said = str(preset) if "://" in str(preset) else Path(preset).name
+    return listed.get(str(preset)) == 1000 or _is_of_imagenet_1k(said)
 
 
 def class_names_in_folder(preset: str | Path) -> tuple[str, ...] | None:
