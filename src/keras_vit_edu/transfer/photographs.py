@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit_edu.datasets import ImageFolder, read_image
-from keras_vit_edu.transfer.preprocessing import Preprocessing
+from keras_vit_edu.transfer.preprocessing import Preprocessing, listed
 
 WORKERS = min(4, os.cpu_count() or 1)  # Pillow decodes outside of Python's lock
 
@@ -47,13 +47,9 @@ def image_arrays(images: Any) -> list[np.ndarray]:
     Raises:
         ValueError: if there is none, or a list is mixed.
     """
-    if isinstance(images, (list, tuple)):
-        if any(isinstance(image, (str, os.PathLike)) for image in images):
-            raise ValueError("A list holds files or arrays, not both.")
-        several = [np.asarray(image) for image in images]
-    else:
-        array = np.asarray(images)
-        several = list(array) if array.ndim == 4 else [array]
+    if isinstance(images, (list, tuple)) and any(isinstance(image, (str, os.PathLike)) for image in images):
+        raise ValueError("A list holds files or arrays, not both.")
+    several, _ = listed(images)
     if not several:
         raise ValueError("There must be an image. Received: none")
     return several

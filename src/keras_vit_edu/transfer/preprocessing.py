@@ -154,7 +154,7 @@ class Preprocessing:
         return cls(**values)
 
     def __call__(self, images: Any) -> np.ndarray:
-        several, is_single = _listed(images)
+        several, is_single = listed(images)
         if not several:
             raise ValueError("There must be an image. Received: none")
         checked = [_checked(image, self.data_format) for image in several]  # each (H, W, 1 or 3)
@@ -224,7 +224,7 @@ def _padding(image: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
     return above, beside
 
 
-def _listed(images: Any) -> tuple[list[np.ndarray], bool]:
+def listed(images: Any) -> tuple[list[np.ndarray], bool]:
     """The images one by one, and whether it was one without an axis for the batch."""
     if isinstance(images, (list, tuple)):
         return [np.asarray(image) for image in images], False
