@@ -48,6 +48,8 @@ def blocks(page):
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # five runs, and each compiles on JAX
 def test_the_guide_from_photographs_to_a_model_runs(here):
     fill_cache(here / "hub", DEIT_TINY, small_deit())
     names = {}
@@ -60,6 +62,7 @@ def test_the_guide_from_photographs_to_a_model_runs(here):
                 assert cli.run(arguments) == 0, line
 
 
+@pytest.mark.slow
 def test_open_the_box_runs_at_the_real_size(here):
     fill_cache(here / "hub", DEIT_TINY)
     names = {}
