@@ -42,12 +42,8 @@ ROWS = {
     ),
     "pure": ("+ attention pooling in place of the mean: `vit_mnist_pure`", "--preset vit_mnist_pure --recipe pure"),
     "hybrid": (
-        "+ convolutional stem, 4 blocks of 96, highest rate 2e-3: `vit_mnist_hybrid`",
+        "convolutional stem, 4 blocks of 96, stochastic depth, batches of 256, rate 1e-3: `vit_mnist_hybrid`",
         "--preset vit_mnist_hybrid --recipe hybrid",
-    ),
-    "stochastic-depth": (
-        "the same with stochastic depth 0.1, which the preset leaves out",
-        "--preset vit_mnist_hybrid --recipe hybrid --override stochastic_depth=0.1",
     ),
     "cnn": ("for comparison: `cnn_mnist`, the hybrid's recipe", "--preset cnn_mnist --recipe cnn-augmented"),
 }

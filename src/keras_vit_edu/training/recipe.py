@@ -300,7 +300,7 @@ PURE = Recipe(
 RECIPES = {
     "program-p": Recipe(),
     "pure": PURE,
-    "hybrid": PURE.replace(name="hybrid", learning_rate=2e-3, epochs=72),
+    "hybrid": PURE.replace(name="hybrid", learning_rate=1e-3, epochs=50, batch_size=256),
     "fashion-hybrid": PURE.replace(
         name="fashion-hybrid",
         learning_rate=2e-3,
