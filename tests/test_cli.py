@@ -177,8 +177,10 @@ def test_show_augmentation_draws_a_sheet_and_trains_nothing(train, capsys):
 def test_a_short_run_of_a_recipe_that_weakens_its_augmentation(train, capsys, tmp_path):
     assert train("--recipe", "hybrid", "--warmup-epochs", "0", "--run", str(tmp_path / "a")) == 2
     assert "`augmentation_final_epochs` must not be more than `epochs`" in capsys.readouterr().err
-    short = ("--warmup-epochs", "0", "--augmentation-final-epochs", "1")
+    short = ("--warmup-epochs", "0", "--augmentation-final-epochs", "1", "--augmentation-final-strength", "0.5")
     assert train("--recipe", "hybrid", *short, "--run", str(tmp_path / "a")) == 0
+    recipe = json.loads((tmp_path / "a" / "run.json").read_text())["recipe"]
+    assert (recipe["augmentation_final_epochs"], recipe["augmentation_final_strength"]) == (1.0, 0.5)
 
 
 def test_augmentation_is_kept_in_the_recipe(train):

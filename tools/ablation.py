@@ -21,7 +21,8 @@ SCHEDULE = (
     "--schedule cosine --warmup-epochs 3 --final-learning-rate 1e-6 --clip-norm 1 --weight-decay 0.05 "
     "--no-weight-decay bias --no-weight-decay norm --no-weight-decay position_embedding"
 )
-EMA, SMOOTHING, AUGMENTATION = "--ema 0.999", "--label-smoothing 0.05", "--augmentation digits"
+EMA, SMOOTHING = "--ema 0.999", "--label-smoothing 0.05"
+AUGMENTATION = "--augmentation digits --augmentation-final-epochs 5 --augmentation-final-strength 0.3"
 PROGRAM_P = "--preset vit_mnist_program_p --recipe program-p"
 
 # By name of the row: what it adds to the one before, and the options of `train`.
@@ -31,16 +32,19 @@ ROWS = {
     "ema": ("+ moving average of the weights", f"{PROGRAM_P} {SCHEDULE} {EMA}"),
     "smoothing": ("+ label smoothing 0.05", f"{PROGRAM_P} {SCHEDULE} {EMA} {SMOOTHING}"),
     "augmentation": ("+ augmentation", f"{PROGRAM_P} {SCHEDULE} {EMA} {SMOOTHING} {AUGMENTATION}"),
+    "batch": (
+        "+ batches of 128 in place of 256, highest rate 1.5e-3",
+        f"{PROGRAM_P} {SCHEDULE} {EMA} {SMOOTHING} {AUGMENTATION} --batch-size 128 --learning-rate 1.5e-3",
+    ),
     "patches": (
         "+ 4x4 patches, 6 narrower blocks as published, mean of the tokens",
-        "--preset vit_mnist_pure --recipe pure --override head=mean --override stochastic_depth=0",
+        "--preset vit_mnist_pure --recipe pure --override head=mean",
     ),
-    "pooling": (
-        "+ attention pooling in place of the mean",
-        "--preset vit_mnist_pure --recipe pure --override stochastic_depth=0",
+    "pure": ("+ attention pooling in place of the mean: `vit_mnist_pure`", "--preset vit_mnist_pure --recipe pure"),
+    "hybrid": (
+        "convolutional stem, 4 blocks of 96, stochastic depth, batches of 256, rate 1e-3: `vit_mnist_hybrid`",
+        "--preset vit_mnist_hybrid --recipe hybrid",
     ),
-    "pure": ("+ stochastic depth: `vit_mnist_pure`", "--preset vit_mnist_pure --recipe pure"),
-    "hybrid": ("convolutional stem, 4 blocks of 96: `vit_mnist_hybrid`", "--preset vit_mnist_hybrid --recipe hybrid"),
     "cnn": ("for comparison: `cnn_mnist`, the hybrid's recipe", "--preset cnn_mnist --recipe cnn-augmented"),
 }
 

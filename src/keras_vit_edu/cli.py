@@ -186,6 +186,9 @@ def train(
     augmentation_final_epochs: Annotated[
         float | None, typer.Option(help="Over how many epochs at the end it weakens.")
     ] = None,
+    augmentation_final_strength: Annotated[
+        float | None, typer.Option(help="Down to what, in the last epoch: 0 is none, 1 is full strength.")
+    ] = None,
     validation_split: Annotated[float | None, typer.Option(help="Share of the training images kept.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")] = None,
     backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
@@ -229,6 +232,7 @@ def train(
             ema=ema,
             augmentation=augmentation,
             augmentation_final_epochs=augmentation_final_epochs,
+            augmentation_final_strength=augmentation_final_strength,
             validation_split=validation_split,
             seed=seed,
         )

@@ -25,6 +25,7 @@ from tests.support import (
 NON_DEFAULT = {
     "filters": (4, 5, 3),
     "strides": (1, 2, 2),
+    "pools": (2, 1, 3),
     "activation": keras.activations.relu,
     "kernel_initializer": HeNormal(seed=3),
     "data_format": "channels_first",
@@ -46,12 +47,24 @@ def weights_of(stem):
 
 
 def by_equation(stem, images):
-    return oracle.conv_stem(weights_of(stem), images, stem.strides, keras.activations.serialize(stem.activation))
+    activation = keras.activations.serialize(stem.activation)
+    return oracle.conv_stem(weights_of(stem), images, stem.strides, activation, stem.pools)
 
 
-@pytest.mark.parametrize(("size", "strides"), [((8, 6), None), ((7, 5), None), ((4, 9), (3, 1)), ((1, 2), (2, 1))])
-def test_features_are_those_of_the_equations_for_even_and_odd_sizes(size, strides, rng):
-    stem = conv_stem((*size, 2), strides=strides)
+@pytest.mark.parametrize(
+    ("size", "strides", "pools"),
+    [
+        ((8, 6), None, None),
+        ((7, 5), None, None),
+        ((4, 9), (3, 1), None),
+        ((1, 2), (2, 1), None),
+        ((8, 4), (1, 1), (2, 2)),
+        ((7, 5), (1, 2), (2, 1)),
+        ((7, 8), (1, 1), (3, 2)),
+    ],
+)
+def test_features_are_those_of_the_equations_for_even_and_odd_sizes(size, strides, pools, rng):
+    stem = conv_stem((*size, 2), strides=strides, pools=pools)
     images = rng.normal(size=(2, *size, 2)).astype("float32")
     expected = by_equation(stem, images)
     assert_agree(to_numpy(stem(images)), expected, 2e-6)
@@ -64,10 +77,23 @@ def test_a_28_pixel_image_becomes_7x7_places():
     assert stem.stride == 4
     assert stem.compute_output_shape((None, 28, 28, 1)) == (None, 49, 5)
     assert stem.compute_output_shape((None, None, 28, 1)) == (None, None, 5)
+    pooled = ConvStem((3, 5, 6), (1, 1, 1), (2, 2, 1))
+    assert (pooled.stride, pooled.grid_size((None, 28, 28, 1))) == (4, (7, 7))
 
 
-def test_gradients_are_those_of_the_equations(rng):
-    stem = conv_stem((5, 4, 2))
+def test_max_pooling_keeps_the_largest_of_each_square():
+    stem = ConvStem((1,), (1,), (2,), activation="linear")
+    stem.build((None, 3, 4, 1))
+    kernel = np.zeros((3, 3, 1, 1), "float32")
+    kernel[1, 1] = 1  # the pixel itself
+    stem.set_weights([kernel, np.zeros(1, "float32")])
+    image = np.array([[1, 2, -1, -2], [3, 0, -4, -3], [5, -6, 7, 8]], "float32")
+    np.testing.assert_array_equal(to_numpy(stem(image[None, ..., None])).ravel(), [3, -1, 5, 8])
+
+
+@pytest.mark.parametrize(("strides", "pools"), [((2, 2), (1, 1)), ((1, 2), (2, 1))])
+def test_gradients_are_those_of_the_equations(strides, pools, rng):
+    stem = conv_stem((5, 4, 2), strides=strides, pools=pools)
     images, cotangent = rng.normal(size=(2, 5, 4, 2)).astype("float32"), rng.normal(size=(2, 2, 5)).astype("float32")
     _, (of_images,), of_weights = output_and_gradients(stem, [images], cotangent)
     actual = {"images": of_images} | {path.removeprefix(f"{stem.name}/"): g for path, g in of_weights.items()}
@@ -77,7 +103,7 @@ def test_gradients_are_those_of_the_equations(rng):
 
         def loss(value, name=name):
             weights = {**given, name: value}
-            return (oracle.conv_stem(weights, weights.pop("images"), (2, 2)) * cotangent).sum()
+            return (oracle.conv_stem(weights, weights.pop("images"), strides, "gelu", pools) * cotangent).sum()
 
         assert relative_difference(actual[name], oracle.gradient(loss, value)) <= 1e-5, name
 
@@ -114,7 +140,7 @@ def test_config_keys_are_the_constructors_arguments_and_survive():
     assert set(stem.get_config()) == set(NON_DEFAULT)
     copy = revived(stem)
     assert copy.get_config() == stem.get_config()
-    for argument in ("filters", "strides", "activation", "data_format", "name", "trainable"):
+    for argument in ("filters", "strides", "pools", "activation", "data_format", "name", "trainable"):
         assert getattr(copy, argument) == NON_DEFAULT[argument]
         assert argument not in defaults or NON_DEFAULT[argument] != defaults[argument].default
     assert copy.kernel_initializer.seed == 3
@@ -149,6 +175,8 @@ def test_a_copy_with_the_weights_computes_the_same_and_so_does_a_saved_one(tmp_p
         ({"filters": 8}, "`filters` must be a list of whole numbers.*8"),
         ({"filters": (8, 0)}, "`filters` must be 1 or more.*0"),
         ({"filters": (8,), "strides": (2, 2)}, r"one entry per convolution.*strides=\(2, 2\)"),
+        ({"filters": (8,), "pools": (2, 2)}, r"one entry per convolution.*pools=\(2, 2\)"),
+        ({"filters": (8,), "pools": (0,)}, "`pools` must be 1 or more.*0"),
         ({"filters": (8,), "strides": (0,)}, "`strides` must be 1 or more.*0"),
         ({"filters": (8,), "data_format": "middle"}, "`data_format` must be .*middle"),
     ],

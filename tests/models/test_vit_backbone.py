@@ -44,7 +44,8 @@ NON_DEFAULT = {
     "data_format": "channels_first",
     "stem": "conv",
     "stem_filters": (4, 5),
-    "stem_strides": (1, 4),
+    "stem_strides": (1, 2),
+    "stem_pools": (2, 1),
     "stochastic_depth": 0.25,
     "hidden_dropout": 0.4,
     "projection_dropout": 0.5,
@@ -85,7 +86,11 @@ def test_other_activations_and_epsilon_and_no_bias(rng):
 
 @pytest.mark.parametrize(
     ("arguments", "image_shape"),
-    [({"stem_filters": (3, 5)}, (8, 12, 1)), ({"stem_filters": (3, 5), "stem_strides": (1, 4)}, (4, 8, 3))],
+    [
+        ({"stem_filters": (3, 5)}, (8, 12, 1)),
+        ({"stem_filters": (3, 5), "stem_strides": (1, 4)}, (4, 8, 3)),
+        ({"stem_filters": (3, 5), "stem_strides": (1, 1), "stem_pools": (2, 2)}, (8, 12, 1)),
+    ],
 )
 def test_a_stem_of_convolutions(arguments, image_shape, rng):
     backbone = ViTBackbone(image_shape, 4, stem="conv", **SIZES, **arguments)
@@ -153,7 +158,8 @@ def test_arguments_reach_the_layers():
     assert [block.stochastic_depth for block in backbone.transformer_blocks] == [0.125, 0.25]
     assert backbone.get_layer("embedding_dropout").rate == 0.6
     stem = backbone.get_layer("conv_stem")
-    assert (stem.filters, stem.strides, stem.data_format) == ((4, 5), (1, 4), "channels_first")
+    assert (stem.filters, stem.strides, stem.pools) == ((4, 5), (1, 2), (2, 1))
+    assert stem.data_format == "channels_first"
     assert stem.activation is keras.activations.relu
     assert isinstance(stem.kernel_initializer, HeNormal)
     assert backbone.get_layer("encoder_norm").epsilon == 1e-3
@@ -338,8 +344,12 @@ def test_a_frozen_backbone_stays_frozen_in_a_copy_until_someone_says_otherwise()
         ({"attention_dropout": -0.1}, r"`(attention_)?dropout` must be a number in \[0, 1\).*-0.1"),
         ({"data_format": "channels_middle"}, "`data_format` must be .*channels_middle"),
         ({"stem": "wavelets"}, r"`stem` must be one of \('patches', 'conv'\). Received: stem='wavelets'"),
-        ({"stem_filters": (4, 4)}, '`stem_filters` and `stem_strides` are of the stem "conv"'),
-        ({"stem": "conv", "stem_filters": (4,)}, r"the product of the stem's strides, 2 = 2. .*patch_size=\(4, 4\)"),
+        ({"stem_filters": (4, 4)}, '`stem_filters`, `stem_strides` and `stem_pools` are of the stem "conv"'),
+        ({"stem_pools": (2, 2)}, '`stem_filters`, `stem_strides` and `stem_pools` are of the stem "conv"'),
+        (
+            {"stem": "conv", "stem_filters": (4,)},
+            r"the product of the stem's strides and pools, 2 \* 1 = 2. .*patch_size=\(4, 4\)",
+        ),
         ({"stem": "conv", "stem_filters": ()}, "there must be one at least"),
         ({"stem": "conv", "stem_filters": 64}, "`stem_filters` must be a list of whole numbers.*64"),
         ({"stochastic_depth": 1}, r"`stochastic_depth` must be a number in \[0, 1\).*1"),

@@ -14,7 +14,7 @@ from keras_vit_edu import _checks, initializers
 class ConvStem(keras.layers.Layer):
     """Turn images into local features by 3x3 convolutions: `(B, H, W, C)` to `(B, N, filters[-1])`.
 
-    `x = activation(convolution(x))`, once for each of `filters`
+    `x = max_pooling(activation(convolution(x)))`, once for each of `filters`
 
     Patches of a few pixels, each projected on its own, tell a transformer nothing about what crosses their borders;
     overlapping convolutions do, and a small data set is then enough. Two of stride 2 take 28x28 pixels to 14x14 to
@@ -25,6 +25,8 @@ class ConvStem(keras.layers.Layer):
     Args:
         filters: number of output channels of each convolution.
         strides: stride of each convolution; None for 2 each. A stride of 1 keeps the size.
+        pools: side of the square of places of which max pooling keeps the largest, after each convolution (the compact
+            transformer's stem); 1 for no pooling there, None for none at all.
         activation: after each convolution. `"gelu"` is the exact one.
         kernel_initializer: of every kernel; one with a seed gives each kernel a seed of its own, derived from it.
         data_format: `"channels_last"` for `(B, H, W, C)`, `"channels_first"` for `(B, C, H, W)`; None for Keras's
@@ -32,7 +34,8 @@ class ConvStem(keras.layers.Layer):
         **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
 
     Every side is padded with one row or column of zeros on each side, so that a convolution of stride s makes
-    ceil(side / s) of it on every backend (`padding="same"` of TensorFlow would pad at the end alone).
+    ceil(side / s) of it on every backend (`padding="same"` of TensorFlow would pad at the end alone). Pooling by p
+    makes ceil(side / p); what is missing lies outside, half of it on each side, and is never the largest.
 
     Call arguments:
         images: float tensor of rank 4 in the data format.
@@ -41,7 +44,8 @@ class ConvStem(keras.layers.Layer):
         Features `(B, rows * columns, filters[-1])`, in reading order.
 
     Raises:
-        ValueError: for no filters, sizes that are no positive ints, or another number of strides than of filters.
+        ValueError: for no filters, sizes that are no positive ints, or another number of strides or pools than of
+            filters.
 
     References:
         Xiao et al., "Early convolutions help transformers see better" (NeurIPS 2021), arXiv 2106.14881.
@@ -58,6 +62,7 @@ class ConvStem(keras.layers.Layer):
         self,
         filters: Sequence[int],
         strides: Sequence[int] | None = None,
+        pools: Sequence[int] | None = None,
         activation: Any = "gelu",
         kernel_initializer: Any = "glorot_uniform",
         data_format: str | None = None,
@@ -66,10 +71,11 @@ class ConvStem(keras.layers.Layer):
         super().__init__(**kwargs)
         self.filters = _checks.ints("filters", filters)
         self.strides = (2,) * len(self.filters) if strides is None else _checks.ints("strides", strides)
-        if not self.filters or len(self.strides) != len(self.filters):
+        self.pools = (1,) * len(self.filters) if pools is None else _checks.ints("pools", pools)
+        if not self.filters or not len(self.filters) == len(self.strides) == len(self.pools):
             raise ValueError(
-                "`filters` and `strides` must have one entry per convolution, and there must be one at least. "
-                f"Received: filters={filters!r}, strides={strides!r}"
+                "`filters`, `strides` and `pools` must have one entry per convolution, and there must be one at least. "
+                f"Received: filters={filters!r}, strides={strides!r}, pools={pools!r}"
             )
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = initializers.get(kernel_initializer)
@@ -92,28 +98,30 @@ class ConvStem(keras.layers.Layer):
     @property
     def stride(self) -> int:
         """How many pixels lie between one place and the next."""
-        return math.prod(self.strides)
+        return math.prod((*self.strides, *self.pools))
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         shape = self._channels_last(input_shape)
-        for convolution in self.convolutions:
+        for convolution, pool in zip(self.convolutions, self.pools, strict=True):
             convolution.build((shape[0], None, None, shape[3]))  # of any size, padding included
-            shape = self._after(shape, convolution)
+            shape = self._after(shape, convolution, pool)
 
     def call(self, images: Any) -> Any:
         self._channels_last(images.shape)  # complains about a wrong rank
         x = ops.cast(images, self.compute_dtype)
         x = ops.transpose(x, (0, 2, 3, 1)) if self.data_format == "channels_first" else x  # (B, H, W, C)
-        for convolution in self.convolutions:
+        for convolution, pool in zip(self.convolutions, self.pools, strict=True):
             x = convolution(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))  # (B, ceil(H / s), ceil(W / s), filters)
+            if pool > 1:
+                x = ops.max_pool(x, pool, pool, padding="same", data_format="channels_last")
         batch, rows, columns, width = ops.shape(x)
         return ops.reshape(x, (batch, rows * columns, width))
 
     def grid_size(self, image_shape: Sequence[int | None]) -> tuple[int | None, int | None]:
         """`(rows, columns)` of places in images of the shape `(B, H, W, C)`, or `(B, C, H, W)` if channels_first."""
         shape = self._channels_last(image_shape)
-        for convolution in self.convolutions:
-            shape = self._after(shape, convolution)
+        for convolution, pool in zip(self.convolutions, self.pools, strict=True):
+            shape = self._after(shape, convolution, pool)
         return shape[1], shape[2]
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
@@ -132,17 +140,17 @@ class ConvStem(keras.layers.Layer):
         return (shape[0], *shape[2:], shape[1]) if self.data_format == "channels_first" else shape
 
     @staticmethod
-    def _after(shape: tuple[int | None, ...], convolution: Any) -> tuple[int | None, ...]:
-        """The shape that a convolution makes of `(B, H, W, C)`."""
-        stride = convolution.strides[0]
-        sides = (None if side is None else -(-side // stride) for side in shape[1:3])
-        return (shape[0], *sides, convolution.filters)
+    def _after(shape: tuple[int | None, ...], convolution: Any, pool: int) -> tuple[int | None, ...]:
+        """The shape that a convolution and the pooling after it make of `(B, H, W, C)`."""
+        sides = [None if side is None else -(-side // convolution.strides[0]) for side in shape[1:3]]
+        return (shape[0], *(None if side is None else -(-side // pool) for side in sides), convolution.filters)
 
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,
             "strides": self.strides,
+            "pools": self.pools,
             "activation": keras.activations.serialize(self.activation),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "data_format": self.data_format,

@@ -25,7 +25,7 @@ class ViTBackbone(keras.Model):
     Args:
         image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`.
         patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image. With the stem
-            `"conv"`, how many pixels lie between one token and the next: the product of the strides.
+            `"conv"`, how many pixels lie between one token and the next: the product of the strides and pools.
         projection_dim: D, the width of a token.
         num_layers: number of transformer blocks.
         num_heads: attention heads in each.
@@ -43,6 +43,7 @@ class ViTBackbone(keras.Model):
         stem: `"patches"` or `"conv"`.
         stem_filters: of the `ConvStem`: the width of each convolution. Its activation is `activation`.
         stem_strides: of the `ConvStem`: the stride of each; None for 2 each.
+        stem_pools: of the `ConvStem`: the side of the max pooling after each; None for no pooling.
         stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
             over the blocks, block i of L (from 1) has i / L of it.
         hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.
@@ -105,6 +106,7 @@ class ViTBackbone(keras.Model):
         stem: str = "patches",
         stem_filters: Sequence[int] = (),
         stem_strides: Sequence[int] | None = None,
+        stem_pools: Sequence[int] | None = None,
         stochastic_depth: float = 0.0,
         hidden_dropout: float | None = None,
         projection_dropout: float = 0.0,
@@ -129,10 +131,10 @@ class ViTBackbone(keras.Model):
         stem_filters = _checks.ints("stem_filters", stem_filters)
         if stem not in STEMS:
             raise ValueError(f"`stem` must be one of {STEMS}. Received: stem={stem!r}")
-        if stem == "patches" and (stem_filters or stem_strides):
+        if stem == "patches" and (stem_filters or stem_strides or stem_pools):
             raise ValueError(
-                '`stem_filters` and `stem_strides` are of the stem "conv". '
-                f"Received: stem={stem!r}, stem_filters={stem_filters}, stem_strides={stem_strides}"
+                '`stem_filters`, `stem_strides` and `stem_pools` are of the stem "conv". Received: '
+                f"stem={stem!r}, stem_filters={stem_filters}, stem_strides={stem_strides}, stem_pools={stem_pools}"
             )
 
         patches = Patches(patch_size, data_format=data_format, dtype=policy, name="patches")
@@ -143,17 +145,18 @@ class ViTBackbone(keras.Model):
             to_patches = ConvStem(
                 stem_filters,
                 stem_strides,
+                stem_pools,
                 activation=activation,
                 kernel_initializer=initializers.for_child(kernel_initializer, "conv_stem"),
                 data_format=patches.data_format,
                 dtype=policy,
                 name="conv_stem",
             )
-            stem_strides = to_patches.strides
+            stem_strides, stem_pools = to_patches.strides, to_patches.pools
             if patches.patch_size != (to_patches.stride, to_patches.stride):
                 raise ValueError(
-                    "`patch_size` must be the product of the stem's strides, "
-                    f"{' * '.join(map(str, stem_strides))} = {to_patches.stride}. "
+                    "`patch_size` must be the product of the stem's strides and pools, "
+                    f"{' * '.join(map(str, (*stem_strides, *stem_pools)))} = {to_patches.stride}. "
                     f"Received: patch_size={patches.patch_size}, stem_filters={stem_filters}"
                 )
         patch_encoder = PatchEncoder(
@@ -221,6 +224,7 @@ class ViTBackbone(keras.Model):
         self.stem = stem
         self.stem_filters = stem_filters
         self.stem_strides = stem_strides
+        self.stem_pools = stem_pools
         self.stochastic_depth = stochastic_depth
         self.hidden_dropout = block.hidden_dropout
         self.projection_dropout = block.projection_dropout
@@ -297,6 +301,7 @@ class ViTBackbone(keras.Model):
             "stem": self.stem,
             "stem_filters": self.stem_filters,
             "stem_strides": self.stem_strides,
+            "stem_pools": self.stem_pools,
             "stochastic_depth": self.stochastic_depth,
             "hidden_dropout": self.hidden_dropout,
             "projection_dropout": self.projection_dropout,

@@ -51,7 +51,9 @@ class ViTClassifier(Preset, keras.Model):
         data_format: None for Keras's global setting.
         stem: `"patches"` (the published ViT) or `"conv"` (a hybrid of convolutions and attention).
         stem_filters: with the stem `"conv"`, the width of each of its convolutions.
-        stem_strides: with the stem `"conv"`, the stride of each; None for 2 each; their product is `patch_size`.
+        stem_strides: with the stem `"conv"`, the stride of each; None for 2 each.
+        stem_pools: with the stem `"conv"`, the side of the max pooling after each; None for no pooling. The product of
+            strides and pools is `patch_size`.
         stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
             over the blocks.
         hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.
@@ -113,6 +115,7 @@ class ViTClassifier(Preset, keras.Model):
         stem: str = "patches",
         stem_filters: Sequence[int] = (),
         stem_strides: Sequence[int] | None = None,
+        stem_pools: Sequence[int] | None = None,
         stochastic_depth: float = 0.0,
         hidden_dropout: float | None = None,
         projection_dropout: float = 0.0,
@@ -160,6 +163,7 @@ class ViTClassifier(Preset, keras.Model):
                 stem=stem,
                 stem_filters=stem_filters,
                 stem_strides=stem_strides,
+                stem_pools=stem_pools,
                 stochastic_depth=stochastic_depth,
                 hidden_dropout=hidden_dropout,
                 projection_dropout=projection_dropout,

@@ -241,12 +241,28 @@ def convolution(weights: Weights, images: np.ndarray, stride: int = 1) -> np.nda
 
 
 def conv_stem(
-    weights: Weights, images: np.ndarray, strides: Sequence[int], activation: str | None = "gelu"
+    weights: Weights,
+    images: np.ndarray,
+    strides: Sequence[int],
+    activation: str | None = "gelu",
+    pools: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """`ConvStem`: x = activation(convolution(x)), once per stride. `(B, H, W, C)` to `(B, N, filters)`."""
+    """`ConvStem`: x = max_pooling(activation(convolution(x))), once per stride. `(B, H, W, C)` to `(B, N, filters)`."""
     for i, stride in enumerate(strides):
         images = ACTIVATIONS[activation](convolution(within(weights, f"convolution_{i}"), images, stride))
+        images = largest_of_squares(images, 1 if pools is None else pools[i])
     return images.reshape(len(images), -1, images.shape[-1])
+
+
+def largest_of_squares(images: np.ndarray, side: int) -> np.ndarray:
+    """The largest of each square of `side` by `side` places; what is missing lies outside, half of it on each side."""
+    before = [-length % side // 2 for length in images.shape[1:3]]
+    after = [-length % side - first for length, first in zip(images.shape[1:3], before, strict=True)]
+    padding = ((0, 0), *zip(before, after, strict=True), (0, 0))
+    images = np.pad(images, padding, constant_values=-np.inf)  # (B, rows * side, columns * side, C)
+    batch, height, width, channels = images.shape
+    squares = images.reshape(batch, height // side, side, width // side, side, channels)
+    return squares.max(axis=(2, 4))
 
 
 def sequence_pooling(weights: Weights, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -275,7 +291,9 @@ def vit_backbone(weights: Weights, images: np.ndarray, config: Mapping[str, Any]
     if config["data_format"] == "channels_first":
         images = images.transpose(0, 2, 3, 1)
     if config.get("stem", "patches") == "conv":
-        cut = conv_stem(within(weights, "conv_stem"), images, config["stem_strides"], config["activation"])
+        cut = conv_stem(
+            within(weights, "conv_stem"), images, config["stem_strides"], config["activation"], config["stem_pools"]
+        )
     else:
         cut = patches(images, config["patch_size"])
     tokens = patch_encoder(within(weights, "patch_encoder"), cut)
