@@ -279,9 +279,9 @@ RULES: dict[str, Rule] = {
 # What trains a small transformer on little data: Steiner et al. 2022 ("How to train your ViT?", arXiv 2106.10270) on
 # augmentation against regularisation, Hassani et al. 2021 on the optimizer; the average of the weights (Polyak and
 # Juditsky 1992) takes out the noise of the last steps. Images are clean again at the end, as the test's are.
-PURE = Recipe(
-    name="pure",
-    learning_rate=1.5e-3,
+HYBRID = Recipe(
+    name="hybrid",
+    learning_rate=1e-3,
     schedule="cosine",
     warmup_epochs=3,
     final_learning_rate=1e-6,
@@ -290,8 +290,7 @@ PURE = Recipe(
     label_smoothing=0.05,
     clip_norm=1.0,
     ema=0.999,
-    epochs=48,
-    batch_size=128,
+    epochs=50,
     augmentation=AUGMENTATIONS["digits"],
     augmentation_final_epochs=5,
     augmentation_final_strength=0.3,
@@ -299,18 +298,13 @@ PURE = Recipe(
 
 RECIPES = {
     "program-p": Recipe(),
-    "pure": PURE,
-    "hybrid": PURE.replace(name="hybrid", learning_rate=1e-3, epochs=50, batch_size=256),
-    "fashion-hybrid": PURE.replace(
-        name="fashion-hybrid",
-        learning_rate=2e-3,
-        augmentation=AUGMENTATIONS["clothes"],
-        augmentation_final_strength=0.5,
+    "pure": HYBRID.replace(name="pure", learning_rate=1.5e-3, epochs=48, batch_size=128),
+    "hybrid": HYBRID,
+    "fashion-hybrid": HYBRID.replace(
+        name="fashion-hybrid", augmentation=AUGMENTATIONS["clothes"], augmentation_final_strength=0.5
     ),
-    "cnn": PURE.replace(
-        name="cnn", learning_rate=1e-3, no_weight_decay=("bias",), augmentation="none", augmentation_final_epochs=0.0
-    ),
-    "cnn-augmented": PURE.replace(name="cnn-augmented", learning_rate=1e-3, no_weight_decay=("bias",)),
+    "cnn": HYBRID.replace(name="cnn", no_weight_decay=("bias",), augmentation="none", augmentation_final_epochs=0.0),
+    "cnn-augmented": HYBRID.replace(name="cnn-augmented", no_weight_decay=("bias",)),
 }
 
 
