@@ -1,7 +1,6 @@
 """`TransferClassifier`: photographs in, names of classes out, the same as keras_hub's."""
 
 import shutil
-import socket
 import warnings
 from pathlib import Path
 
@@ -318,19 +317,6 @@ def test_another_model_of_ours_has_no_attention_scores_here():
 
 
 # Against keras_hub. ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def keras_hub(monkeypatch, tmp_path):
-    """keras_hub, and nobody on the network to ask."""
-
-    def unreachable(*arguments, **more):
-        raise OSError("Network is unreachable")
-
-    module = pytest.importorskip("keras_hub", reason="keras_hub is not installed", exc_type=ImportError)
-    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
-    return module
 
 
 def preset(keras_hub, folder, family="ViT", num_classes=4, image_size=32, backbone=None, **head):

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 
@@ -201,19 +200,6 @@ def test_what_cannot_be_evaluated(arguments, complaint, classifier, capsys):
 
 
 # With keras_hub. ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def keras_hub(monkeypatch, tmp_path):
-    """keras_hub, and nobody on the network to ask."""
-
-    def unreachable(*arguments, **more):
-        raise OSError("Network is unreachable")
-
-    module = pytest.importorskip("keras_hub", reason="keras_hub is not installed", exc_type=ImportError)
-    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
-    return module
 
 
 def test_presets_of_keras_hub_are_listed(keras_hub, capsys):
