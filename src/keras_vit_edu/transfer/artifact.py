@@ -36,6 +36,7 @@ from keras_vit_edu import _checks
 from keras_vit_edu.models import ViTBackbone, preset_files
 from keras_vit_edu.transfer import artifact_files, hub
 from keras_vit_edu.transfer.artifact_files import MANIFEST, WEIGHTS_NAMES, ArtifactError
+from keras_vit_edu.transfer.freezing import has_lora
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 
@@ -166,7 +167,7 @@ def _weights_to_save(model: Any) -> dict[str, Any]:
     merged = {
         id(layer._kernel): layer.kernel
         for layer in model._flatten_layers()
-        if getattr(layer, "lora_enabled", False) and hasattr(layer, "_kernel")
+        if has_lora(layer) and hasattr(layer, "_kernel")
     }
     return {name: merged.get(id(weight), weight) for name, weight in _variables(model).items()}
 

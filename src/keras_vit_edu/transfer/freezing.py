@@ -66,7 +66,7 @@ def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = N
     """
     head, blocks = head_of(model), blocks_of(model)
     check_number_of_blocks("k", k, model)
-    if any(getattr(layer, "lora_enabled", False) for layer in model._flatten_layers()):
+    if any(map(has_lora, model._flatten_layers())):
         raise ValueError(
             f"LoRA decides by itself what trains: `merge_lora` gives plain weights. Received: {model.name}, with LoRA"
         )
@@ -107,6 +107,11 @@ def head_of(model: keras.Model) -> keras.layers.Dense:
 def blocks_of(model: keras.Model) -> list[keras.layers.Layer]:
     """The transformer blocks of an opened model, the first one first; none of any other model."""
     return list(getattr(getattr(model, "backbone", None), "transformer_blocks", []))
+
+
+def has_lora(layer: keras.layers.Layer) -> bool:
+    """Whether a layer itself has LoRA's matrices beside its kernel."""
+    return bool(getattr(layer, "lora_enabled", False))
 
 
 def set_trainable(layer: keras.layers.Layer, value: bool) -> None:

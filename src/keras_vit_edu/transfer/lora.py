@@ -6,7 +6,7 @@ from typing import Any
 from keras import ops
 
 from keras_vit_edu import _checks, initializers, random
-from keras_vit_edu.transfer.freezing import blocks_of, head_of, set_trainable, train_only
+from keras_vit_edu.transfer.freezing import blocks_of, has_lora, head_of, set_trainable, train_only
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 
 PROJECTIONS = ("q_dense", "k_dense", "v_dense", "out_dense")
@@ -113,7 +113,7 @@ def merge_lora(model: OpenedViTClassifier, into: OpenedViTClassifier | None = No
         raise ValueError(f"`into` must be a model of the same make. Received: {merged.name} for {model.name}")
     copy_variables(plain, merged.variables)
     for tuned, mine in zip(model._flatten_layers(), merged._flatten_layers(), strict=True):
-        if _has_lora(tuned):
+        if has_lora(tuned):
             mine.kernel.assign(tuned.kernel)  # Keras adds W and A B up as it gives the kernel
     if into is None:
         set_trainable(merged, True)
@@ -133,12 +133,8 @@ def copy_variables(source: Sequence[Any], target: Sequence[Any]) -> None:
         ours.assign(ops.convert_to_numpy(theirs.value).copy())
 
 
-def _has_lora(layer: Any) -> bool:
-    return bool(getattr(layer, "lora_enabled", False))
-
-
 def _with_lora(model: Any) -> list[Any]:
-    return [layer for layer in model._flatten_layers() if _has_lora(layer)]
+    return [layer for layer in model._flatten_layers() if has_lora(layer)]
 
 
 def _complain_of_lora(model: Any) -> None:
