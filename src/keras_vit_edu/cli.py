@@ -68,6 +68,23 @@ class Suite(StrEnum):
     full = "full"
 
 
+# Options of several commands.
+BackendOption = Annotated[Backend | None, typer.Option(help="What Keras computes with.")]
+SeedOption = Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")]
+JitCompileOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--jit-compile/--no-jit-compile", help="Compile the step by XLA or torch.compile. [default: Keras decides]"
+    ),
+]
+FallbackOption = Annotated[
+    bool,
+    typer.Option("--fallback", help=f"If the preset cannot be had, take {hub.COURSES_FALLBACK}, as the course."),
+]
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
     signal.signal(signal.SIGTERM, _stop)
@@ -190,22 +207,17 @@ def train(
         float | None, typer.Option(help="Down to what, in the last epoch: 0 is none, 1 is full strength.")
     ] = None,
     validation_split: Annotated[float | None, typer.Option(help="Share of the training images kept.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")] = None,
-    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
+    seed: SeedOption = None,
+    backend: BackendOption = None,
     run: Annotated[
         Path | None, typer.Option(help="Folder to write into. [default: runs/PRESET-DATASET-BACKEND-SEED]")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")] = False,
-    jit_compile: Annotated[
-        bool | None,
-        typer.Option(
-            "--jit-compile/--no-jit-compile", help="Compile the step by XLA or torch.compile. [default: Keras decides]"
-        ),
-    ] = None,
+    overwrite: OverwriteOption = False,
+    jit_compile: JitCompileOption = None,
     show_augmentation: Annotated[
         bool, typer.Option("--show-augmentation", help="Draw examples of the augmentation, and train nothing.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Train a Vision Transformer from scratch and evaluate it on the test images.
 
@@ -286,7 +298,7 @@ def evaluate(
     ] = None,
     most: Annotated[int, typer.Option("--mistakes", min=0, help="How many mistakes to show.")] = 24,
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
+    backend: BackendOption = None,
 ) -> None:
     """Test a trained classifier: accuracy, class by class, confusion matrix, most confident mistakes."""
     named, model = model, _saved(model)
@@ -487,21 +499,13 @@ def fine_tune(
         typer.Option("--balance/--no-balance", help="Give classes the same weight, however many images they have."),
     ] = True,
     image_size: Annotated[int | None, typer.Option(help="Another size than the preset's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")] = None,
-    fallback: Annotated[
-        bool,
-        typer.Option("--fallback", help=f"If the preset cannot be had, take {hub.COURSES_FALLBACK}, as the course."),
-    ] = False,
+    seed: SeedOption = None,
+    fallback: FallbackOption = False,
     cache: Annotated[Path | None, typer.Option(help="Folder for computed features.")] = None,
-    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")] = False,
-    jit_compile: Annotated[
-        bool | None,
-        typer.Option(
-            "--jit-compile/--no-jit-compile", help="Compile the step by XLA or torch.compile. [default: Keras decides]"
-        ),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")] = False,
+    backend: BackendOption = None,
+    overwrite: OverwriteOption = False,
+    jit_compile: JitCompileOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Fine-tune a pretrained model on a folder of photographs; the result is RUN/classifier.
 
@@ -573,7 +577,7 @@ def _scanned(folder: Path, console: Console) -> datasets.ImageFolder:
 def presets(
     of_hub: Annotated[bool, typer.Option("--hub", help="List those of keras_hub, for photographs.")] = False,
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
+    backend: BackendOption = None,
 ) -> None:
     """List the presets: what each is, how large, and how well those with weights do."""
     if of_hub:
@@ -631,15 +635,12 @@ def classify(
     top: Annotated[
         int | None, typer.Option(min=1, help="How many classes to name. [default: 3; photographs: 5]")
     ] = None,
-    fallback: Annotated[
-        bool,
-        typer.Option("--fallback", help=f"If the preset cannot be had, take {hub.COURSES_FALLBACK}, as the course."),
-    ] = False,
+    fallback: FallbackOption = False,
     picture: Annotated[
         Path | None, typer.Option(help="PNG to draw: what was given, what the model saw, how probable each class is.")
     ] = None,
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
+    backend: BackendOption = None,
 ) -> None:
     """Say which digit is on a picture: on paper or a screen, dark or light, anywhere on it. Or what is on a photograph.
 
@@ -669,17 +670,13 @@ def classify(
         except ImportError as error:
             raise UsersMistake(str(error)) from None
         except ValueError as error:
-            results.append({"file": str(file), "error": str(error)})
-            _complain(f"{file}: {error}", 1)
+            results.append(_failed(file, str(error)))
             continue
         found = training.probabilities(classifier, digit[None])[0]
         best = [(datasets.DIGITS[i], float(found[i])) for i in np.argsort(-found, kind="stable")[:top]]
-        results.append({"file": str(file), "classes": [{"class": name, "probability": p} for name, p in best]})
-        if not json_only:
-            console.print(f"{file}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}")
+        results.append(_classified(file, best, None if json_only else console))
         if len(sheet) < PICTURED:
-            n = max(max(given.shape) // 300, 1)
-            sheet.append((file.name, given[::n, ::n].copy(), digit, found))
+            sheet.append((file.name, _small(given), digit, found))
     if json_only:
         print(json.dumps(results, indent=2))
     if picture is not None and sheet:
@@ -690,6 +687,19 @@ def classify(
             console.print(f"{picture}" + (f": the first {PICTURED}" if len(files) > PICTURED else ""))
     if any("error" in result for result in results):
         raise typer.Exit(1)
+
+
+def _failed(file: Path, reason: str) -> dict[str, Any]:
+    """Say why a file is not classified; what `--json` prints of it."""
+    _complain(f"{file}: {reason}", 1)
+    return {"file": str(file), "error": reason}
+
+
+def _classified(file: Path, best: Sequence[tuple[str, float]], console: Console | None) -> dict[str, Any]:
+    """Say what a file shows, if there is a console; what `--json` prints of it."""
+    if console is not None:
+        console.print(f"{file}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}")
+    return {"file": str(file), "classes": [{"class": name, "probability": p} for name, p in best]}
 
 
 def _classify_photographs(
@@ -704,13 +714,7 @@ def _classify_photographs(
     results: list[dict[str, Any]] = []
     with _checking(only_ours=True):  # no Pillow; several sizes for a model that takes images as they are
         for file, best, reason in classifier.predict_each(photographs, top):
-            if reason:
-                results.append({"file": str(file), "error": reason})
-                _complain(f"{file}: {reason}", 1)
-                continue
-            results.append({"file": str(file), "classes": [{"class": name, "probability": p} for name, p in best]})
-            if not json_only:
-                console.print(f"{file}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}")
+            results.append(_failed(file, reason) if reason else _classified(file, best, None if json_only else console))
     if json_only:
         print(json.dumps(results, indent=2))
     if any("error" in result for result in results):
@@ -730,7 +734,7 @@ def _check_reads_digits(name: str, model: Any, class_names: tuple[str, ...] | No
 @app.command()
 def doctor(
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    backend: Annotated[Backend | None, typer.Option(help="What Keras computes with.")] = None,
+    backend: BackendOption = None,
 ) -> None:
     """Show what is here: versions, device, precision, threads, extras, data, folders."""
     from keras_vit_edu.doctor import examine
