@@ -56,8 +56,7 @@ def compute_features(
 
     What is kept is named by everything that it depends on: the configuration and weights of the part, the backend, its
     version, the device and whether it rounds to TF32, the preprocessing and the contents of the images, but not where
-    they lie. It is written whole or not at all; a file that
-    is damaged, or is something else, is computed again.
+    they lie. It is written whole or not at all; a file that is damaged, or is something else, is computed again.
 
     Args:
         part: from preprocessed images to features, as `feature_model` gives it; dropout does not act.
