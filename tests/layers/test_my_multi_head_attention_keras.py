@@ -238,6 +238,17 @@ def test_the_copy_is_a_copy():
 
 
 @from_either_side
+def test_the_copy_outlives_the_original_in_a_model(direction):
+    # Keras on JAX gives the memory of a model's weights to the next step.
+    theirs, ours = pair(direction, (QUERY, QUERY))
+    x = keras.Input(QUERY.shape[1:])
+    before = to_numpy(theirs(QUERY, QUERY))
+    for layer in (theirs, ours, theirs):
+        keras.Model(x, layer(x, x)).predict_on_batch(QUERY)
+    np.testing.assert_array_equal(to_numpy(theirs(QUERY, QUERY)), before)
+
+
+@from_either_side
 def test_lora_arrives_merged(direction):
     theirs, ours = pair(direction, (QUERY, VALUE, KEY))
     source = theirs if direction == "from_keras" else ours

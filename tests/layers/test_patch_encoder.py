@@ -268,6 +268,20 @@ def test_equal_positions_stay_equal(old, new):
     np.testing.assert_allclose(bicubic_matrix(old, new).sum(axis=1), 1, atol=1e-14)
 
 
+def test_a_resized_encoder_outlives_the_original_in_a_model():
+    # Keras on JAX gives the memory of a model's weights to the next step.
+    old = encoder(num_prefix_tokens=1, grid_size=(3, 2))
+    before = old.get_weights()
+    new = old.resized((3, 2))
+    patches = np.ones((BATCH, PATCHES, LENGTH), "float32")
+    x = keras.Input((PATCHES, LENGTH))
+    for layer in (old, new, old):
+        keras.Model(x, layer(x)).predict_on_batch(patches)
+    for layer in (old, new):
+        for actual, expected in zip(layer.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(actual, expected)
+
+
 @pytest.mark.parametrize("num_prefix_tokens", [0, 1, 3])
 @pytest.mark.parametrize("new_grid", [(4, 5), (2, 1), (6, 2)])
 def test_a_resized_encoder_has_the_weights_and_interpolated_positions(num_prefix_tokens, new_grid):

@@ -164,6 +164,18 @@ def test_an_opened_model_is_independent_of_its_source():
     assert relative_difference(to_numpy(theirs(IMAGES)), expected) > 1e-2
 
 
+@pytest.mark.parametrize("make", [vit, deit])
+def test_an_opened_model_outlives_its_source(make):
+    # Keras on JAX gives the memory of a model's weights to the next step.
+    theirs = classifier(make)
+    opened = open_vit(theirs)
+    before = to_numpy(opened(IMAGES))
+    for model in (theirs, opened, theirs):
+        model.predict_on_batch(IMAGES)
+    np.testing.assert_array_equal(to_numpy(opened(IMAGES)), before)
+    assert_agree(before, to_numpy(theirs(IMAGES)), 1e-5)
+
+
 # Dropout. -------------------------------------------------------------------------------------------------------------
 
 

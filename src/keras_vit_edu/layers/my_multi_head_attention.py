@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks, initializers, random
+from keras_vit_edu._weights import copy_of
 from keras_vit_edu.layers.portable_dropout import PortableDropout
 from keras_vit_edu.layers.token_dense import TokenDense
 
@@ -460,9 +461,9 @@ def _copy_projections(sources: Sequence[Any], targets: Sequence[Any]) -> None:
                 "The weights of a quantized layer cannot be handed on: do so first, then quantize. "
                 f"Received: {source.path}, quantized to {source.quantization_mode}"
             )
-        target.kernel.assign(ops.reshape(source.kernel, target.kernel.shape))  # with LoRA's update, if there is one
+        target.kernel.assign(copy_of(source.kernel).reshape(target.kernel.shape))  # with LoRA's update, if there is one
         if source.bias is not None:
-            target.bias.assign(ops.reshape(source.bias, target.bias.shape))
+            target.bias.assign(copy_of(source.bias).reshape(target.bias.shape))
 
 
 def _check_mask(name: str, mask: Any, *allowed: tuple[Any, ...]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
+from keras_vit_edu._weights import copy_of
 from keras_vit_edu.layers.token_dense import TokenDense
 
 
@@ -139,12 +140,12 @@ class PatchEncoder(keras.layers.Layer):
         config = {**self.get_config(), "num_patches": rows * columns, "grid_size": (rows, columns)}
         encoder = type(self).from_config(config)
         encoder.build((None, rows * columns, self.projection.kernel.shape[0]))
-        encoder.projection.kernel.assign(self.projection.kernel)  # LoRA's update, if any, is in it
-        encoder.projection.bias.assign(self.projection.bias)
+        encoder.projection.kernel.assign(copy_of(self.projection.kernel))  # LoRA's update, if any, is in it
+        encoder.projection.bias.assign(copy_of(self.projection.bias))
         positions = ops.convert_to_numpy(self.position_embedding).astype("float64")
         prefix, patches = positions[: self.num_prefix_tokens], positions[self.num_prefix_tokens :]
         if self.num_prefix_tokens:
-            encoder.prefix_tokens.assign(self.prefix_tokens)
+            encoder.prefix_tokens.assign(copy_of(self.prefix_tokens))
         encoder.position_embedding.assign(
             np.concatenate([prefix, resize_positions(patches, self.grid_size, (rows, columns))])
         )

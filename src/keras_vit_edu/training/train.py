@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from rich.console import Console
 
+from keras_vit_edu._weights import copy_of, copy_variables
 from keras_vit_edu.datasets import Batches, ImageDataset, split
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from keras_vit_edu.training.progress import ProgressDisplay
@@ -300,10 +301,9 @@ class ValidateWithAverage(keras.callbacks.Callback):
         weights = self.model.trainable_variables
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # under mixed_float16
         averages = optimizer._model_variables_moving_average
-        # Copies, in NumPy: JAX gives the memory of one step's arrays to the next step.
-        self._kept = [keras.ops.convert_to_numpy(variable.value).copy() for variable in weights]
+        self._kept = [copy_of(variable.value) for variable in weights]
         for variable, average in zip(weights, averages, strict=True):
-            variable.assign(keras.ops.convert_to_numpy(average.value).copy())
+            variable.assign(copy_of(average.value))
 
     def on_test_end(self, logs: Any = None) -> None:
         for variable, kept in zip(self.model.trainable_variables, self._kept, strict=True):
@@ -350,8 +350,7 @@ def save_uncompiled(model: keras.Model, path: str | Path) -> None:
         path: ends in `.keras`.
     """
     copy = type(model).from_config(model.get_config())
-    for ours, theirs in zip(copy.variables, model.variables, strict=True):
-        ours.assign(theirs)
+    copy_variables(model.variables, copy.variables)
     copy.save(path)
 
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _checks, training
+from keras_vit_edu._weights import copy_variables
 from keras_vit_edu.datasets import ImageFolder, scan_folder
 from keras_vit_edu.training.run_folder import CLASSIFIER
 from keras_vit_edu.transfer import artifact, artifact_files, hub, photographs
@@ -667,7 +668,7 @@ def _opened(theirs: Any, image_size: int | Sequence[int] | None, num_new_classes
         return classifier
     for name in ("pre_logits", "logits"):
         if name == "logits" or opened.pre_logits_dim is not None:
-            classifier.get_layer(name).set_weights(opened.get_layer(name).get_weights())
+            copy_variables(opened.get_layer(name).weights, classifier.get_layer(name).weights)
     return classifier
 
 

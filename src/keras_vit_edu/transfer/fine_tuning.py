@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from keras_vit_edu import random
+from keras_vit_edu._weights import copy_variables
 from keras_vit_edu.datasets import Batches, class_weights, stratified_split
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from keras_vit_edu.training.evaluate import Evaluation, probabilities, write_evaluation
@@ -546,7 +547,7 @@ def _schedule(recipe: Recipe, steps: int) -> Any:
 
 
 def _copy(source: keras.layers.Dense, target: keras.layers.Dense) -> None:
-    target.set_weights([np.array(weight) for weight in source.get_weights()])
+    copy_variables(source.weights, target.weights)
 
 
 def _seed_dropout(model: keras.Model, seed: int) -> None:

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras import ops
-
 from keras_vit_edu import _checks, initializers, random
+from keras_vit_edu._weights import copy_of, copy_variables
 from keras_vit_edu.transfer.freezing import blocks_of, has_lora, head_of, set_trainable, train_only
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 
@@ -114,7 +113,7 @@ def merge_lora(model: OpenedViTClassifier, into: OpenedViTClassifier | None = No
     copy_variables(plain, merged.variables)
     for tuned, mine in zip(model._flatten_layers(), merged._flatten_layers(), strict=True):
         if has_lora(tuned):
-            mine.kernel.assign(tuned.kernel)  # Keras adds W and A B up as it gives the kernel
+            mine.kernel.assign(copy_of(tuned.kernel))  # Keras adds W and A B up as it gives the kernel
     if into is None:
         set_trainable(merged, True)
     return merged
@@ -125,12 +124,6 @@ def copied(model: Any) -> Any:
     copy = type(model).from_config(model.get_config())
     copy_variables(model.variables, copy.variables)
     return copy
-
-
-def copy_variables(source: Sequence[Any], target: Sequence[Any]) -> None:
-    """Assign values, in order; through NumPy, as JAX would share the memory, and then give it to the next step."""
-    for theirs, ours in zip(source, target, strict=True):
-        ours.assign(ops.convert_to_numpy(theirs.value).copy())
 
 
 def _with_lora(model: Any) -> list[Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks
+from keras_vit_edu._weights import copy_of
 from keras_vit_edu.layers import TransformerBlock
 from keras_vit_edu.layers.patch_encoder import resize_positions
 from keras_vit_edu.models import ViTBackbone
@@ -103,7 +104,7 @@ def _open_backbone(source: Any, image_size: int | Sequence[int] | None) -> ViTBa
     patch_encoder = opened.get_layer("patch_encoder")
     _copy_dense(embedding.patch_embedding, patch_encoder.projection)  # (ph, pw, C, D) to (ph * pw * C, D)
     if prefix_tokens:
-        patch_encoder.prefix_tokens.assign(ops.concatenate([token[0] for token in prefix_tokens], axis=0))
+        patch_encoder.prefix_tokens.assign(np.concatenate([copy_of(token)[0] for token in prefix_tokens]))
     old_grid = tuple(side // patch for side, patch in zip(embedding.image_size, opened.patch_size, strict=True))
     patch_encoder.position_embedding.assign(_positions(positions, len(prefix_tokens), old_grid, opened.grid_size))
     for theirs, ours in zip(encoder.encoder_layers, opened.transformer_blocks, strict=True):
@@ -169,13 +170,13 @@ def _copy_block(theirs: Any, ours: TransformerBlock, is_deit: bool) -> None:
 
 def _copy_dense(theirs: Any, ours: Any) -> None:
     """Kernel and bias of a Dense layer, a projection of attention or a patch convolution, flattened where ours are."""
-    ours.kernel.assign(ops.reshape(theirs.kernel, ours.kernel.shape))  # with LoRA's update, if there is one
+    ours.kernel.assign(copy_of(theirs.kernel).reshape(ours.kernel.shape))  # with LoRA's update, if there is one
     if theirs.bias is not None:
-        ours.bias.assign(ops.reshape(theirs.bias, ours.bias.shape))
+        ours.bias.assign(copy_of(theirs.bias).reshape(ours.bias.shape))
     elif ours.bias is not None:
-        ours.bias.assign(ops.zeros(ours.bias.shape))
+        ours.bias.assign(np.zeros(ours.bias.shape))
 
 
 def _copy_norm(theirs: Any, ours: Any) -> None:
-    ours.gamma.assign(theirs.gamma)
-    ours.beta.assign(theirs.beta)
+    ours.gamma.assign(copy_of(theirs.gamma))
+    ours.beta.assign(copy_of(theirs.beta))
