@@ -22,6 +22,10 @@ VERBS = {
     "dropout": ("dropout", 200, "PortableDropout against keras.layers.Dropout, and its share of a training step"),
     "inference": ("inference", 10, "ViT-Ti/16 and ViT-S/16 against the ViT of transformers in PyTorch"),
     "memory": ("memory", 3, "peak memory of a training step of Program P, each program in a fresh process"),
+    "hub-inference": ("hub_inference", 10, "opened DeiT-Ti/16 and ViT-S/16 against keras_hub's"),
+    "photographs": ("photographs", 5, "200 JPEG files to classes, against Keras and keras_hub"),
+    "probe": ("probe", 3, "a linear probe on features computed once against keras_hub's fit, backbone frozen"),
+    "unfreeze-memory": ("unfreeze_memory", 1, "peak memory of fine-tuning the last 2 blocks against all"),
     "import": ("import_time", 9, "import keras_vit_edu after import keras"),
 }
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -44,7 +48,7 @@ def main() -> None:
             )
             options.add_argument("--picture", type=Path, metavar="PNG", help="with --sweep: draw both against N")
     arguments = parser.parse_args()
-    if arguments.rounds < 2 and arguments.verb != "memory":
+    if arguments.rounds < 2 and "memory" not in arguments.verb:
         parser.error("quartiles want 2 rounds at least")
     if getattr(arguments, "picture", None) and not arguments.sweep:
         parser.error("--picture is drawn of --sweep")

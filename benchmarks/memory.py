@@ -48,13 +48,13 @@ def growth(function: Callable[[], Any]) -> Growth:
         wait_for(function())
     time.sleep(SETTLE)
     _give_back_what_is_free()
-    before = _status("VmRSS")
+    before = resident()
     _forget_the_peak()
     in_use = _tensorflow("current")
     for _ in range(MEASURED):
         wait_for(function())
         time.sleep(SETTLE)
-    return Growth(before, max(_status("VmHWM") - before, _tensorflow("peak") - in_use, 0.0))
+    return Growth(before, max(peak() - before, _tensorflow("peak") - in_use, 0.0))
 
 
 def _give_back_what_is_free() -> None:
@@ -80,6 +80,16 @@ def _tensorflow(which: str) -> float:
     import tensorflow as tf
 
     return tf.config.experimental.get_memory_info("CPU:0")[which] / 1024**2
+
+
+def resident() -> float:
+    """MiB that this process holds now."""
+    return _status("VmRSS")
+
+
+def peak() -> float:
+    """MiB that this process held at most so far."""
+    return _status("VmHWM")
 
 
 def _status(field: str) -> float:

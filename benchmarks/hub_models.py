@@ -1,0 +1,50 @@
+"""Classifiers of keras_hub at their real sizes, their weights random, and the same opened."""
+
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+from keras import ops
+
+from keras_vit_edu.transfer import Preprocessing, TransferClassifier, open_vit
+
+SIDE, CLASSES, AGREE = 224, 1000, 1e-5  # the last as a share of the largest logit
+SIZES = {"DeiT-Ti/16": ("DeiT", 192, 3), "ViT-S/16": ("ViT", 384, 6), "ViT-B/16": ("ViT", 768, 12)}
+
+
+def keras_hubs(name: str, num_classes: int = CLASSES) -> keras.Model:
+    """keras_hub's classifier with its preprocessor, every weight random."""
+    family, width, heads = SIZES[name]
+    models, keras_hub_layers = keras_hub.models, keras_hub.layers
+    sizes = {"num_layers": 12, "num_heads": heads, "hidden_dim": width}
+    sizes["intermediate_dim" if family == "DeiT" else "mlp_dim"] = 4 * width
+    backbone = getattr(models, f"{family}Backbone")(image_shape=(SIDE, SIDE, 3), patch_size=16, **sizes)
+    converter = getattr(keras_hub_layers, f"{family}ImageConverter")(
+        image_size=(SIDE, SIDE), scale=1 / 127.5, offset=-1
+    )
+    preprocessor = getattr(models, f"{family}ImageClassifierPreprocessor")(converter)
+    classifier = getattr(models, f"{family}ImageClassifier")(
+        backbone=backbone, num_classes=num_classes, preprocessor=preprocessor
+    )
+    rng = np.random.default_rng(0)
+    for weight in classifier.weights:
+        weight.assign(rng.standard_normal(weight.shape, "float32") * 0.05)
+    return classifier
+
+
+def opened(theirs: keras.Model) -> TransferClassifier:
+    """Ours with the same weights; the logits are compared first."""
+    names = [str(i) for i in range(theirs.output_shape[-1])]
+    ours = TransferClassifier(open_vit(theirs), Preprocessing(SIDE, scale=1 / 127.5, offset=-1.0), names)
+    images = np.random.default_rng(1).random((2, SIDE, SIDE, 3), "float32")
+    agree(ours.model(images, training=False), theirs(images, training=False))
+    return ours
+
+
+def agree(output: Any, other: Any) -> None:
+    """Complain unless both are the same."""
+    output, other = (ops.convert_to_numpy(x) for x in (output, other))
+    difference = np.abs(output - other).max() / np.abs(other).max()
+    if not difference <= AGREE:
+        raise RuntimeError(f"the outputs differ by {difference:.1e} of the largest")
