@@ -86,6 +86,14 @@ def test_it_learns(tune):
         assert record["history"]["loss"][-1] < record["history"]["loss"][0], method
 
 
+def test_in_float16_the_loss_is_scaled_around_the_optimizers_of_the_layers(tune):
+    model, record = tune(classifier(dtype="mixed_float16"))
+    _, in_float32 = tune()
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert len(model.optimizer.inner_optimizer.optimizers) == 5  # head, three blocks, patches
+    np.testing.assert_allclose(record["history"]["loss"], in_float32["history"]["loss"], atol=2e-3)
+
+
 def test_the_tuning_begins_where_the_probe_ends(tune):
     model = classifier()
     tune(model, method="probe")

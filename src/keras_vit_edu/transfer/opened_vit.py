@@ -77,6 +77,7 @@ class OpenedViTClassifier(keras.Model):
             logits = keras.layers.Dense(num_classes, activation=activation, dtype=policy, name="logits")(x)
         super().__init__(inputs=images, outputs=logits, name=name)
 
+        self.dtype_policy = backbone.dtype_policy  # Keras scales the loss of a model under mixed_float16
         self.backbone = backbone
         self.num_classes = num_classes
         self.pooling = pooling
