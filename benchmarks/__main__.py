@@ -48,7 +48,7 @@ def main() -> None:
             )
             options.add_argument("--picture", type=Path, metavar="PNG", help="with --sweep: draw both against N")
     arguments = parser.parse_args()
-    if arguments.rounds < 2 and "memory" not in arguments.verb:
+    if arguments.rounds < 2 and arguments.verb not in ("memory", "unfreeze-memory"):
         parser.error("quartiles want 2 rounds at least")
     if getattr(arguments, "picture", None) and not arguments.sweep:
         parser.error("--picture is drawn of --sweep")

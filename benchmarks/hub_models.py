@@ -13,8 +13,12 @@ SIDE, CLASSES, AGREE = 224, 1000, 1e-5  # the last as a share of the largest log
 SIZES = {"DeiT-Ti/16": ("DeiT", 192, 3), "ViT-S/16": ("ViT", 384, 6), "ViT-B/16": ("ViT", 768, 12)}
 
 
-def keras_hubs(name: str, num_classes: int = CLASSES) -> keras.Model:
-    """keras_hub's classifier with its preprocessor, every weight random."""
+def keras_hubs(name: str, num_classes: int = CLASSES, preprocess: bool = True) -> keras.Model:
+    """keras_hub's classifier, every weight random; with its preprocessor if `preprocess`.
+
+    (Setting `preprocessor = None` afterwards leaves layers behind that were never built, for which Keras on JAX runs
+    the whole model once more, uncompiled, before every `predict_on_batch`.)
+    """
     family, width, heads = SIZES[name]
     models, keras_hub_layers = keras_hub.models, keras_hub.layers
     sizes = {"num_layers": 12, "num_heads": heads, "hidden_dim": width}
@@ -25,7 +29,7 @@ def keras_hubs(name: str, num_classes: int = CLASSES) -> keras.Model:
     )
     preprocessor = getattr(models, f"{family}ImageClassifierPreprocessor")(converter)
     classifier = getattr(models, f"{family}ImageClassifier")(
-        backbone=backbone, num_classes=num_classes, preprocessor=preprocessor
+        backbone=backbone, num_classes=num_classes, preprocessor=preprocessor if preprocess else None
     )
     rng = np.random.default_rng(0)
     for weight in classifier.weights:

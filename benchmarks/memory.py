@@ -49,7 +49,7 @@ def growth(function: Callable[[], Any]) -> Growth:
     time.sleep(SETTLE)
     _give_back_what_is_free()
     before = resident()
-    _forget_the_peak()
+    forget_the_peak()
     in_use = _tensorflow("current")
     for _ in range(MEASURED):
         wait_for(function())
@@ -65,7 +65,8 @@ def _give_back_what_is_free() -> None:
         raise SystemExit("Peak memory is measured on Linux with glibc only.") from None
 
 
-def _forget_the_peak() -> None:
+def forget_the_peak() -> None:
+    """From now on `peak` tells the largest since this moment."""
     Path("/proc/self/clear_refs").write_text("5")  # proc(5)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -88,7 +89,7 @@ def resident() -> float:
 
 
 def peak() -> float:
-    """MiB that this process held at most so far."""
+    """MiB that this process held at most since it began, or since `forget_the_peak`."""
     return _status("VmHWM")
 
 

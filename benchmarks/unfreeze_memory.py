@@ -35,6 +35,7 @@ def measure(blocks: int | None) -> dict[str, Any]:
     images = np.random.default_rng(0).random((BATCH, 224, 224, 3), "float32")
     labels = np.arange(BATCH) % CLASSES
     before = memory.resident()
+    memory.forget_the_peak()
     model = OpenedViTClassifier(ViTBackbone((224, 224, 3), 16, num_prefix_tokens=1, **sizes), CLASSES)
     if blocks is not None:
         unfreeze_last(model, blocks)

@@ -94,6 +94,21 @@ def test_in_float16_the_loss_is_scaled_around_the_optimizers_of_the_layers(tune)
     np.testing.assert_allclose(record["history"]["loss"], in_float32["history"]["loss"], atol=2e-3)
 
 
+def test_a_model_with_a_fit_of_its_own_is_scaled_too(tune):
+    class FitsItself(OpenedViTClassifier):  # as keras_hub's classifiers do
+        def fit(self, *arguments, **more):
+            raise AssertionError
+
+    class Optimizers(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            kinds.append(type(self.model.optimizer))
+
+    kinds = []
+    backbone = ViTBackbone((16, 16, 3), 8, **SIZES, dtype="mixed_float16")
+    tune(FitsItself(backbone, 3), method="full", callbacks=[Optimizers()])
+    assert [issubclass(kind, keras.optimizers.LossScaleOptimizer) for kind in kinds] == [True]
+
+
 def test_the_tuning_begins_where_the_probe_ends(tune):
     model = classifier()
     tune(model, method="probe")

@@ -696,6 +696,10 @@ def _wrapped(theirs: Any, image_size: int | Sequence[int] | None, new_head: bool
     head[0].activation = keras.activations.linear
     theirs.activation = None
     theirs.preprocessor = None  # keras_hub's `predict` and `fit` would preprocess what has been preprocessed
+    # Its layers are still known to the model and were never built: on JAX Keras would run the whole model once more,
+    # uncompiled, before every `predict_on_batch`.
+    for layer in theirs._flatten_layers():
+        layer.built = True
     return theirs
 
 

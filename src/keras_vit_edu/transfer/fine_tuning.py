@@ -346,7 +346,7 @@ class _Job:
         width = self.head.kernel.shape[0]
         layer = keras.layers.Dense(self.head.units, use_bias=self.head.use_bias, name="logits", dtype=self.head.dtype)
         probe = keras.Sequential([keras.Input((width,)), layer], name="probe")
-        _copy(self.head, layer)
+        copy_variables(self.head.weights, layer.weights)
 
         def batches(part: _Part, is_training: bool) -> Batches:
             return self._batches(features(part.images)[part.indices], part, recipe, is_training, None)
@@ -357,7 +357,7 @@ class _Job:
         try:
             self._fit(probe, recipe, optimizer, batches, rows=bool(recipe.label_smoothing))
         finally:
-            _copy(layer, self.head)
+            copy_variables(layer.weights, self.head.weights)
 
     def _tune(self, recipe: Recipe) -> None:
         """Train the blocks, or LoRA's additions, from the head that is there."""
@@ -409,7 +409,8 @@ class _Job:
     ) -> None:
         """The epochs of a phase that are left."""
         if type(model).fit is not keras.Model.fit:  # keras_hub's would preprocess once more
-            model = keras.Model(model.input, model.output, name=model.name)
+            policy, model = model.dtype_policy, keras.Model(model.input, model.output, name=model.name)
+            model.dtype_policy = policy  # Keras scales the loss of a model under mixed_float16
         first = sum(phase["epochs"] for phase in self.phases)
         last = first + recipe.epochs
         count = count or tell_trainable(model, self.console)
@@ -544,10 +545,6 @@ def _schedule(recipe: Recipe, steps: int) -> Any:
         return schedule
     begun = {"initial_learning_rate": recipe.learning_rate / warmup_steps}
     return keras.optimizers.schedules.CosineDecay.from_config({**schedule.get_config(), **begun})
-
-
-def _copy(source: keras.layers.Dense, target: keras.layers.Dense) -> None:
-    copy_variables(source.weights, target.weights)
 
 
 def _seed_dropout(model: keras.Model, seed: int) -> None:

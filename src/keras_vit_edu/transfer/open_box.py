@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_vit_edu import _checks
 from keras_vit_edu._weights import copy_of
@@ -146,7 +145,7 @@ def _positions(
     variable: Any, num_prefix_tokens: int, old_grid: tuple[int, ...], new_grid: tuple[int, int]
 ) -> np.ndarray:
     """The position vectors `(T, D)`, those of the patches interpolated if the grid is another one."""
-    positions = ops.convert_to_numpy(ops.cast(variable, "float32"))
+    positions = copy_of(variable).astype("float32")
     positions = positions.reshape(-1, positions.shape[-1])  # DeiT's is (1, T, D)
     if new_grid == old_grid:
         return positions

@@ -1,0 +1,102 @@
+"""Pretrain the small ViT that the tests of transfer learning start from, and save it as a preset of keras_hub.
+
+    python tools/pretrain_small_vit.py --data FOLDER --run RUN tests/transfer/small_vit
+
+FOLDER holds `mnist.npz` and `fashion_mnist.npz`. The model learns the clothes of Fashion-MNIST and the digits 0 to 4,
+in colour and 32 x 32 pixels, as photographs come; it never sees the digits 5 to 9, which the tests transfer it to.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import keras
+import keras_hub
+import numpy as np
+
+from keras_vit_edu.datasets import Augmentation, ImageDataset, load
+from keras_vit_edu.training import Recipe, RunFolder, train
+
+SIDE = 32
+FASHION = 30_000  # of its training images: as many as there are digits 0 to 4
+RECIPE = Recipe(
+    name="small-vit",
+    learning_rate=1e-3,
+    schedule="cosine",
+    warmup_epochs=1,
+    weight_decay=0.05,
+    label_smoothing=0.05,
+    clip_norm=1.0,
+    ema=0.99,
+    epochs=6,
+    batch_size=128,
+    validation_split=0.05,
+    augmentation=Augmentation(rotation=12, shift=2.5, scale=0.15, shear=0.15, elastic=0.7),
+)
+
+
+def colour(images: np.ndarray) -> np.ndarray:
+    """Grey `(n, 28, 28, 1)` as RGB `(n, 32, 32, 3)`, with a black border."""
+    border = (SIDE - images.shape[1]) // 2
+    padded = np.pad(images, ((0, 0), (border, border), (border, border), (0, 0)))
+    return np.repeat(padded, 3, axis=-1)
+
+
+def clothes_and_digits(folder: Path) -> ImageDataset:
+    """Fashion-MNIST as classes 0 to 9, the digits 0 to 4 as classes 10 to 14, mixed."""
+    fashion, mnist = load("fashion-mnist", folder), load("mnist", folder)
+    rng = np.random.default_rng(0)
+
+    def joined(part: str, count: int | None) -> tuple[np.ndarray, np.ndarray]:
+        clothes, their_labels = (getattr(fashion, f"{xy}_{part}")[:count] for xy in "xy")
+        images, labels = (getattr(mnist, f"{xy}_{part}") for xy in "xy")
+        is_low = labels < 5
+        order = rng.permutation(len(clothes) + int(is_low.sum()))
+        images = np.concatenate([clothes, images[is_low]])[order]
+        return colour(images), np.concatenate([their_labels, labels[is_low] + 10])[order]
+
+    return ImageDataset(
+        "clothes-and-digits",
+        str(folder),
+        *joined("train", FASHION),
+        *joined("test", None),
+        class_names=(*fashion.class_names, *mnist.class_names[:5]),
+    )
+
+
+def small_vit(num_classes: int) -> keras.Model:
+    """A ViT of keras_hub: 4 blocks of 96, patches of 4 x 4 pixels."""
+    models = keras_hub.models
+    backbone = models.ViTBackbone(
+        (SIDE, SIDE, 3), patch_size=4, num_layers=4, num_heads=3, hidden_dim=96, mlp_dim=192, name="small_vit"
+    )
+    converter = keras_hub.layers.ViTImageConverter(image_size=(SIDE, SIDE), scale=1 / 255)
+    preprocessor = models.ViTImageClassifierPreprocessor(converter)
+    return models.ViTImageClassifier(
+        backbone, num_classes=num_classes, preprocessor=preprocessor, name="small_vit_classifier"
+    )
+
+
+def main(folder: Path, data: Path, run: Path, epochs: int) -> None:
+    if folder.exists() and not (folder / "task.json").is_file():
+        raise SystemExit(f"{folder} is no preset of keras_hub, and would be replaced")
+    images = clothes_and_digits(data)
+    keras.utils.set_random_seed(RECIPE.seed)
+    model = small_vit(len(images.class_names))
+    plain = keras.Model(model.input, model.output, name=model.name)  # theirs would preprocess once more
+    with RunFolder(run) as opened:
+        record = train(plain, images, opened, RECIPE.replace(epochs=epochs))
+    print(f"{record['test_accuracy']:.2%} of {len(images.x_test):,} test images, 15 classes")
+    if folder.exists():
+        shutil.rmtree(folder)
+    model.save_to_preset(str(folder))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the preset goes; what is there is replaced")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True, help="run folder of the training")
+    parser.add_argument("--epochs", type=int, default=RECIPE.epochs)
+    arguments = parser.parse_args()
+    main(arguments.folder, arguments.data, arguments.run, arguments.epochs)
