@@ -11,6 +11,7 @@ import numpy as np
 CLEAR, CLEAR_SMOOTHED = 3.5, 5  # in standard deviations of the paper, before and after smoothing
 FAINTEST = 0.03  # of the way from black to white
 FULL_INK = 95  # the percentile of the ink that counts as 1
+ROUNDING = 1e-6  # what is fainter comes from the last digits of floats: 255 levels are 4e-3 apart
 PAPER_SHARE = 0.6  # of the pixels, that the paper is fitted to
 
 
@@ -53,7 +54,7 @@ def find_ink(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"{contrast:.1%}, and noise of {noise:.1%}"
         )
     above = difference - paper
-    return np.where(above > 3 * noise, np.clip(above / contrast, 0, 1), 0), for_sure
+    return np.where(above > max(3 * noise, ROUNDING), np.clip(above / contrast, 0, 1), 0), for_sure
 
 
 def neighbours(array: np.ndarray) -> np.ndarray:
