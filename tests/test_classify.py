@@ -171,17 +171,20 @@ def share_read_rightly(model, drawings):
     return float(np.mean(training.probabilities(model, digits).argmax(axis=1) == labels))
 
 
+@pytest.mark.any_backend  # the logits of presets are compared with recorded ones on each
 def test_the_default_preset_reads_print(digit_reader):
     drawings = [(printed(digit, font), digit) for font in FONTS for digit in range(10)]
     assert share_read_rightly(digit_reader, drawings) >= 0.95
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("thickness", [0.02, 0.06, 0.1, 0.16])
 def test_the_default_preset_reads_handwriting(thickness, digit_reader):
     drawings = [(written(digit, seed, 100, thickness), digit) for seed in range(10) for digit in range(10)]
     assert share_read_rightly(digit_reader, drawings) >= 0.9
 
 
+@pytest.mark.any_backend
 def test_the_default_preset_reads_mnist_from_files(digit_reader, tmp_path):
     """Written as JPEG files, enlarged, dark on light; at most 1 of 100 more goes wrong than of the arrays."""
     sample = datasets.load("mnist-sample")

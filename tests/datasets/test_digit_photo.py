@@ -8,6 +8,8 @@ from keras_vit_edu.datasets import digit_from_photo, load
 from keras_vit_edu.datasets.marks import connected
 from tests.drawings import FONTS, INK, PAPER, printed, written
 
+pytestmark = pytest.mark.any_backend  # NumPy alone
+
 FIVE = written(5, seed=1)
 
 

@@ -271,6 +271,7 @@ artifact_files.write(path, json.loads(manifest), weights)
 """
 
 
+@pytest.mark.any_backend
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL")
 def test_killed_at_any_step_it_leaves_the_old_artifact_or_the_new_one(tmp_path):
     olds, news = classifier(seed=0), classifier(seed=1)
