@@ -21,6 +21,7 @@ from keras_vit_edu.transfer import (
     OpenedViTClassifier,
     Preprocessing,
     TransferClassifier,
+    add_lora,
     fine_tune,
 )
 from keras_vit_edu.transfer.fine_tuning import _schedule
@@ -278,6 +279,33 @@ def test_an_interrupted_run_ends_the_same(tune, tmp_path, method, epoch):
     assert {"stopped", "reason"}.isdisjoint(again)
 
 
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt("Ctrl-C")
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_an_interruption_within_a_step_leaves_the_weights_of_the_last_epoch(tune, tmp_path, monkeypatch, method):
+    optimizer = keras.optimizers.AdamW if method == "lora" else keras.optimizers.MultiOptimizer
+    monkeypatch.setattr(optimizer, "apply", interrupt)  # on JAX and TensorFlow: while the step is compiled
+    model = classifier()
+    before = weights(model)
+    with pytest.raises(KeyboardInterrupt):
+        tune(model, run=tmp_path / "run", method=method)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+    assert layers(changed(model, before)) <= {"logits"}  # zeros: a new head
+    assert np.isfinite(model.predict(np.zeros((2, 16, 16, 3)), verbose=0)).all()
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_a_callback_that_stops_a_phase_is_refused_and_the_run_can_go_on(tune, tmp_path, epoch):
+    with pytest.raises(ValueError, match=r"must not stop a phase early.* stopped after 1 of 2 epochs"):
+        tune(run=tmp_path / "stopped", callbacks=[StopTraining(epoch)])
+    gone_on, record = tune(run=tmp_path / "stopped")
+    assert record["epochs_done"] == 4
+    at_once, _ = tune(run=tmp_path / "at-once")
+    assert list(weights(gone_on).values()) == list(weights(at_once).values())
+
+
 def test_what_comes_afterwards_is_made_up_for(tune, tmp_path):
     def fail(evaluation):
         raise OSError("No space left on device")
@@ -313,6 +341,27 @@ def test_another_run_in_the_folder_is_refused(tune, tmp_path):
         tune(run=tmp_path / "run", data=coloured(seed=1))
 
 
+def test_what_is_refused_leaves_the_head_as_it_was(tune, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        tune(run=tmp_path / "run", afterwards=interrupt)
+    model = classifier()
+    before = weights(model)
+    with pytest.raises(RunFolderError, match="another run"):
+        tune(model, run=tmp_path / "run", seed=1)
+    assert weights(model) == before
+    with_lora = add_lora(model)
+    before = weights(with_lora)
+    with pytest.raises(ValueError, match="`merge_lora` gives plain weights"):
+        tune(with_lora)
+    assert weights(with_lora) == before
+
+
+def test_a_model_that_was_compiled_with_a_loss_of_its_own(tune):
+    model = classifier()
+    model.compile("adam", loss=lambda true, logits: keras.ops.mean(logits))
+    assert tune(model)[1]["epochs_done"] == 4
+
+
 @pytest.mark.parametrize("method", ["lp-ft", "lora"])
 def test_a_loss_that_is_no_number_gives_the_last_good_weights_back(tune, tmp_path, method):
     spoiled = Spoil(epoch=3)
@@ -321,7 +370,9 @@ def test_a_loss_that_is_no_number_gives_the_last_good_weights_back(tune, tmp_pat
         tune(model, method=method, run=tmp_path / "run", callbacks=[spoiled])
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
-    good, _ = tune(method=method, callbacks=[StopTraining(2)])
+    good = classifier()
+    with pytest.raises(ValueError, match="must not stop a phase"):
+        tune(good, method=method, callbacks=[StopTraining(2)])
     for mine, theirs in zip(model.get_weights(), good.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
@@ -478,8 +529,13 @@ def test_options_out_of_range_are_refused(field, value):
         FineTuning(**{field: value})
 
 
+def test_lora_takes_no_number_of_blocks():
+    with pytest.raises(ValueError, match="`blocks` does not go with LoRA"):
+        FineTuning(method="lora", blocks=1)
+
+
 def test_options_survive_json():
-    options = FineTuning(method="lora", projections=["q_dense"], augmentation=Augmentation(mirror=0.5), blocks=2)
+    options = FineTuning(method="lora", projections=["q_dense"], augmentation=Augmentation(mirror=0.5))
     assert FineTuning.from_json(json.loads(json.dumps(options.to_json()))) == options
     none = FineTuning(augmentation=None)
     assert FineTuning.from_json(none.to_json()) == none
@@ -541,6 +597,23 @@ def test_a_classifier_that_has_learned_does_not_go_on_with_its_run(tmp_path):
         mine.fit(DATA, options=options, run=tmp_path / "run", **quiet)
     anew = TransferClassifier(classifier(), PREPROCESSING, ["ant", "bee", "cow"])
     assert anew.fit(DATA, options=options, run=tmp_path / "run", **quiet)["status"] == "finished"
+
+
+def test_fit_refuses_at_once_what_could_not_be_kept(tmp_path):
+    images = keras.Input((16, 16, 3))
+    model = keras.Model(images, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(images)))
+    other = TransferClassifier(model, PREPROCESSING, ["a", "b"])
+    with pytest.raises(ValueError, match="An artifact holds an opened ViT or DeiT"):
+        other.fit(coloured(12, 2), run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_run_folder_no_lock_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    options = FineTuning(method="probe", probe_epochs=1, validation_share=0)
+    ours = TransferClassifier(classifier(), PREPROCESSING, ["a", "b", "c"])
+    ours.fit(DATA, options=options, cache=tmp_path / "features", console=Console(quiet=True))
+    assert ours.provenance["fine_tuning"]["method"] == "probe"
 
 
 def test_fit_refuses_a_folder_of_another_class(tmp_path):

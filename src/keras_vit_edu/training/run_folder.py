@@ -39,19 +39,20 @@ class RunFolder:
         path: where; parents are created. A run in there that is not finished will be gone on with.
         overwrite: remove the run that is there, as soon as `configure` says what takes its place: a call that is
             refused before leaves the old run alone.
+        lock: False for a folder that no other process knows of.
 
     Raises:
         RunFolderError: if there is a finished run (or something that is no run) at `path`, if another process works in
             it, or if it cannot be written.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+    def __init__(self, path: str | Path, overwrite: bool = False, lock: bool = True) -> None:
         self.path = Path(path)
         self.record: dict[str, Any] = {}
         self._held: Any = None
         self._is_to_be_cleared = False
         try:
-            self._open(overwrite)
+            self._open(overwrite, lock)
         except OSError as error:
             self.close()
             raise RunFolderError(f"The run folder {self.path} cannot be written: {error.strerror or error}") from None
@@ -59,14 +60,15 @@ class RunFolder:
             self.close()
             raise
 
-    def _open(self, overwrite: bool) -> None:
+    def _open(self, overwrite: bool, lock: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"The run folder {self.path} is a file.")
         is_run = (self / "run.json").is_file()
         if self.path.is_dir() and not is_run and any(file.name not in OURS for file in self.path.iterdir()):
             raise RunFolderError(f"{self.path} exists and holds something other than a run; name another --run.")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock()
+        if lock:
+            self._lock()
         if not is_run:
             self._clear()  # there may be what an interrupted beginning or overwriting left
         elif overwrite:

@@ -26,7 +26,6 @@ from keras_vit_edu.training.train import (
     History,
     KeepCheckpoints,
     StopIfNotFinite,
-    TrainingFailed,
     compile_classifier,
     draw_curves,
     summary,
@@ -35,6 +34,7 @@ from keras_vit_edu.transfer.features import compute_features, feature_model, mod
 from keras_vit_edu.transfer.fine_tuning_options import FineTuning
 from keras_vit_edu.transfer.freezing import (
     TrainableCount,
+    check_has_no_lora,
     check_number_of_blocks,
     head_of,
     tell_trainable,
@@ -94,7 +94,7 @@ def fine_tune(
         class_names: what the logits stand for; None for the folder's names, or numbers.
         cache: folder to keep features in; None for `default_cache()`.
         console: where progress is shown; None for the standard output.
-        callbacks: further Keras callbacks, of both phases.
+        callbacks: further Keras callbacks, of both phases; none may stop one early.
         jit_compile: as in `training.train`.
         afterwards: called with the `training.Evaluation` of the validation (None without) when all is trained, before
             the run counts as finished; what it returns goes into `run.json`.
@@ -104,7 +104,8 @@ def fine_tune(
 
     Raises:
         ValueError: if there are images of one class only, fewer images than classes, labels that the model has no logit
-            for, options that do not fit the model, or weights that are not float32.
+            for, options that do not fit the model, weights that are not float32, LoRA in the model already, or a
+            callback that stops a phase early.
         RunFolderError: as `training.train`.
         TrainingFailed: if the loss is no longer a finite number; says where.
 
@@ -129,6 +130,7 @@ def fine_tune(
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     head = head_of(model)
     _check_precision(model)
+    check_has_no_lora(model)
     check_number_of_blocks("blocks", options.blocks, model)
     if options.method == "lora":
         check_takes_lora(model)
@@ -138,7 +140,7 @@ def fine_tune(
         is_kept = run is not None
         if run is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fine-tuning-"))
-            run = stack.enter_context(RunFolder(Path(folder) / "run"))
+            run = stack.enter_context(RunFolder(Path(folder) / "run", lock=False))
         names = tuple(class_names or parts[0].images.class_names or map(str, range(head.units)))
         job = _Job(
             model, preprocessing, options, parts, weights, run, is_kept, names, cache, console, callbacks, jit_compile
@@ -302,9 +304,9 @@ class _Job:
         return self.run.record
 
     def _begin(self) -> None:
+        own_head = self.head.get_weights()
         if self.options.new_head:
-            for weight in self.head.weights:
-                weight.assign(np.zeros(weight.shape, "float32"))
+            self.head.set_weights([np.zeros_like(weight) for weight in own_head])
         _seed_dropout(self.model, self.options.seed)
         parts = {"train": self.training, "validation": self.validation}
         configuration = {
@@ -317,6 +319,7 @@ class _Job:
         try:
             self.run.configure(configuration)
         except RunFolderError as error:
+            self.head.set_weights(own_head)
             if self.run.record.get("configuration", {}).get("model") == configuration["model"]:
                 raise
             raise RunFolderError(
@@ -446,11 +449,16 @@ class _Job:
                     *self.callbacks,
                 ],
             )
-        except TrainingFailed:
+        except BaseException:  # on JAX a model whose training was interrupted may be left without any weights
             load_newest(folder, model, self.console.print)
             raise
         finally:
             display.close()
+        if self.history.epochs_done < last:
+            raise ValueError(
+                f"A callback must not stop a phase early, as its rates are planned to its end. Received: {recipe.name} "
+                f"stopped after {self.history.epochs_done - first} of {recipe.epochs} epochs; ask for fewer"
+            )
 
     def _evaluate(self, part: _Part) -> Evaluation:
         """Classify the validation's images."""
@@ -548,10 +556,10 @@ def _schedule(recipe: Recipe, steps: int) -> Any:
 
 
 def _seed_dropout(model: keras.Model, seed: int) -> None:
-    """Let every dropout begin anew, with a seed that depends on its place and on `seed` alone."""
-    dropouts = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout) and layer.rate]
-    for number, layer in enumerate(dropouts):
-        layer.seed_generator.state.assign(np.array([random.derive_seed(seed, f"dropout_{number}"), 0]))
+    """Let every dropout, of paths too, begin anew, with a seed that depends on its place and on `seed` alone."""
+    generators = [generator for layer in model._flatten_layers() for generator in layer._seed_generators]
+    for number, generator in enumerate(generators):
+        generator.state.assign(np.array([random.derive_seed(seed, f"dropout_{number}"), 0]))
 
 
 def _fingerprint(part: _Part) -> str:

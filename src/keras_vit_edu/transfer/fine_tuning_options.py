@@ -32,7 +32,7 @@ class FineTuning:
         learning_rate: the tuning's highest rate, for the head, above 0; None for 1e-4, and 1e-3 with LoRA.
         warmup: the share of the tuning's steps over which the rate climbs, in [0, 1); then cosine to 0.
         layer_decay: what the rate is multiplied by from each layer to the one below, in (0, 1]; LoRA has none.
-        blocks: how many of the last blocks train, as `unfreeze_last` takes it; None for everything.
+        blocks: how many of the last blocks train, as `unfreeze_last` takes it; None for everything. Not for LoRA.
         weight_decay: of the tuning, decoupled (AdamW), 0 or more; biases, normalisations, positions and prefix tokens
             do not decay, and neither does the probe.
         clip_norm: longest gradient, all weights taken together; None for no clipping.
@@ -97,6 +97,8 @@ class FineTuning:
         for field, (is_right, wanted) in RULES.items():
             if not is_right(getattr(self, field)):
                 raise ValueError(f"`{field}` must be {wanted}. Received: {field}={getattr(self, field)!r}")
+        if self.method == "lora" and self.blocks is not None:
+            raise ValueError(f"`blocks` does not go with LoRA, which is added to all. Received: blocks={self.blocks}")
 
     def replace(self, **values: Any) -> "FineTuning":
         """The options with some values changed; those that are None stay."""

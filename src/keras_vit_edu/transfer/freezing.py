@@ -66,10 +66,7 @@ def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = N
     """
     head, blocks = head_of(model), blocks_of(model)
     check_number_of_blocks("k", k, model)
-    if any(map(has_lora, model._flatten_layers())):
-        raise ValueError(
-            f"LoRA decides by itself what trains: `merge_lora` gives plain weights. Received: {model.name}, with LoRA"
-        )
+    check_has_no_lora(model)
     if k is None:
         set_trainable(model, True)
     else:
@@ -88,6 +85,14 @@ def check_number_of_blocks(name: str, k: Any, model: keras.Model) -> None:
     if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= count):
         there_are = f"{model.name} has {count} transformer blocks" if count else f"{model.name} has no blocks to count"
         raise ValueError(f"`{name}` must be None (all weights) or 0 to {count}, as {there_are}. Received: {name}={k!r}")
+
+
+def check_has_no_lora(model: keras.Model) -> None:
+    """Complain if a model has LoRA's matrices in it."""
+    if any(map(has_lora, model._flatten_layers())):
+        raise ValueError(
+            f"LoRA decides by itself what trains: `merge_lora` gives plain weights. Received: {model.name}, with LoRA"
+        )
 
 
 def head_of(model: keras.Model) -> keras.layers.Dense:
@@ -137,7 +142,9 @@ def train_only(model: keras.Model, chosen: Sequence[keras.layers.Layer]) -> None
 def compile_anew(model: keras.Model) -> None:
     """If the model was compiled, compile it with a new optimizer of the same configuration."""
     if model.compiled:
-        model.compile(**keras.saving.deserialize_keras_object(model.get_compile_config()))
+        arguments = dict(model._compile_config.config)  # as given: Keras cannot make someone's own loss again
+        optimizer = keras.optimizers.serialize(keras.optimizers.get(arguments["optimizer"]))
+        model.compile(**{**arguments, "optimizer": keras.optimizers.deserialize(optimizer)})
 
 
 def tell_trainable(model: keras.Model, console: Console | None = None) -> TrainableCount:
