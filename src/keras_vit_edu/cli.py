@@ -422,6 +422,9 @@ def _photograph_classifier(name: str, fallback: bool = False) -> transfer.Transf
     """What a `TransferClassifier` saved, or a preset of keras_hub."""
     if is_artifact(name) or name.lower().endswith(".zip"):
         return transfer.TransferClassifier.load(name)
+    if (Path(name) / "run.json").is_file():
+        _trained(name)  # complains if it is a fine-tuning that has not come to its end
+        raise ValueError(f"The run in {name} is of `train`, whose model does not classify photographs.")
     return transfer.TransferClassifier.from_preset(name, fallback=hub.COURSES_FALLBACK if fallback else None)
 
 
@@ -533,7 +536,7 @@ def fine_tune(
         held = None if validation is None else _scanned(validation, console)
         keras.utils.set_random_seed(settings.seed)
         classifier = transfer.TransferClassifier.from_preset(
-            preset, images.class_names, image_size, fallback=hub.COURSES_FALLBACK if fallback else None
+            _saved(preset), images.class_names, image_size, fallback=hub.COURSES_FALLBACK if fallback else None
         )
         folder = training.RunFolder(run, overwrite=overwrite)
     with folder, _checking(only_ours=True):
@@ -698,7 +701,8 @@ def _failed(file: Path, reason: str) -> dict[str, Any]:
 def _classified(file: Path, best: Sequence[tuple[str, float]], console: Console | None) -> dict[str, Any]:
     """Say what a file shows, if there is a console; what `--json` prints of it."""
     if console is not None:
-        console.print(f"{file}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}")
+        readable = str(file).encode("utf-8", "backslashreplace").decode()  # a name may be of other bytes
+        console.print(f"{readable}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}")
     return {"file": str(file), "classes": [{"class": name, "probability": p} for name, p in best]}
 
 

@@ -8,10 +8,12 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from keras_vit_edu import datasets, training
 from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.transfer import (
+    FineTuning,
     OpenedViTClassifier,
     Preprocessing,
     TransferClassifier,
@@ -316,6 +318,17 @@ def test_another_model_of_ours_has_no_attention_scores_here():
         ours.attention_scores(PHOTOS)
 
 
+def test_links_in_a_folder_are_followed_but_not_in_a_circle(classifier, folder, tmp_path):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "dogs").symlink_to(folder / "dog", target_is_directory=True)
+    with pytest.warns(UserWarning, match="1 of 3 files"):
+        found = classifier.predict(tmp_path / "linked")
+    assert [file.name for file in found.files] == ["a.png", "b.png", "z.jpg"]
+    (tmp_path / "linked" / "round").symlink_to(tmp_path / "linked", target_is_directory=True)
+    with pytest.raises(ValueError, match="leads in a circle"):
+        classifier.predict(tmp_path / "linked")
+
+
 # Against keras_hub. ---------------------------------------------------------------------------------------------------
 
 
@@ -517,6 +530,70 @@ def test_another_family_with_a_new_head_and_another_size(resnet):
     ours = TransferClassifier.from_preset(folder, class_names=["a", "b"], image_size=40)
     assert ours.preprocess(PHOTOS).shape == (4, 40, 40, 3)
     np.testing.assert_array_equal(ours.probabilities(PHOTOS), np.full((4, 2), 0.5, "float32"))
+
+
+def test_a_new_head_keeps_what_the_preset_has_between_the_backbone_and_the_head(keras_hub, tmp_path):
+    models = keras_hub.models
+    backbone = models.MobileNetBackbone(
+        stackwise_expansion=[[8], [16]], stackwise_num_blocks=[1, 1], stackwise_num_filters=[[8], [8]],
+        stackwise_kernel_size=[[3], [3]], stackwise_num_strides=[[2], [1]], stackwise_se_ratio=[[None], [0.25]],
+        stackwise_activation=[["relu"], ["hard_swish"]], stackwise_padding=[[1], [1]], output_num_filters=16,
+        input_activation="hard_swish", output_activation="hard_swish", input_num_filters=8, image_shape=(32, 32, 3),
+        depthwise_filters=8, depthwise_stride=2, depthwise_residual=False, squeeze_and_excite=0.5, last_layer_filter=16,
+    )  # fmt: skip
+    preprocessor = models.MobileNetImageClassifierPreprocessor(
+        keras_hub.layers.MobileNetImageConverter(image_size=(32, 32), scale=1 / 255)
+    )
+    theirs = models.MobileNetImageClassifier(
+        backbone=backbone, num_classes=7, preprocessor=preprocessor, num_features=16
+    )
+    theirs.save_to_preset(str(tmp_path / "mobilenet"))
+    ours = TransferClassifier.from_preset(tmp_path / "mobilenet", ["a", "b", "c"])
+    np.testing.assert_array_equal(ours.probabilities(PHOTOS), np.full((4, 3), 1 / 3, "float32"))
+    below = [to_numpy(weight) for weight in theirs.weights if weight.shape[-1:] != (7,)]
+    kept = [to_numpy(weight) for weight in ours.model.weights if weight.shape[-1:] != (3,)]
+    assert any("classifier_conv" in weight.path for weight in theirs.weights)  # which keras_hub leaves random
+    assert len(below) == len(kept) == len(theirs.weights) - 2
+    for expected, found in zip(below, kept, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+    (tmp_path / "mobilenet" / "task.weights.h5").unlink()
+    with pytest.raises(ValueError, match="layers between the backbone and the head, whose weights are missing"):
+        TransferClassifier.from_preset(tmp_path / "mobilenet", ["a", "b"])
+
+
+def test_a_vgg_is_said_to_take_no_new_head(keras_hub, tmp_path):
+    backbone = keras_hub.models.VGGBackbone([1, 1, 1], [4, 4, 8], image_shape=(64, 64, 3))
+    preprocessor = keras_hub.models.VGGImageClassifierPreprocessor(
+        keras_hub.layers.VGGImageConverter(image_size=(64, 64), scale=1 / 255)
+    )
+    theirs = keras_hub.models.VGGImageClassifier(
+        backbone=backbone, num_classes=4, preprocessor=preprocessor, pooling_hidden_dim=8
+    )
+    theirs.save_to_preset(str(tmp_path / "vgg"))
+    assert TransferClassifier.from_preset(tmp_path / "vgg").num_classes == 4
+    with pytest.raises(ValueError, match="ends in a Sequential and has its own classes alone"):
+        TransferClassifier.from_preset(tmp_path / "vgg", ["a", "b"])
+
+
+def test_the_same_seed_drops_the_same_paths(keras_hub, tmp_path):
+    backbone = keras_hub.models.SwinTransformerBackbone(
+        image_shape=(32, 32, 3), embed_dim=8, depths=(2, 2), num_heads=(2, 2), window_size=4, patch_size=4
+    )
+    preprocessor = keras_hub.models.SwinTransformerImageClassifierPreprocessor(
+        keras_hub.layers.SwinTransformerImageConverter(image_size=(32, 32), scale=1 / 255)
+    )
+    keras_hub.models.SwinTransformerImageClassifier(
+        backbone=backbone, num_classes=3, preprocessor=preprocessor
+    ).save_to_preset(str(tmp_path / "swin"))
+    losses = []
+    for run in ("one", "two"):
+        ours = TransferClassifier.from_preset(tmp_path / "swin", ["a", "b"])
+        photographs = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), "uint8"), np.arange(12) % 2
+        options = FineTuning(method="full", epochs=2, batch_size=4, learning_rate=1e-2, validation_share=0)
+        record = ours.fit(photographs, options=options, run=tmp_path / run, console=Console(quiet=True))
+        losses.append(record["history"]["loss"])
+    assert losses[0] == losses[1]
 
 
 # At the real size. ----------------------------------------------------------------------------------------------------

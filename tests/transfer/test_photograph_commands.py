@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -114,10 +115,19 @@ def test_an_unfinished_fine_tuning_is_said_to_be_one(tmp_path, capsys):
     with training.RunFolder(tmp_path / "run") as run:
         run.configure({"fine_tuning": {}})
         run.update(status="interrupted", fine_tuning={})
-    for arguments in (["classify", "photos/dog/a.png", "--preset", "run"], ["evaluate", "run"]):
+    classify, evaluate = ["classify", "photos/dog/a.png", "--preset", "run"], ["evaluate", "run"]
+    for arguments in (classify, evaluate, [*evaluate, "photos"]):
         assert cli.run(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "The run in run is not finished (it says 'interrupted'); fine-tune goes on with it." in line
+
+
+def test_a_file_name_of_other_bytes_is_shown_as_it_can_be(classifier, photographs, capsys):
+    name = os.fsdecode(b"f\xfcr.png")
+    shutil.copy("photos/dog/a.png", name)
+    assert cli.run(["classify", name, "--preset", str(classifier[1])]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("f\\udcfcr.png: ")
 
 
 def test_several_sizes_for_a_model_that_takes_images_as_they_are(classifier, tmp_path, capsys):

@@ -76,7 +76,7 @@ def save(
             it is quantized, or if there is something else at `path`.
         OSError: if it cannot be written; an artifact that was there is as it was.
     """
-    architecture = _describe(model)
+    architecture = describe(model)
     arrays = {name: _as_float32(variable) for name, variable in _weights_to_save(model).items()}
     data = preset_files.encode_weights(arrays, "float32")
     manifest = {
@@ -108,8 +108,12 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _describe(model: Any) -> dict[str, Any]:
-    """The architecture of a model as `artifact.json` holds it."""
+def describe(model: Any) -> dict[str, Any]:
+    """The architecture of a model as `artifact.json` holds it.
+
+    Raises:
+        ArtifactError: if it is of a kind that cannot be loaded again without running code.
+    """
     if type(model) is OpenedViTClassifier:
         return _describe_opened(model)
     name = keras.saving.get_registered_name(type(model))

@@ -150,9 +150,9 @@ class TransferClassifier:
 
         Args:
             preset: as `load` takes it: a name of `list_presets`, a handle, or a folder.
-            class_names: of a new head. None for the head that the preset has, and for its names: those that a model of
-                transformers tells; else ImageNet's if it has 1000 classes, with a line that says so where nothing else
-                tells; else numbers.
+            class_names: of a new head (a VGG takes none). None for the head that the preset has, and for its names:
+                those that a model of transformers tells; else ImageNet's if it has 1000 classes, with a line that says
+                so where nothing else tells; else numbers.
             image_size: `(height, width)` or an int, if another one than the preset's. The positions of a ViT or DeiT
                 are interpolated.
             load_weights: False for random weights.
@@ -165,8 +165,9 @@ class TransferClassifier:
 
         Raises:
             ImportError: if keras_hub is not installed.
-            ValueError: if the preset has no head and `class_names` is None; as `load` and `open_vit` do; for class
-                names that are not two strings at least, each another one.
+            ValueError: if the preset has no head and `class_names` is None; for another family, if a new head cannot
+                take the place of its own; as `load` and `open_vit` do; for class names that are not two strings at
+                least, each another one.
             PresetUnavailable: a `ValueError`, if the preset is neither in the cache nor to be had from the network.
 
         References:
@@ -185,13 +186,17 @@ class TransferClassifier:
         arguments |= {} if names is None else {"num_classes": len(names)}
         arguments |= {} if dtype is None else {"dtype": dtype}
         try:
-            theirs, loaded = hub.load_and_name(preset, fallback=fallback or None, **arguments)
+            theirs, loaded = hub.load_and_name(preset, fallback=fallback, **arguments)
         except hub.NoHead as error:
             raise hub.NoHead(f"{error}; give `class_names` for a new head.") from None
         preprocessing = preprocessing or _preprocessing_of(theirs, image_size)
         if keras.saving.get_registered_name(type(theirs.backbone)) in BACKBONES:
             model = _opened(theirs, image_size, None if names is None else len(names))
         else:
+            if names is not None:
+                _check_new_head(theirs)
+                if load_weights:
+                    _copy_below_head(loaded, theirs, dtype)
             model = _wrapped(theirs, image_size, new_head=names is not None)
             print(f"keras_vit_edu: {loaded} is taken as it is; there are no attention maps.", file=sys.stderr)
         provenance = {
@@ -459,7 +464,8 @@ class TransferClassifier:
             What `run.json` says: among the rest `history` and, with validation, `validation_accuracy`.
 
         Raises:
-            ValueError: if a subfolder has the name of no class; as `scan_folder` and `fine_tune` do.
+            ValueError: if a subfolder has the name of no class; if the model is of a kind that `save` refuses, and
+                there is a `run`; as `scan_folder` and `fine_tune` do.
             RunFolderError: a `ValueError`, as `fine_tune` raises it.
             TrainingFailed: if the loss is no longer a finite number; the model has the last good weights then.
 
@@ -473,6 +479,8 @@ class TransferClassifier:
             >>> classifier.predict("photo.jpg", top=1)  # doctest: +SKIP
         """
         options = options or FineTuning()
+        if run is not None:
+            artifact.describe(self.model)  # complains, before hours of training, if it cannot be saved
         train, validation = self._to_learn_from(train), self._to_learn_from(validation)
         with contextlib.ExitStack() as stack:
             if isinstance(run, (str, Path)):
@@ -670,6 +678,38 @@ def _opened(theirs: Any, image_size: int | Sequence[int] | None, num_new_classes
         if name == "logits" or opened.pre_logits_dim is not None:
             copy_variables(opened.get_layer(name).weights, classifier.get_layer(name).weights)
     return classifier
+
+
+def _check_new_head(theirs: Any) -> None:
+    """Complain early about a model that no new head is trained for."""
+    if not theirs.layers or not isinstance(theirs.layers[-1], keras.layers.Dense):
+        raise ValueError(
+            f"A new head takes the place of the Dense layer that a classifier ends in. Received: {theirs.name}, a "
+            f"{type(theirs).__name__}, which ends in a {type(theirs.layers[-1]).__name__} and has its own classes alone"
+        )
+
+
+def _copy_below_head(loaded: str, theirs: Any, dtype: Any) -> None:
+    """Give a model with a new head the preset's weights between the backbone and the head too, where there are any.
+
+    keras_hub loads none but the backbone's as soon as another number of classes is asked for.
+    """
+    fresh = _weights_below_head(theirs)
+    if not fresh:
+        return
+    try:
+        own = hub.load(loaded, **({} if dtype is None else {"dtype": dtype}))
+    except hub.NoHead as error:
+        raise hub.NoHead(
+            f"{type(theirs).__name__} has layers between the backbone and the head, whose weights are missing. {error}"
+        ) from None
+    copy_variables(_weights_below_head(own), fresh)
+
+
+def _weights_below_head(theirs: Any) -> list[Any]:
+    """The weights that are neither of the backbone nor of the last layer."""
+    others = {id(weight) for weight in (*theirs.backbone.weights, *theirs.layers[-1].weights)}
+    return [weight for weight in theirs.weights if id(weight) not in others]
 
 
 def _wrapped(theirs: Any, image_size: int | Sequence[int] | None, new_head: bool) -> Any:

@@ -53,6 +53,8 @@ class HubPreset:
     @property
     def note(self) -> str:
         """What becomes of it here, in a few words."""
+        if self.family in WITHOUT_CLASSIFIER:
+            return 'a backbone alone, for `hub.load(..., task="backbone")`'
         return "attention maps" if self.attention_maps else "no attention maps, wrapped as it is"
 
 

@@ -19,9 +19,10 @@ def image_files(images: Any) -> list[Path] | None:
     """The files that `images` names; None if it is no file, folder, `ImageFolder` or list of files.
 
     A folder gives every file below it whose name does not begin with a dot, in an order that is the same everywhere.
+    Links are followed.
 
     Raises:
-        ValueError: if a folder holds no file.
+        ValueError: if a folder holds no file, or a link leads in a circle.
     """
     if isinstance(images, ImageFolder):
         return list(images.paths)
@@ -29,16 +30,27 @@ def image_files(images: Any) -> list[Path] | None:
         path = Path(images)
         if not path.is_dir():
             return [path]
-        files: list[Path] = []
-        for folder, folders, names in os.walk(path):
-            folders[:] = [name for name in folders if not name.startswith(".")]  # hidden ones are not walked into
-            files += [Path(folder, name) for name in names if not name.startswith(".")]
+        files = list(_files_below(path, ()))
         if not files:
             raise ValueError(f"The folder holds no file. Received: {path}")
         return sorted(files, key=lambda file: file.parts)
     if isinstance(images, (list, tuple)) and images and all(isinstance(file, (str, os.PathLike)) for file in images):
         return [Path(file) for file in images]
     return None
+
+
+def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    """The files in a folder and in those within; `above` are the folders that it lies in, links resolved."""
+    real = os.path.realpath(folder)
+    if real in above:
+        raise ValueError(f"A link leads in a circle, to a folder that it lies in. Received: {folder}")
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _files_below(path, (*above, real))
+        else:
+            yield path
 
 
 def image_arrays(images: Any) -> list[np.ndarray]:
