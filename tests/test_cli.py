@@ -170,8 +170,8 @@ def test_an_override_that_does_not_fit_is_named(train, capsys, override, complai
 
 def test_show_augmentation_draws_a_sheet_and_trains_nothing(train, capsys):
     assert train("--augmentation", "digits", "--show-augmentation", "--run", "sheets") == 0
-    assert capsys.readouterr().out.strip() == str(Path("sheets/augmentation-program-p.png"))
-    assert os.listdir("sheets") == ["augmentation-program-p.png"]
+    assert capsys.readouterr().out.strip() == str(Path("sheets/augmentation.png"))
+    assert os.listdir("sheets") == ["augmentation.png"]
 
 
 def test_a_short_run_of_a_recipe_that_weakens_its_augmentation(train, capsys, tmp_path):
@@ -298,10 +298,32 @@ def test_evaluate_a_run(finished_run, small_mnist, capsys):
         assert (finished_run / name).stat().st_size > 1000
 
 
+def test_a_run_is_evaluated_on_its_own_images_wherever_they_are(train, small_mnist, tmp_path, monkeypatch, capsys):
+    data = tmp_path / "digits.npz"
+    data.write_bytes(small_mnist.read_bytes())
+    assert train("--run", "out", "--data", str(data)) == 0
+    other = datasets.load("mnist", small_mnist)
+    arrays = {name: getattr(other, name) for name in ("x_train", "y_train", "x_test")}
+    np.savez(tmp_path / "mnist.npz", **arrays, y_test=9 - other.y_test)
+    monkeypatch.setenv("KERAS_VIT_EDU_DATA", str(tmp_path / "mnist.npz"))
+    assert cli.run(["evaluate", "out"]) == 0
+    accuracy = json.loads(Path("out/run.json").read_text())["test_accuracy"]
+    assert json.loads(Path("out/evaluate.json").read_text())["accuracy"] == pytest.approx(accuracy)
+    data.unlink()
+    capsys.readouterr()
+    assert cli.run(["evaluate", "out"]) == 2
+    assert "has learned from other images than those in" in one_line(capsys)
+    monkeypatch.setenv("KERAS_VIT_EDU_DATA", str(small_mnist))
+    assert cli.run(["evaluate", "out", "--mistakes", "0"]) == 0
+    monkeypatch.chdir("out")
+    assert cli.run(["evaluate", ".", "--dataset", "mnist-sample"]) == 0
+    assert Path("evaluate-out-mnist-sample/evaluate.json").is_file()
+
+
 def test_evaluate_a_preset_and_print_json(small_model, tmp_path, capsys):
     assert cli.run(["evaluate", str(small_model), "--json", "--mistakes", "0"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 2000
-    assert (tmp_path / "evaluate-small-mnist-sample" / "evaluate.json").is_file()
+    assert sorted(os.listdir(tmp_path / "evaluate-small-mnist-sample")) == ["confusion.png", "evaluate.json"]
 
 
 @pytest.fixture

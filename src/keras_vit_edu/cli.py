@@ -37,7 +37,8 @@ from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.preset_files import CONFIG, METADATA, read_json
 from keras_vit_edu.parity.progress import ParityProgress
 from keras_vit_edu.training.evaluate import CONFUSED
-from keras_vit_edu.training.run_folder import CLASSIFIER
+from keras_vit_edu.training.run_folder import AUGMENTATION, CLASSIFIER
+from keras_vit_edu.training.train import fingerprint
 from keras_vit_edu.transfer import hub
 from keras_vit_edu.transfer.artifact_files import is_artifact
 from keras_vit_edu.transfer.photographs import image_files
@@ -182,7 +183,9 @@ def train(
     ] = "program-p",
     epochs: Annotated[
         int | None,
-        typer.Option(help="How often to go through the training images. [default: the recipe's; sample: 20]"),
+        typer.Option(
+            help="How often to go through the training images. [default: the recipe's; program-p on the sample: 20]"
+        ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw, adam, sgd or lion.")] = None,
@@ -258,7 +261,7 @@ def train(
         _check_fit(model, images)
         settings.exempt_from_decay(model)  # complains if one of them is none
         here = keras.backend.backend()
-        run = run or Path("runs") / f"{Path(preset).name}-{dataset}-{here}-{settings.seed}"
+        run = run or Path("runs") / f"{Path(preset).resolve().name}-{dataset}-{here}-{settings.seed}"
         folder = training.RunFolder(run, overwrite=overwrite)
 
     console.print(
@@ -309,12 +312,14 @@ def evaluate(
         return
     with _checking():
         classifier, of_run, _ = _trained(model)
-        dataset = dataset or of_run or "mnist-sample"
-        if data is not None and dataset == "mnist-sample":
-            dataset = "mnist"
-        images = datasets.load(dataset, data)
+        if dataset is None and data is None and of_run is not None:
+            images = _images_of_run(Path(model))
+        else:
+            given = dataset or of_run or "mnist-sample"
+            images = datasets.load("mnist" if data is not None and given == "mnist-sample" else given, data)
+        dataset = images.name
         found = training.evaluate(classifier, images.x_test, images.y_test, images.class_names)
-        folder = out or (Path(model) if dataset == of_run else Path(f"evaluate-{Path(model).name}-{dataset}"))
+        folder = out or (Path(model) if dataset == of_run else Path(f"evaluate-{_short_name(named)}-{dataset}"))
         folder.mkdir(parents=True, exist_ok=True)
         from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is written)
     content = {"model": model, "dataset": dataset, "source": images.source, **found.to_json()}
@@ -434,6 +439,8 @@ def _is_of_hub(name: str) -> bool:
     if folder.is_dir():
         return (folder / CONFIG).is_file() and not (folder / "run.json").is_file() and not _has_own_metadata(folder)
     own = list(Preset.presets)
+    if "://" not in name and os.sep in name and not name.lower().endswith(".zip"):
+        return False  # a folder that is not there, and is complained about as such
     return "://" in name or not (name in own or difflib.get_close_matches(name, own, cutoff=0.8))
 
 
@@ -462,6 +469,23 @@ def _trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None
     except (LookupError, TypeError) as error:
         raise ValueError(f"{Path(name) / 'run.json'} is damaged: {error!r}") from None
     return keras.saving.load_model(Path(name) / "model.keras"), of_run, class_names
+
+
+def _images_of_run(run: Path) -> datasets.ImageDataset:
+    """The images that a run of `train` was trained and tested on, from where they were or are now."""
+    record = read_json(run / "run.json")
+    try:
+        of_run, source = record["configuration"]["dataset"], record["source"]
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{run / 'run.json'} is damaged: {error!r}") from None
+    is_there = of_run["name"] != "mnist-sample" and Path(source).exists()
+    images = datasets.load(of_run["name"], source if is_there else None)
+    if fingerprint(images) != of_run:
+        raise ValueError(
+            f"The run in {run} has learned from other images than those in {images.source}, which may be changed or "
+            "another file; --data says what to test on."
+        )
+    return images
 
 
 @app.command("fine-tune")
@@ -824,7 +848,7 @@ def _draw_augmentation(images: datasets.ImageDataset, recipe: training.Recipe, r
     varied = np.stack(
         [recipe.augmentation(originals, rows, recipe.seed, epoch, 0)[0] for epoch in range(epochs)], axis=1
     )
-    file = (run or Path()) / f"augmentation-{recipe.name}.png"
+    file = (run or Path()) / AUGMENTATION
     file.parent.mkdir(parents=True, exist_ok=True)
     plots.augmentation(originals, varied, [images.class_names[label] for label in labels], file)
     return file

@@ -144,6 +144,12 @@ def test_one_file_for_all_is_not_taken_for_another_dataset(tmp_path, arrays, mon
             datasets.load("fashion-mnist")
 
 
+def test_the_environment_variable_may_name_a_file_of_any_name(tmp_path, arrays, monkeypatch):
+    np.savez(tmp_path / "digits.npz", **arrays)
+    monkeypatch.setenv("KERAS_VIT_EDU_DATA", str(tmp_path / "digits.npz"))
+    assert_holds(datasets.load("mnist"), arrays)
+
+
 def test_a_path_goes_before_the_environment_variable(tmp_path, arrays, monkeypatch):
     other = {**arrays, "y_test": 9 - arrays["y_test"]}
     np.savez(tmp_path / "mnist.npz", **other)

@@ -41,6 +41,13 @@ def test_pooled_and_scores_are_those_of_the_equations(policy, tolerance):
         assert_agree(to_numpy(output), expected, tolerance)
 
 
+def test_tokens_of_whole_numbers():
+    tokens = np.arange(24).reshape(2, 4, 3)
+    pooling = sequence_pooling()
+    expected, _ = oracle.sequence_pooling(weights_of(pooling), tokens.astype("float32"))
+    assert_agree(to_numpy(pooling(tokens)), expected, 2e-6)
+
+
 def test_gradients_are_those_of_the_equations():
     pooling = sequence_pooling()
     _, (of_tokens,), of_weights = output_and_gradients(pooling, [TOKENS], COTANGENT)

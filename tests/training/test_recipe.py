@@ -226,6 +226,19 @@ def test_an_exemption_that_exempts_nothing_is_a_mistake():
         Recipe(no_weight_decay=["bias", "biass"]).build_optimizer(model, 10)
 
 
+def test_frozen_weights_may_be_named_too():
+    model, _ = small_model()
+    for layer in model._flatten_layers():
+        layer.trainable = "norm" not in layer.name
+    exempt = Recipe(no_weight_decay=["norm", "bias"]).exempt_from_decay(model)
+    assert {v.path for v in exempt} == {v.path for v in model.trainable_variables if "bias" in v.path}
+
+
+def test_a_rate_may_be_a_whole_number():
+    model, _ = small_model()
+    assert float(Recipe(learning_rate=1, optimizer="sgd").build_optimizer(model, 10).learning_rate) == 1.0
+
+
 def test_exempt_weights_do_not_decay():
     model, _ = small_model()
     for variable in model.trainable_variables:

@@ -81,15 +81,20 @@ def test_the_lock_is_let_go_of_when_a_folder_is_refused(tmp_path):
     assert kept
 
 
-@pytest.mark.parametrize("left", ["run.json.new", "history.csv", "checkpoint"])
-def test_what_a_killed_beginning_or_overwriting_left_is_no_obstacle(tmp_path, left):
-    if left == "checkpoint":
-        (tmp_path / left).mkdir()
-        (tmp_path / left / "epoch-00001.safetensors").write_text("old")
-    else:
-        (tmp_path / left).write_text("")
+@pytest.mark.parametrize("left", ["run.json.new", "augmentation.png"])
+def test_what_a_killed_beginning_or_a_look_at_the_augmentation_left_is_no_obstacle(tmp_path, left):
+    (tmp_path / left).write_text("")
     RunFolder(tmp_path).close()
-    assert os.listdir(tmp_path) == [".lock"]
+    assert sorted(os.listdir(tmp_path)) == [".lock", left]
+
+
+@pytest.mark.parametrize("name", ["model.keras", "history.csv", "evaluate.json", "checkpoint", "classifier"])
+def test_without_run_json_nothing_is_taken_for_a_run_and_removed(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="holds something other than a run"):
+            RunFolder(tmp_path, overwrite)
+    assert (tmp_path / name).read_text() == "precious"
 
 
 def test_a_run_that_was_begun_is_gone_on_with_if_it_is_the_same(tmp_path):

@@ -187,6 +187,57 @@ def test_a_run_compiled_by_xla_is_the_same_run(tmp_path, small, finished):
     assert not keras.saving.load_model(tmp_path / "xla" / "model.keras").compiled
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Subclassed(keras.Model):
+    """A model of a few layers, not functional."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.flatten = keras.layers.Flatten()
+        self.logits = keras.layers.Dense(10)
+
+    def build(self, shape):
+        self.logits.build((None, 28 * 28))
+
+    def call(self, images):
+        return self.logits(self.flatten(images))
+
+
+def test_a_subclassed_model_is_trained_and_saved(tmp_path, small):
+    model = Subclassed(name="mine")
+    model.build((None, 28, 28, 1))
+    model, record = trained(tmp_path / "run", small, model, epochs=1)
+    assert record["status"] == "finished"
+    saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    images = small.x_test[:8] / np.float32(255)
+    np.testing.assert_array_equal(saved.predict(images, verbose=0), model.predict(images, verbose=0))
+
+
+def test_what_could_not_be_saved_is_refused_before_it_is_trained(tmp_path, small):
+    images = keras.Input((28, 28, 1))
+    halved = keras.layers.Lambda(lambda x: x / 2)(images)
+    model = keras.Model(images, keras.layers.Dense(10)(keras.layers.Flatten()(halved)), name="mine")
+    with pytest.raises(ValueError, match=r"A model must be one that its configuration describes, to be saved\..*mine"):
+        trained(tmp_path / "run", small, model)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_damaged_checkpoints_leave_the_run_what_it_was(tmp_path, small):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt("Ctrl-C")
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "run", small, callbacks=[Stop()])
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    assert json.loads(before)["status"] == "interrupted"
+    for file in (tmp_path / "run" / "checkpoint").iterdir():
+        file.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="is damaged"):
+        trained(tmp_path / "run", small)
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "interrupted"), (RuntimeError("x"), "failed")])
 def test_a_run_that_was_stopped_says_so_and_keeps_its_history(tmp_path, small, error, status):
     with pytest.raises(type(error)):

@@ -157,7 +157,8 @@ def _find_beside_others(name: str, path: Path) -> Path | None:
     """The same where the path may hold several datasets: files of no name of their own are MNIST's."""
     names = (name, name.replace("-", "_"))
     if path.is_file():
-        return path if path.stem in names else None
+        of_another = path.stem.replace("_", "-") in DATASETS
+        return path if path.stem in names or (name == "mnist" and not of_another) else None
     for npz in (path / f"{own}.npz" for own in names):
         if npz.is_file():
             return npz

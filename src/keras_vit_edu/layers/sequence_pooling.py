@@ -62,6 +62,7 @@ class SequencePooling(keras.layers.Layer):
 
     def call(self, tokens: Any, return_attention_scores: bool = False) -> Any:
         self._check_rank(tokens.shape)
+        tokens = ops.cast(tokens, self.compute_dtype)
         scores = self.score_dense(tokens)  # (B, N, 1)
         scores = ops.softmax(ops.cast(scores, keras.backend.result_type(scores.dtype, "float32")), axis=1)
         pooled = ops.sum(ops.cast(scores, tokens.dtype) * tokens, axis=1)  # (B, D)

@@ -182,7 +182,7 @@ def write_evaluation(
         content: what `evaluate.json` holds, JSON.
         images: from indices `(n,)` to n images, uint8 `(H, W, 1)` or `(H, W, 3)`.
         name_of: from an index to what the image is called.
-        most: how many mistakes to show.
+        most: how many mistakes to show; 0 for no sheet.
 
     Returns:
         The names of the files.
@@ -195,6 +195,8 @@ def write_evaluation(
     write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2) + "\n").encode())
     drawn = found.of_occurring_classes(most=CONFUSED)
     plots.confusion_matrix(drawn.confusion, drawn.class_names, folder / "confusion.png")
+    if not most:
+        return ["evaluate.json", "confusion.png"]
     wrong = found.mistakes(most)
     titles = [
         f"{found.class_names[found.labels[i]]} taken for\n{found.class_names[found.predictions[i]]}, "

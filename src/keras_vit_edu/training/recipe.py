@@ -163,7 +163,7 @@ class Recipe:
         """The rate by step: a number, or a Keras schedule."""
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         if self.schedule == "constant" and not warmup_steps:
-            return self.learning_rate
+            return float(self.learning_rate)  # Keras takes no whole number
         decay_steps = max(self.epochs * steps_per_epoch - warmup_steps, 1)
         if self.schedule == "cosine":
             final_share = self.final_learning_rate / self.learning_rate
@@ -193,14 +193,15 @@ class Recipe:
     def exempt_from_decay(self, model: keras.Model) -> list[keras.Variable]:
         """The variables that `no_weight_decay` exempts; a `ValueError` if one of its parts exempts none."""
         # The name of the model itself, which Keras puts first, is no part of what a variable is called.
-        paths = {v.path.removeprefix(f"{model.name}/"): v for v in model.trainable_variables}
+        paths = {v.path.removeprefix(f"{model.name}/"): v for v in model.weights}
         for part in self.no_weight_decay:
             if not any(part in path for path in paths):
                 raise ValueError(
                     f"The recipe's `no_weight_decay` names {part!r}, and no variable of {model.name} is called so; "
                     f"they are called {', '.join(list(paths)[:4])}..."
                 )
-        return [v for path, v in paths.items() if any(part in path for part in self.no_weight_decay)]
+        exempt = [v for path, v in paths.items() if any(part in path for part in self.no_weight_decay)]
+        return [v for v in exempt if v.trainable]  # those that are frozen do not decay either
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")

@@ -25,7 +25,8 @@ FILES = (
 CHECKPOINTS = "checkpoint"
 CLASSIFIER = "classifier"  # the artifact of a fine-tuning
 LOCK = ".lock"
-OURS = {*FILES, *(f"{name}.new" for name in FILES), CHECKPOINTS, CLASSIFIER, LOCK}
+AUGMENTATION = "augmentation.png"  # drawn by `--show-augmentation`, before there is a run
+BEFORE_A_RUN = (LOCK, "run.json.new", AUGMENTATION)  # what may lie in a folder without a run: `run.json` comes first
 
 
 class RunFolder:
@@ -64,16 +65,14 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"The run folder {self.path} is a file.")
         is_run = (self / "run.json").is_file()
-        if self.path.is_dir() and not is_run and any(file.name not in OURS for file in self.path.iterdir()):
+        if self.path.is_dir() and not is_run and any(file.name not in BEFORE_A_RUN for file in self.path.iterdir()):
             raise RunFolderError(f"{self.path} exists and holds something other than a run; name another --run.")
         self.path.mkdir(parents=True, exist_ok=True)
         if lock:
             self._lock()
-        if not is_run:
-            self._clear()  # there may be what an interrupted beginning or overwriting left
-        elif overwrite:
+        if is_run and overwrite:
             self._is_to_be_cleared = True
-        else:
+        elif is_run:
             self.record = self._read_record()
             if self.record.get("status") == "finished":
                 raise RunFolderError(f"{self.path} holds a finished run; name another --run, or give --overwrite.")
@@ -87,7 +86,9 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise RunFolderError(f"Another process is working in {self.path}.") from None
+            raise RunFolderError(
+                f"Another process is working in {self.path}, or a `RunFolder` of this one that was not closed."
+            ) from None
         self._held = lock
 
     def _clear(self) -> None:

@@ -61,10 +61,12 @@ def train(
     Raises:
         RunFolderError: if the folder holds the beginning of another run, or its checkpoints are of another model, of a
             newer format, or all damaged.
+        ValueError: if the model cannot be saved as its configuration describes it (a Lambda layer, say).
         TrainingFailed: if the loss is no longer a finite number; says where.
     """
     recipe = recipe or Recipe()
-    console = console or Console(highlight=False, markup=False)
+    console = console or Console(highlight=False, markup=False, soft_wrap=True)
+    copy_of_model(model)  # complains, before hours of training, if it could not be saved
     (x_train, y_train), (x_validation, y_validation) = split(dataset, recipe.validation_split)
     one_hot = len(dataset.class_names) if recipe.targets_are_rows else None
     augment = recipe.augment if recipe.augmentation else None
@@ -76,6 +78,12 @@ def train(
         {"recipe": recipe.to_json(), "dataset": fingerprint(dataset), "model": _configuration(model)},
         defaults={"recipe": Recipe().to_json(), "model": {"config": _default_arguments(model)}},
     )
+    layers = summary(model)  # before it is compiled: the optimizer's parameters are not the model's
+    optimizer = recipe.build_optimizer(model, len(training))
+    compile_classifier(model, optimizer, recipe.targets_are_rows, recipe.label_smoothing, jit_compile)
+    found = load_newest(run / CHECKPOINTS, model, console.print)
+    history = History(run, found.history if found else {})
+    session = {"started": now(), "epochs_done": history.epochs_done, **environment(), "jit_compile": jit_compile}
     run.update(
         status="running",
         **environment(),
@@ -85,21 +93,16 @@ def train(
         images={"train": len(x_train), "validation": len(x_validation), "test": len(dataset.x_test)},
         source=dataset.source,
         class_names=list(dataset.class_names),
+        sessions=[*run.record.get("sessions", []), session],
     )
-    describe(model, run, console)
-
-    _warn_of_short_average(recipe, len(training), console)
-    optimizer = recipe.build_optimizer(model, len(training))
-    compile_classifier(model, optimizer, recipe.targets_are_rows, recipe.label_smoothing, jit_compile)
-    found = load_newest(run / CHECKPOINTS, model, console.print)
-    history = History(run, found.history if found else {})
-    session = {"started": now(), "epochs_done": history.epochs_done, **environment(), "jit_compile": jit_compile}
-    run.update(sessions=[*run.record.get("sessions", []), session])
-    if found:
-        console.print(f"going on after epoch {found.epochs_done} ({found.file})")
     checkpoints = KeepCheckpoints(run / CHECKPOINTS, history)
     display = ProgressDisplay(recipe.epochs, len(training), recipe.batch_size, console)
     try:
+        (run / "summary.txt").write_text(layers, encoding="utf-8")
+        draw_layers(model, run, console)
+        _warn_of_short_average(recipe, len(training), console)
+        if found:
+            console.print(f"going on after epoch {found.epochs_done} ({found.file})")
         measured = _fit_and_test(model, training, validation, test, recipe, history, checkpoints, display, callbacks)
         check_finite(measured, "on the test images")
         draw_curves(history.values, run, console, measured)
@@ -122,7 +125,7 @@ def train(
         test_loss=float(measured["loss"]),
         timings={
             "training_seconds": round(seconds, 2),
-            "seconds_per_epoch": round(seconds / recipe.epochs, 2),
+            "seconds_per_epoch": round(seconds / history.epochs_done, 2),
             "seconds_per_checkpoint": checkpoints.seconds_each,
         },
     )
@@ -310,9 +313,8 @@ class ValidateWithAverage(keras.callbacks.Callback):
             variable.assign(kept)
 
 
-def describe(model: keras.Model, run: RunFolder, console: Console) -> None:
-    """Write `summary.txt`, and `model.png` if Graphviz is there (else say how to get it)."""
-    (run / "summary.txt").write_text(summary(model), encoding="utf-8")
+def draw_layers(model: keras.Model, run: RunFolder, console: Console) -> None:
+    """Draw `model.png` if Graphviz is there, else say how to get it."""
     try:
         keras.utils.plot_model(model, to_file=run / "model.png", show_shapes=True, expand_nested=True, dpi=96)
     except (ImportError, OSError, AssertionError) as error:  # no pydot; no Graphviz; a Graphviz that fails
@@ -348,10 +350,38 @@ def save_uncompiled(model: keras.Model, path: str | Path) -> None:
     Args:
         model: any Keras model that its configuration describes.
         path: ends in `.keras`.
+
+    Raises:
+        ValueError: if its configuration does not describe it, or it has LoRA's matrices in it.
     """
-    copy = type(model).from_config(model.get_config())
+    copy = copy_of_model(model)
     copy_variables(model.variables, copy.variables)
     copy.save(path)
+
+
+def copy_of_model(model: keras.Model) -> keras.Model:
+    """A model like `model`, uncompiled and with new weights.
+
+    Raises:
+        ValueError: if its configuration does not describe it.
+    """
+    try:
+        copy = type(model).from_config(model.get_config())
+        if not copy.built:  # a subclass
+            copy.build_from_config(model.get_build_config())
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            "A model must be one that its configuration describes, to be saved. "
+            f"Received: {model.name}, of which Keras says: {reason}"
+        ) from error
+    same = [tuple(v.shape) for v in copy.variables] == [tuple(v.shape) for v in model.variables]
+    if not same:
+        raise ValueError(
+            f"A model must be one that its configuration describes, to be saved. Received: {model.name}, which has "
+            f"{len(model.variables)} variables, where its configuration makes others ({len(copy.variables)})"
+        )
+    return copy
 
 
 def draw_curves(
