@@ -26,6 +26,7 @@ NON_DEFAULT = {
     "filters": (4, 5, 3),
     "strides": (1, 2, 2),
     "pools": (2, 1, 3),
+    "dropout": 0.3,
     "activation": keras.activations.relu,
     "kernel_initializer": HeNormal(seed=3),
     "data_format": "channels_first",
@@ -91,6 +92,21 @@ def test_max_pooling_keeps_the_largest_of_each_square():
     np.testing.assert_array_equal(to_numpy(stem(image[None, ..., None])).ravel(), [3, -1, 5, 8])
 
 
+def test_dropout_acts_in_training_where_the_image_becomes_smaller():
+    keras.utils.set_random_seed(0)
+    stem = ConvStem((1, 1, 1), (1, 1, 2), (1, 2, 1), dropout=0.5, activation="linear")
+    stem.build((None, 64, 64, 1))
+    kernel = np.zeros((3, 3, 1, 1), "float32")
+    kernel[1, 1] = 1  # each convolution hands on the pixel itself
+    stem.set_weights([kernel, np.zeros(1, "float32")] * 3)
+    ones = np.ones((8, 64, 64, 1), "float32")
+    np.testing.assert_array_equal(to_numpy(stem(ones)), 1)
+    dropped = to_numpy(stem(ones, training=True))
+    assert set(np.unique(dropped)) == {0.0, 4.0}  # kept by both dropouts, the pooling's and the stride's, or by none
+    assert abs((dropped > 0).mean() - 0.25) < 0.04  # of 2,048, of which two masks of 1/2 keep a quarter
+    assert (to_numpy(stem(ones, training=True)) != dropped).any()
+
+
 @pytest.mark.parametrize(("strides", "pools"), [((2, 2), (1, 1)), ((1, 2), (2, 1))])
 def test_gradients_are_those_of_the_equations(strides, pools, rng):
     stem = conv_stem((5, 4, 2), strides=strides, pools=pools)
@@ -140,7 +156,7 @@ def test_config_keys_are_the_constructors_arguments_and_survive():
     assert set(stem.get_config()) == set(NON_DEFAULT)
     copy = revived(stem)
     assert copy.get_config() == stem.get_config()
-    for argument in ("filters", "strides", "pools", "activation", "data_format", "name", "trainable"):
+    for argument in ("filters", "strides", "pools", "dropout", "activation", "data_format", "name", "trainable"):
         assert getattr(copy, argument) == NON_DEFAULT[argument]
         assert argument not in defaults or NON_DEFAULT[argument] != defaults[argument].default
     assert copy.kernel_initializer.seed == 3
@@ -178,6 +194,7 @@ def test_a_copy_with_the_weights_computes_the_same_and_so_does_a_saved_one(tmp_p
         ({"filters": (8,), "pools": (2, 2)}, r"one entry per convolution.*pools=\(2, 2\)"),
         ({"filters": (8,), "pools": (0,)}, "`pools` must be 1 or more.*0"),
         ({"filters": (8,), "strides": (0,)}, "`strides` must be 1 or more.*0"),
+        ({"filters": (8,), "dropout": 1.0}, "`dropout` must be .*1.0"),
         ({"filters": (8,), "data_format": "middle"}, "`data_format` must be .*middle"),
     ],
 )

@@ -46,6 +46,7 @@ NON_DEFAULT = {
     "stem_filters": (4, 5),
     "stem_strides": (1, 2),
     "stem_pools": (2, 1),
+    "stem_dropout": 0.15,
     "stochastic_depth": 0.25,
     "hidden_dropout": 0.4,
     "projection_dropout": 0.5,
@@ -158,7 +159,7 @@ def test_arguments_reach_the_layers():
     assert [block.stochastic_depth for block in backbone.transformer_blocks] == [0.125, 0.25]
     assert backbone.get_layer("embedding_dropout").rate == 0.6
     stem = backbone.get_layer("conv_stem")
-    assert (stem.filters, stem.strides, stem.pools) == ((4, 5), (1, 2), (2, 1))
+    assert (stem.filters, stem.strides, stem.pools, stem.dropout) == ((4, 5), (1, 2), (2, 1), 0.15)
     assert stem.data_format == "channels_first"
     assert stem.activation is keras.activations.relu
     assert isinstance(stem.kernel_initializer, HeNormal)
@@ -344,8 +345,18 @@ def test_a_frozen_backbone_stays_frozen_in_a_copy_until_someone_says_otherwise()
         ({"attention_dropout": -0.1}, r"`(attention_)?dropout` must be a number in \[0, 1\).*-0.1"),
         ({"data_format": "channels_middle"}, "`data_format` must be .*channels_middle"),
         ({"stem": "wavelets"}, r"`stem` must be one of \('patches', 'conv'\). Received: stem='wavelets'"),
-        ({"stem_filters": (4, 4)}, '`stem_filters`, `stem_strides` and `stem_pools` are of the stem "conv"'),
-        ({"stem_pools": (2, 2)}, '`stem_filters`, `stem_strides` and `stem_pools` are of the stem "conv"'),
+        (
+            {"stem_filters": (4, 4)},
+            '`stem_filters`, `stem_strides`, `stem_pools` and `stem_dropout` are of the stem "conv"',
+        ),
+        (
+            {"stem_dropout": 0.1},
+            '`stem_filters`, `stem_strides`, `stem_pools` and `stem_dropout` are of the stem "conv"',
+        ),
+        (
+            {"stem_pools": (2, 2)},
+            '`stem_filters`, `stem_strides`, `stem_pools` and `stem_dropout` are of the stem "conv"',
+        ),
         (
             {"stem": "conv", "stem_filters": (4,)},
             r"the product of the stem's strides and pools, 2 \* 1 = 2. .*patch_size=\(4, 4\)",

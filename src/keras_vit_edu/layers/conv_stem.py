@@ -8,13 +8,14 @@ import keras
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
+from keras_vit_edu.layers.portable_dropout import PortableDropout
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
 class ConvStem(keras.layers.Layer):
     """Turn images into local features by 3x3 convolutions: `(B, H, W, C)` to `(B, N, filters[-1])`.
 
-    `x = max_pooling(activation(convolution(x)))`, once for each of `filters`
+    `x = dropout(max_pooling(activation(convolution(x))))`, once for each of `filters`
 
     Patches of a few pixels, each projected on its own, tell a transformer nothing about what crosses their borders;
     overlapping convolutions do, and a small data set is then enough. Two of stride 2 take 28x28 pixels to 14x14 to
@@ -27,6 +28,8 @@ class ConvStem(keras.layers.Layer):
         strides: stride of each convolution; None for 2 each. A stride of 1 keeps the size.
         pools: side of the square of places of which max pooling keeps the largest, after each convolution (the compact
             transformer's stem); 1 for no pooling there, None for none at all.
+        dropout: probability of dropping an element, in training, after each convolution and pooling that make the image
+            smaller, as convolutional networks have it.
         activation: after each convolution. `"gelu"` is the exact one.
         kernel_initializer: of every kernel; one with a seed gives each kernel a seed of its own, derived from it.
         data_format: `"channels_last"` for `(B, H, W, C)`, `"channels_first"` for `(B, C, H, W)`; None for Keras's
@@ -39,13 +42,14 @@ class ConvStem(keras.layers.Layer):
 
     Call arguments:
         images: float tensor of rank 4 in the data format.
+        training: whether to drop.
 
     Returns:
         Features `(B, rows * columns, filters[-1])`, in reading order.
 
     Raises:
-        ValueError: for no filters, sizes that are no positive ints, or another number of strides or pools than of
-            filters.
+        ValueError: for no filters, sizes that are no positive ints, another number of strides or pools than of filters,
+            or a rate outside [0, 1).
 
     References:
         Xiao et al., "Early convolutions help transformers see better" (NeurIPS 2021), arXiv 2106.14881.
@@ -63,6 +67,7 @@ class ConvStem(keras.layers.Layer):
         filters: Sequence[int],
         strides: Sequence[int] | None = None,
         pools: Sequence[int] | None = None,
+        dropout: float = 0.0,
         activation: Any = "gelu",
         kernel_initializer: Any = "glorot_uniform",
         data_format: str | None = None,
@@ -77,6 +82,7 @@ class ConvStem(keras.layers.Layer):
                 "`filters`, `strides` and `pools` must have one entry per convolution, and there must be one at least. "
                 f"Received: filters={filters!r}, strides={strides!r}, pools={pools!r}"
             )
+        self.dropout = _checks.dropout_rate("dropout", dropout)
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.data_format = _checks.data_format(data_format)
@@ -94,6 +100,10 @@ class ConvStem(keras.layers.Layer):
             )
             for i, (width, stride) in enumerate(zip(self.filters, self.strides, strict=True))
         ]
+        self.dropouts = [
+            PortableDropout(self.dropout if stride * pool > 1 else 0.0, dtype=self.dtype_policy, name=f"dropout_{i}")
+            for i, (stride, pool) in enumerate(zip(self.strides, self.pools, strict=True))
+        ]
 
     @property
     def stride(self) -> int:
@@ -106,14 +116,15 @@ class ConvStem(keras.layers.Layer):
             convolution.build((shape[0], None, None, shape[3]))  # of any size, padding included
             shape = self._after(shape, convolution, pool)
 
-    def call(self, images: Any) -> Any:
+    def call(self, images: Any, training: bool = False) -> Any:
         self._channels_last(images.shape)  # complains about a wrong rank
         x = ops.cast(images, self.compute_dtype)
         x = ops.transpose(x, (0, 2, 3, 1)) if self.data_format == "channels_first" else x  # (B, H, W, C)
-        for convolution, pool in zip(self.convolutions, self.pools, strict=True):
+        for convolution, pool, dropout in zip(self.convolutions, self.pools, self.dropouts, strict=True):
             x = convolution(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))  # (B, ceil(H / s), ceil(W / s), filters)
             if pool > 1:
                 x = ops.max_pool(x, pool, pool, padding="same", data_format="channels_last")
+            x = dropout(x, training=training)
         batch, rows, columns, width = ops.shape(x)
         return ops.reshape(x, (batch, rows * columns, width))
 
@@ -129,7 +140,7 @@ class ConvStem(keras.layers.Layer):
         num_places = None if rows is None or columns is None else rows * columns
         return input_shape[0], num_places, self.filters[-1]
 
-    def compute_output_spec(self, images: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, images: Any, training: bool = False) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(images.shape), dtype=self.compute_dtype)
 
     def _channels_last(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
@@ -151,6 +162,7 @@ class ConvStem(keras.layers.Layer):
             "filters": self.filters,
             "strides": self.strides,
             "pools": self.pools,
+            "dropout": self.dropout,
             "activation": keras.activations.serialize(self.activation),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "data_format": self.data_format,

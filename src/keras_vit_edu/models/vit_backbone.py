@@ -44,6 +44,7 @@ class ViTBackbone(keras.Model):
         stem_filters: of the `ConvStem`: the width of each convolution. Its activation is `activation`.
         stem_strides: of the `ConvStem`: the stride of each; None for 2 each.
         stem_pools: of the `ConvStem`: the side of the max pooling after each; None for no pooling.
+        stem_dropout: of the `ConvStem`, wherever it makes the image smaller, in training.
         stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
             over the blocks, block i of L (from 1) has i / L of it.
         hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.
@@ -107,6 +108,7 @@ class ViTBackbone(keras.Model):
         stem_filters: Sequence[int] = (),
         stem_strides: Sequence[int] | None = None,
         stem_pools: Sequence[int] | None = None,
+        stem_dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         hidden_dropout: float | None = None,
         projection_dropout: float = 0.0,
@@ -131,10 +133,12 @@ class ViTBackbone(keras.Model):
         stem_filters = _checks.ints("stem_filters", stem_filters)
         if stem not in STEMS:
             raise ValueError(f"`stem` must be one of {STEMS}. Received: stem={stem!r}")
-        if stem == "patches" and (stem_filters or stem_strides or stem_pools):
+        stem_dropout = _checks.dropout_rate("stem_dropout", stem_dropout)
+        if stem == "patches" and (stem_filters or stem_strides or stem_pools or stem_dropout):
             raise ValueError(
-                '`stem_filters`, `stem_strides` and `stem_pools` are of the stem "conv". Received: '
-                f"stem={stem!r}, stem_filters={stem_filters}, stem_strides={stem_strides}, stem_pools={stem_pools}"
+                '`stem_filters`, `stem_strides`, `stem_pools` and `stem_dropout` are of the stem "conv". Received: '
+                f"stem={stem!r}, stem_filters={stem_filters}, stem_strides={stem_strides}, stem_pools={stem_pools}, "
+                f"stem_dropout={stem_dropout}"
             )
 
         patches = Patches(patch_size, data_format=data_format, dtype=policy, name="patches")
@@ -146,6 +150,7 @@ class ViTBackbone(keras.Model):
                 stem_filters,
                 stem_strides,
                 stem_pools,
+                stem_dropout,
                 activation=activation,
                 kernel_initializer=initializers.for_child(kernel_initializer, "conv_stem"),
                 data_format=patches.data_format,
@@ -225,6 +230,7 @@ class ViTBackbone(keras.Model):
         self.stem_filters = stem_filters
         self.stem_strides = stem_strides
         self.stem_pools = stem_pools
+        self.stem_dropout = stem_dropout
         self.stochastic_depth = stochastic_depth
         self.hidden_dropout = block.hidden_dropout
         self.projection_dropout = block.projection_dropout
@@ -302,6 +308,7 @@ class ViTBackbone(keras.Model):
             "stem_filters": self.stem_filters,
             "stem_strides": self.stem_strides,
             "stem_pools": self.stem_pools,
+            "stem_dropout": self.stem_dropout,
             "stochastic_depth": self.stochastic_depth,
             "hidden_dropout": self.hidden_dropout,
             "projection_dropout": self.projection_dropout,
