@@ -21,14 +21,14 @@ SIDE = 32
 FASHION = 30_000  # of its training images: as many as there are digits 0 to 4
 RECIPE = Recipe(
     name="small-vit",
-    learning_rate=1e-3,
+    learning_rate=2e-3,
     schedule="cosine",
-    warmup_epochs=1,
+    warmup_epochs=2,
     weight_decay=0.05,
     label_smoothing=0.05,
     clip_norm=1.0,
     ema=0.99,
-    epochs=6,
+    epochs=20,
     batch_size=128,
     validation_split=0.05,
     augmentation=Augmentation(rotation=12, shift=2.5, scale=0.15, shear=0.15, elastic=0.7),

@@ -26,11 +26,12 @@ OPTIONS["scratch"] = OPTIONS["lp-ft"]  # the same training, of the same model wi
 
 
 def unseen_digits(part):
-    """The digits 5 to 9 of the bundled sample, in colour; labels 0 to 4."""
+    """The digits 5 to 9 of the bundled sample, in colour and with the border of the pretraining; labels 0 to 4."""
     sample = load("mnist-sample")
     images, labels = getattr(sample, f"x_{part}"), getattr(sample, f"y_{part}")
     is_unseen = labels >= 5
-    return np.repeat(images[is_unseen], 3, axis=-1), labels[is_unseen] - 5
+    padded = np.pad(images[is_unseen], ((0, 0), (2, 2), (2, 2), (0, 0)))  # 28 x 28 to 32 x 32
+    return np.repeat(padded, 3, axis=-1), labels[is_unseen] - 5
 
 
 def a_few(draw):
@@ -56,7 +57,7 @@ def test_twenty_images_of_a_class_teach_a_pretrained_model_more(tmp_path):
     draws = {method: [accuracy(method, draw, tmp_path) for draw in range(5)] for method in OPTIONS}
     print({method: [f"{share:.1%}" for share in found] for method, found in draws.items()})
     mean = {method: np.mean(found) for method, found in draws.items()}
-    assert mean["lp-ft"] > mean["scratch"] + 0.08
+    assert mean["lp-ft"] > mean["scratch"] + 0.1
     assert mean["probe"] > mean["scratch"] + 0.03
 
 
