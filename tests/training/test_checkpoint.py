@@ -31,10 +31,10 @@ def small():
 
 @pytest.fixture(scope="module", autouse=True)
 def _without_pictures():
-    """These runs draw nothing and describe nothing: what is tested is how they end."""
+    """These runs draw nothing: what is tested is how they end."""
     with pytest.MonkeyPatch.context() as patch:
         module = sys.modules["keras_vit_edu.training.train"]  # the package's `train` is the function
-        patch.setattr(module, "describe", lambda *arguments: None)
+        patch.setattr(module, "draw_layers", lambda *arguments: None)
         patch.setattr(module, "draw_curves", lambda *arguments: None)
         yield
 
