@@ -44,7 +44,11 @@ def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real in above:
         raise ValueError(f"A link leads in a circle, to a folder that it lies in. Received: {folder}")
-    for path in folder.iterdir():
+    try:
+        paths = list(folder.iterdir())
+    except OSError:  # a folder that may not be opened hides its files, not those beside it
+        return
+    for path in paths:
         if path.name.startswith("."):
             continue
         if path.is_dir():
