@@ -223,12 +223,8 @@ def test_what_could_not_be_saved_is_refused_before_it_is_trained(tmp_path, small
 
 
 def test_damaged_checkpoints_leave_the_run_what_it_was(tmp_path, small):
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            raise KeyboardInterrupt("Ctrl-C")
-
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "run", small, callbacks=[Stop()])
+        trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())])
     before = (tmp_path / "run" / "run.json").read_bytes()
     assert json.loads(before)["status"] == "interrupted"
     for file in (tmp_path / "run" / "checkpoint").iterdir():

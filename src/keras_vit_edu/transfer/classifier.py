@@ -682,7 +682,7 @@ def _opened(theirs: Any, image_size: int | Sequence[int] | None, num_new_classes
 
 def _check_new_head(theirs: Any) -> None:
     """Complain early about a model that no new head is trained for."""
-    if not theirs.layers or not isinstance(theirs.layers[-1], keras.layers.Dense):
+    if not isinstance(theirs.layers[-1], keras.layers.Dense):
         raise ValueError(
             f"A new head takes the place of the Dense layer that a classifier ends in. Received: {theirs.name}, a "
             f"{type(theirs).__name__}, which ends in a {type(theirs.layers[-1]).__name__} and has its own classes alone"
