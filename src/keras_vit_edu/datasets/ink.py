@@ -34,7 +34,7 @@ def find_ink(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if np.ptp(grey) == 0:
         raise ValueError("There is no ink on the paper. Received: a picture of one colour")
     candidates = [grey, grey - _paper(grey)]
-    smoothed = [neighbours(candidate).mean(axis=(2, 3)) for candidate in candidates]  # or noise would pass for ink
+    smoothed = [around(candidate, np.add) / 9 for candidate in candidates]  # or noise would pass for ink
     thresholds, clearness = zip(*map(_otsu, smoothed), strict=True)
     best = int(np.argmax(clearness))
     difference, smooth = candidates[best], smoothed[best]
@@ -57,9 +57,11 @@ def find_ink(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(above > max(3 * noise, ROUNDING), np.clip(above / contrast, 0, 1), 0), for_sure
 
 
-def neighbours(array: np.ndarray) -> np.ndarray:
-    """Each pixel with the eight around it, `(H, W)` to `(H, W, 3, 3)`."""
-    return np.lib.stride_tricks.sliding_window_view(np.pad(array, 1, "edge"), (3, 3))
+def around(array: np.ndarray, combine: np.ufunc) -> np.ndarray:
+    """Each pixel of `(H, W)` combined with the eight around it: first along the columns, then along the rows."""
+    padded = np.pad(array, 1, "edge")
+    columns = combine(combine(padded[:-2], padded[1:-1]), padded[2:])
+    return combine(combine(columns[:, :-2], columns[:, 1:-1]), columns[:, 2:])
 
 
 def _paper(grey: np.ndarray) -> np.ndarray:

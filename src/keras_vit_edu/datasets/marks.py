@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_vit_edu.datasets.ink import neighbours
+from keras_vit_edu.datasets.ink import around
 
 MOST = 30  # marks that are looked at
 EDGE = 2  # pixels beyond a mark where its ink fades out
@@ -113,7 +113,7 @@ def connected(mask: np.ndarray) -> np.ndarray:
     """
     numbers = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
     while True:
-        higher = np.where(mask, neighbours(numbers).max(axis=(2, 3)), 0)
+        higher = np.where(mask, around(numbers, np.maximum), 0)
         higher[mask] = higher.ravel()[higher[mask] - 1]
         if np.array_equal(higher, numbers):
             return numbers
@@ -123,7 +123,7 @@ def connected(mask: np.ndarray) -> np.ndarray:
 def grown(array: np.ndarray, pixels: int) -> np.ndarray:
     """Every pixel the largest of those within so many pixels of it."""
     for _ in range(pixels):
-        array = neighbours(array).max(axis=(2, 3))
+        array = around(array, np.maximum)
     return array
 
 
