@@ -13,7 +13,8 @@ pytest.importorskip("keras_hub", reason="the pretrained model is a preset of ker
 from keras_vit_edu.datasets import Augmentation, load
 from keras_vit_edu.transfer import FineTuning, TransferClassifier
 
-SMALL_VIT = Path(__file__).parent / "small_vit"  # tools/pretrain_small_vit.py: clothes and the digits 0 to 4
+# Pretrained on clothes, and on the digits 0 to 4 turned and mirrored (tools/pretrain_small_vit.py).
+SMALL_VIT = Path(__file__).parent / "small_vit"
 UNSEEN = ("5", "6", "7", "8", "9")
 PER_CLASS = 20
 DIGITS = Augmentation(rotation=10, shift=2, scale=0.1)
@@ -57,8 +58,8 @@ def test_twenty_images_of_a_class_teach_a_pretrained_model_more(tmp_path):
     draws = {method: [accuracy(method, draw, tmp_path) for draw in range(5)] for method in OPTIONS}
     print({method: [f"{share:.1%}" for share in found] for method, found in draws.items()})
     mean = {method: np.mean(found) for method, found in draws.items()}
-    assert mean["lp-ft"] > mean["scratch"] + 0.1
-    assert mean["probe"] > mean["scratch"] + 0.03
+    assert mean["lp-ft"] > mean["scratch"] + 0.12
+    assert mean["probe"] > mean["scratch"] + 0.07
 
 
 # Photographs, as files: the pictures that come with scikit-image and scikit-learn, cut up; a class is a picture.
