@@ -131,6 +131,7 @@ def test_a_run_folder_is_a_model_too(tiny, tmp_path, capsys):
         (["five.png", "--top", "0"], "'--top'"),
         (["five.png", "--picture", "sheet.txt"], "`--picture` names a PNG file. Received: sheet.txt"),
         (["five.png", "--preset", "vit_mnist_hybird"], "Did you mean vit_mnist_hybrid"),
+        (["five.png", "--preset", "cnn"], "There is no preset 'cnn'"),
         (["five.png", "--preset", "."], "The folder . holds no preset"),
         (["five.png", "--preset", "vit_mnist_d16"], "without weights"),
         (["five.png", "--backend", "theano"], "'--backend'"),

@@ -203,6 +203,7 @@ def test_without_the_fallback_too_the_error_names_it(keras_hub, no_network):
     ("preset", "arguments", "message"),
     [
         ("deit_tinny", {}, r"A preset is a name.*Received: 'deit_tinny'$"),
+        (DEIT_TINY.replace("tiny", "tinny"), {}, rf"Did you mean {DEIT_TINY}( or \w+)?\?"),
         ("no/such/folder", {}, r"A preset is a name.*Received: 'no/such/folder'$"),
         (DEIT_TINY, {"task": "detector"}, r"`task` must be one of classifier, backbone\. Received: task='detector'$"),
     ],
