@@ -112,7 +112,15 @@ def test_the_small_presets_are_small(name, at_most):
 
 def test_a_configuration_from_before_there_was_an_argument_still_loads(tmp_path):
     old = json.loads((BUNDLED / "vit_mnist_d16" / "config.json").read_text())
-    for argument in ("stem", "stem_filters", "stem_strides", "stem_pools", "stem_dropout", "stochastic_depth"):
+    for argument in (
+        "stem",
+        "stem_filters",
+        "stem_strides",
+        "stem_pools",
+        "stem_dropout",
+        "stem_normalization",
+        "stochastic_depth",
+    ):
         del old["config"][argument]
     (tmp_path / "config.json").write_text(json.dumps(old))
     (tmp_path / "metadata.json").write_text((BUNDLED / "vit_mnist_d16" / "metadata.json").read_text())

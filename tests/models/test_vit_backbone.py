@@ -47,6 +47,7 @@ NON_DEFAULT = {
     "stem_strides": (1, 2),
     "stem_pools": (2, 1),
     "stem_dropout": 0.15,
+    "stem_normalization": "batch",
     "stochastic_depth": 0.25,
     "hidden_dropout": 0.4,
     "projection_dropout": 0.5,
@@ -160,6 +161,7 @@ def test_arguments_reach_the_layers():
     assert backbone.get_layer("embedding_dropout").rate == 0.6
     stem = backbone.get_layer("conv_stem")
     assert (stem.filters, stem.strides, stem.pools, stem.dropout) == ((4, 5), (1, 2), (2, 1), 0.15)
+    assert stem.normalization == "batch"
     assert stem.data_format == "channels_first"
     assert stem.activation is keras.activations.relu
     assert isinstance(stem.kernel_initializer, HeNormal)
@@ -347,15 +349,19 @@ def test_a_frozen_backbone_stays_frozen_in_a_copy_until_someone_says_otherwise()
         ({"stem": "wavelets"}, r"`stem` must be one of \('patches', 'conv'\). Received: stem='wavelets'"),
         (
             {"stem_filters": (4, 4)},
-            '`stem_filters`, `stem_strides`, `stem_pools` and `stem_dropout` are of the stem "conv"',
+            '`stem_dropout` and `stem_normalization` are of the stem "conv"',
+        ),
+        (
+            {"stem_normalization": "batch"},
+            '`stem_dropout` and `stem_normalization` are of the stem "conv"',
         ),
         (
             {"stem_dropout": 0.1},
-            '`stem_filters`, `stem_strides`, `stem_pools` and `stem_dropout` are of the stem "conv"',
+            '`stem_dropout` and `stem_normalization` are of the stem "conv"',
         ),
         (
             {"stem_pools": (2, 2)},
-            '`stem_filters`, `stem_strides`, `stem_pools` and `stem_dropout` are of the stem "conv"',
+            '`stem_dropout` and `stem_normalization` are of the stem "conv"',
         ),
         (
             {"stem": "conv", "stem_filters": (4,)},

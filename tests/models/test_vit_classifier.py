@@ -72,6 +72,7 @@ NON_DEFAULT = {
     "stem_strides": (1, 2),
     "stem_pools": (2, 1),
     "stem_dropout": 0.15,
+    "stem_normalization": "batch",
     "stochastic_depth": 0.25,
     "hidden_dropout": 0.4,
     "projection_dropout": 0.35,

@@ -113,7 +113,15 @@ def test_a_run_begun_before_there_were_stems_and_augmentation_is_gone_on_with(tm
         trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())])
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     configuration = record["configuration"]
-    for argument in ("stem", "stem_filters", "stem_strides", "stem_pools", "stem_dropout", "stochastic_depth"):
+    for argument in (
+        "stem",
+        "stem_filters",
+        "stem_strides",
+        "stem_pools",
+        "stem_dropout",
+        "stem_normalization",
+        "stochastic_depth",
+    ):
         del configuration["model"]["config"][argument]
     for field in ("augmentation_final_epochs", "augmentation_final_strength"):
         del configuration["recipe"][field]

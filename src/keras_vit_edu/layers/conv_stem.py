@@ -15,13 +15,13 @@ from keras_vit_edu.layers.portable_dropout import PortableDropout
 class ConvStem(keras.layers.Layer):
     """Turn images into local features by 3x3 convolutions: `(B, H, W, C)` to `(B, N, filters[-1])`.
 
-    `x = dropout(max_pooling(activation(convolution(x))))`, once for each of `filters`
+    `x = dropout(max_pooling(activation(normalization(convolution(x)))))`, once for each of `filters`
 
     Patches of a few pixels, each projected on its own, tell a transformer nothing about what crosses their borders;
     overlapping convolutions do, and a small data set is then enough. Two of stride 2 take 28x28 pixels to 14x14 to
     7x7 places; a place becomes a token in the `PatchEncoder`, whose projection is the 1x1 convolution that Xiao et al.
-    end their stem with. There is no batch normalisation: a model behaves the same in training and after, whatever the
-    batch.
+    end their stem with. Without `normalization` a model behaves the same in training and after, whatever the batch;
+    with it a deep stem learns sooner and better.
 
     Args:
         filters: number of output channels of each convolution.
@@ -30,6 +30,8 @@ class ConvStem(keras.layers.Layer):
             transformer's stem); 1 for no pooling there, None for none at all.
         dropout: probability of dropping an element, in training, after each convolution and pooling that make the image
             smaller, as convolutional networks have it.
+        normalization: `"batch"` for batch normalization between each convolution, which has no bias then, and its
+            activation; None for none.
         activation: after each convolution. `"gelu"` is the exact one.
         kernel_initializer: of every kernel; one with a seed gives each kernel a seed of its own, derived from it.
         data_format: `"channels_last"` for `(B, H, W, C)`, `"channels_first"` for `(B, C, H, W)`; None for Keras's
@@ -49,10 +51,11 @@ class ConvStem(keras.layers.Layer):
 
     Raises:
         ValueError: for no filters, sizes that are no positive ints, another number of strides or pools than of filters,
-            or a rate outside [0, 1).
+            a rate outside [0, 1), or another normalization.
 
     References:
         Xiao et al., "Early convolutions help transformers see better" (NeurIPS 2021), arXiv 2106.14881.
+        Ioffe and Szegedy, "Batch normalization" (ICML 2015), arXiv 1502.03167.
         Hassani et al., "Escaping the big data paradigm with compact transformers" (2021), arXiv 2104.05704.
 
     Examples:
@@ -68,6 +71,7 @@ class ConvStem(keras.layers.Layer):
         strides: Sequence[int] | None = None,
         pools: Sequence[int] | None = None,
         dropout: float = 0.0,
+        normalization: str | None = None,
         activation: Any = "gelu",
         kernel_initializer: Any = "glorot_uniform",
         data_format: str | None = None,
@@ -83,6 +87,9 @@ class ConvStem(keras.layers.Layer):
                 f"Received: filters={filters!r}, strides={strides!r}, pools={pools!r}"
             )
         self.dropout = _checks.dropout_rate("dropout", dropout)
+        if normalization not in (None, "batch"):
+            raise ValueError(f"`normalization` must be 'batch' or None. Received: normalization={normalization!r}")
+        self.normalization = normalization
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.data_format = _checks.data_format(data_format)
@@ -92,13 +99,17 @@ class ConvStem(keras.layers.Layer):
                 kernel_size=3,
                 strides=stride,
                 padding="valid",
-                activation=self.activation,
+                use_bias=self.normalization is None,
                 kernel_initializer=initializers.for_child(self.kernel_initializer, f"convolution_{i}"),
                 data_format="channels_last",
                 dtype=self.dtype_policy,
                 name=f"convolution_{i}",
             )
             for i, (width, stride) in enumerate(zip(self.filters, self.strides, strict=True))
+        ]
+        self.normalizations = [
+            keras.layers.BatchNormalization(dtype=self.dtype_policy, name=f"normalization_{i}")
+            for i in range(len(self.filters) if self.normalization else 0)
         ]
         self.dropouts = [
             PortableDropout(self.dropout if stride * pool > 1 else 0.0, dtype=self.dtype_policy, name=f"dropout_{i}")
@@ -115,13 +126,20 @@ class ConvStem(keras.layers.Layer):
         for convolution, pool in zip(self.convolutions, self.pools, strict=True):
             convolution.build((shape[0], None, None, shape[3]))  # of any size, padding included
             shape = self._after(shape, convolution, pool)
+        for normalization, width in zip(self.normalizations, self.filters, strict=False):
+            normalization.build((shape[0], None, None, width))
 
     def call(self, images: Any, training: bool = False) -> Any:
         self._channels_last(images.shape)  # complains about a wrong rank
         x = ops.cast(images, self.compute_dtype)
         x = ops.transpose(x, (0, 2, 3, 1)) if self.data_format == "channels_first" else x  # (B, H, W, C)
-        for convolution, pool, dropout in zip(self.convolutions, self.pools, self.dropouts, strict=True):
+        for i, (convolution, pool, dropout) in enumerate(
+            zip(self.convolutions, self.pools, self.dropouts, strict=True)
+        ):
             x = convolution(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))  # (B, ceil(H / s), ceil(W / s), filters)
+            if self.normalization:
+                x = self.normalizations[i](x, training=training)
+            x = self.activation(x)
             if pool > 1:
                 x = ops.max_pool(x, pool, pool, padding="same", data_format="channels_last")
             x = dropout(x, training=training)
@@ -163,6 +181,7 @@ class ConvStem(keras.layers.Layer):
             "strides": self.strides,
             "pools": self.pools,
             "dropout": self.dropout,
+            "normalization": self.normalization,
             "activation": keras.activations.serialize(self.activation),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "data_format": self.data_format,

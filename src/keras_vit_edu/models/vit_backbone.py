@@ -45,6 +45,7 @@ class ViTBackbone(keras.Model):
         stem_strides: of the `ConvStem`: the stride of each; None for 2 each.
         stem_pools: of the `ConvStem`: the side of the max pooling after each; None for no pooling.
         stem_dropout: of the `ConvStem`, wherever it makes the image smaller, in training.
+        stem_normalization: of the `ConvStem`: `"batch"`, or None for none.
         stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
             over the blocks, block i of L (from 1) has i / L of it.
         hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.
@@ -109,6 +110,7 @@ class ViTBackbone(keras.Model):
         stem_strides: Sequence[int] | None = None,
         stem_pools: Sequence[int] | None = None,
         stem_dropout: float = 0.0,
+        stem_normalization: str | None = None,
         stochastic_depth: float = 0.0,
         hidden_dropout: float | None = None,
         projection_dropout: float = 0.0,
@@ -134,11 +136,12 @@ class ViTBackbone(keras.Model):
         if stem not in STEMS:
             raise ValueError(f"`stem` must be one of {STEMS}. Received: stem={stem!r}")
         stem_dropout = _checks.dropout_rate("stem_dropout", stem_dropout)
-        if stem == "patches" and (stem_filters or stem_strides or stem_pools or stem_dropout):
+        if stem == "patches" and (stem_filters or stem_strides or stem_pools or stem_dropout or stem_normalization):
             raise ValueError(
-                '`stem_filters`, `stem_strides`, `stem_pools` and `stem_dropout` are of the stem "conv". Received: '
+                "`stem_filters`, `stem_strides`, `stem_pools`, `stem_dropout` and `stem_normalization` are of the stem "
+                '"conv". Received: '
                 f"stem={stem!r}, stem_filters={stem_filters}, stem_strides={stem_strides}, stem_pools={stem_pools}, "
-                f"stem_dropout={stem_dropout}"
+                f"stem_dropout={stem_dropout}, stem_normalization={stem_normalization!r}"
             )
 
         patches = Patches(patch_size, data_format=data_format, dtype=policy, name="patches")
@@ -151,6 +154,7 @@ class ViTBackbone(keras.Model):
                 stem_strides,
                 stem_pools,
                 stem_dropout,
+                stem_normalization,
                 activation=activation,
                 kernel_initializer=initializers.for_child(kernel_initializer, "conv_stem"),
                 data_format=patches.data_format,
@@ -231,6 +235,7 @@ class ViTBackbone(keras.Model):
         self.stem_strides = stem_strides
         self.stem_pools = stem_pools
         self.stem_dropout = stem_dropout
+        self.stem_normalization = stem_normalization
         self.stochastic_depth = stochastic_depth
         self.hidden_dropout = block.hidden_dropout
         self.projection_dropout = block.projection_dropout
@@ -309,6 +314,7 @@ class ViTBackbone(keras.Model):
             "stem_strides": self.stem_strides,
             "stem_pools": self.stem_pools,
             "stem_dropout": self.stem_dropout,
+            "stem_normalization": self.stem_normalization,
             "stochastic_depth": self.stochastic_depth,
             "hidden_dropout": self.hidden_dropout,
             "projection_dropout": self.projection_dropout,

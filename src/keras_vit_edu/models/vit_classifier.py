@@ -55,6 +55,7 @@ class ViTClassifier(Preset, keras.Model):
         stem_pools: with the stem `"conv"`, the side of the max pooling after each; None for no pooling. The product of
             strides and pools is `patch_size`.
         stem_dropout: with the stem `"conv"`, dropout wherever it makes the image smaller, in training.
+        stem_normalization: with the stem `"conv"`, `"batch"` for batch normalization after each convolution.
         stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
             over the blocks.
         hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.
@@ -118,6 +119,7 @@ class ViTClassifier(Preset, keras.Model):
         stem_strides: Sequence[int] | None = None,
         stem_pools: Sequence[int] | None = None,
         stem_dropout: float = 0.0,
+        stem_normalization: str | None = None,
         stochastic_depth: float = 0.0,
         hidden_dropout: float | None = None,
         projection_dropout: float = 0.0,
@@ -167,6 +169,7 @@ class ViTClassifier(Preset, keras.Model):
                 stem_strides=stem_strides,
                 stem_pools=stem_pools,
                 stem_dropout=stem_dropout,
+                stem_normalization=stem_normalization,
                 stochastic_depth=stochastic_depth,
                 hidden_dropout=hidden_dropout,
                 projection_dropout=projection_dropout,
