@@ -47,7 +47,7 @@ NON_DEFAULT = {
     "stem_strides": (1, 2),
     "stem_pools": (2, 1),
     "stem_dropout": 0.15,
-    "stem_normalization": "batch",
+    "stem_normalization": "layer",
     "stochastic_depth": 0.25,
     "hidden_dropout": 0.4,
     "projection_dropout": 0.5,
@@ -161,7 +161,7 @@ def test_arguments_reach_the_layers():
     assert backbone.get_layer("embedding_dropout").rate == 0.6
     stem = backbone.get_layer("conv_stem")
     assert (stem.filters, stem.strides, stem.pools, stem.dropout) == ((4, 5), (1, 2), (2, 1), 0.15)
-    assert stem.normalization == "batch"
+    assert stem.normalization == "layer"
     assert stem.data_format == "channels_first"
     assert stem.activation is keras.activations.relu
     assert isinstance(stem.kernel_initializer, HeNormal)
@@ -352,7 +352,7 @@ def test_a_frozen_backbone_stays_frozen_in_a_copy_until_someone_says_otherwise()
             '`stem_dropout` and `stem_normalization` are of the stem "conv"',
         ),
         (
-            {"stem_normalization": "batch"},
+            {"stem_normalization": "layer"},
             '`stem_dropout` and `stem_normalization` are of the stem "conv"',
         ),
         (

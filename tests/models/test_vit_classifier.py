@@ -72,7 +72,7 @@ NON_DEFAULT = {
     "stem_strides": (1, 2),
     "stem_pools": (2, 1),
     "stem_dropout": 0.15,
-    "stem_normalization": "batch",
+    "stem_normalization": "layer",
     "stochastic_depth": 0.25,
     "hidden_dropout": 0.4,
     "projection_dropout": 0.35,

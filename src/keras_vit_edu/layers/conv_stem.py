@@ -20,8 +20,8 @@ class ConvStem(keras.layers.Layer):
     Patches of a few pixels, each projected on its own, tell a transformer nothing about what crosses their borders;
     overlapping convolutions do, and a small data set is then enough. Two of stride 2 take 28x28 pixels to 14x14 to
     7x7 places; a place becomes a token in the `PatchEncoder`, whose projection is the 1x1 convolution that Xiao et al.
-    end their stem with. Without `normalization` a model behaves the same in training and after, whatever the batch;
-    with it a deep stem learns sooner and better.
+    end their stem with. There is no batch normalisation: a model behaves the same in training and after, whatever the
+    batch. Layer normalization, of the channels of each place, serves a deep stem as well.
 
     Args:
         filters: number of output channels of each convolution.
@@ -30,8 +30,7 @@ class ConvStem(keras.layers.Layer):
             transformer's stem); 1 for no pooling there, None for none at all.
         dropout: probability of dropping an element, in training, after each convolution and pooling that make the image
             smaller, as convolutional networks have it.
-        normalization: `"batch"` for batch normalization between each convolution, which has no bias then, and its
-            activation; None for none.
+        normalization: `"layer"` for layer normalization between each convolution and its activation; None for none.
         activation: after each convolution. `"gelu"` is the exact one.
         kernel_initializer: of every kernel; one with a seed gives each kernel a seed of its own, derived from it.
         data_format: `"channels_last"` for `(B, H, W, C)`, `"channels_first"` for `(B, C, H, W)`; None for Keras's
@@ -55,7 +54,7 @@ class ConvStem(keras.layers.Layer):
 
     References:
         Xiao et al., "Early convolutions help transformers see better" (NeurIPS 2021), arXiv 2106.14881.
-        Ioffe and Szegedy, "Batch normalization" (ICML 2015), arXiv 1502.03167.
+        Ba et al., "Layer normalization" (2016), arXiv 1607.06450.
         Hassani et al., "Escaping the big data paradigm with compact transformers" (2021), arXiv 2104.05704.
 
     Examples:
@@ -87,8 +86,8 @@ class ConvStem(keras.layers.Layer):
                 f"Received: filters={filters!r}, strides={strides!r}, pools={pools!r}"
             )
         self.dropout = _checks.dropout_rate("dropout", dropout)
-        if normalization not in (None, "batch"):
-            raise ValueError(f"`normalization` must be 'batch' or None. Received: normalization={normalization!r}")
+        if normalization not in (None, "layer"):
+            raise ValueError(f"`normalization` must be 'layer' or None. Received: normalization={normalization!r}")
         self.normalization = normalization
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = initializers.get(kernel_initializer)
@@ -99,7 +98,6 @@ class ConvStem(keras.layers.Layer):
                 kernel_size=3,
                 strides=stride,
                 padding="valid",
-                use_bias=self.normalization is None,
                 kernel_initializer=initializers.for_child(self.kernel_initializer, f"convolution_{i}"),
                 data_format="channels_last",
                 dtype=self.dtype_policy,
@@ -108,7 +106,7 @@ class ConvStem(keras.layers.Layer):
             for i, (width, stride) in enumerate(zip(self.filters, self.strides, strict=True))
         ]
         self.normalizations = [
-            keras.layers.BatchNormalization(dtype=self.dtype_policy, name=f"normalization_{i}")
+            keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy, name=f"normalization_{i}")
             for i in range(len(self.filters) if self.normalization else 0)
         ]
         self.dropouts = [
@@ -138,7 +136,7 @@ class ConvStem(keras.layers.Layer):
         ):
             x = convolution(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))  # (B, ceil(H / s), ceil(W / s), filters)
             if self.normalization:
-                x = self.normalizations[i](x, training=training)
+                x = self.normalizations[i](x)
             x = self.activation(x)
             if pool > 1:
                 x = ops.max_pool(x, pool, pool, padding="same", data_format="channels_last")

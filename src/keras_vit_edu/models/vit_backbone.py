@@ -45,7 +45,7 @@ class ViTBackbone(keras.Model):
         stem_strides: of the `ConvStem`: the stride of each; None for 2 each.
         stem_pools: of the `ConvStem`: the side of the max pooling after each; None for no pooling.
         stem_dropout: of the `ConvStem`, wherever it makes the image smaller, in training.
-        stem_normalization: of the `ConvStem`: `"batch"`, or None for none.
+        stem_normalization: of the `ConvStem`: `"layer"`, or None for none.
         stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
             over the blocks, block i of L (from 1) has i / L of it.
         hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.

@@ -55,7 +55,7 @@ class ViTClassifier(Preset, keras.Model):
         stem_pools: with the stem `"conv"`, the side of the max pooling after each; None for no pooling. The product of
             strides and pools is `patch_size`.
         stem_dropout: with the stem `"conv"`, dropout wherever it makes the image smaller, in training.
-        stem_normalization: with the stem `"conv"`, `"batch"` for batch normalization after each convolution.
+        stem_normalization: with the stem `"conv"`, `"layer"` for layer normalization after each convolution.
         stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
             over the blocks.
         hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.
