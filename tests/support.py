@@ -14,6 +14,17 @@ from keras_vit_edu.parity.testing import revived as revived
 
 BACKEND = keras.backend.backend()
 
+# Those of `ViTClassifier` that came after the first configurations were written.
+LATER_ARGUMENTS = (
+    "stem",
+    "stem_filters",
+    "stem_strides",
+    "stem_pools",
+    "stem_dropout",
+    "stem_normalization",
+    "stochastic_depth",
+)
+
 
 def to_numpy(x: Any) -> np.ndarray:
     """A float64 array (so that bfloat16 is an ordinary number), ints and bools as they are."""

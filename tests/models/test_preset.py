@@ -16,7 +16,7 @@ from keras.src.saving.serialization_lib import SafeModeScope
 from keras_vit_edu import initializers
 from keras_vit_edu.models import CNNClassifier, ViTClassifier
 from keras_vit_edu.models.preset import Preset
-from tests.support import random_weights, to_numpy
+from tests.support import LATER_ARGUMENTS, random_weights, to_numpy
 
 SMALL = {
     "num_classes": 3,
@@ -112,15 +112,7 @@ def test_the_small_presets_are_small(name, at_most):
 
 def test_a_configuration_from_before_there_was_an_argument_still_loads(tmp_path):
     old = json.loads((BUNDLED / "vit_mnist_d16" / "config.json").read_text())
-    for argument in (
-        "stem",
-        "stem_filters",
-        "stem_strides",
-        "stem_pools",
-        "stem_dropout",
-        "stem_normalization",
-        "stochastic_depth",
-    ):
+    for argument in LATER_ARGUMENTS:
         del old["config"][argument]
     (tmp_path / "config.json").write_text(json.dumps(old))
     (tmp_path / "metadata.json").write_text((BUNDLED / "vit_mnist_d16" / "metadata.json").read_text())

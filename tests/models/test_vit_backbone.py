@@ -25,6 +25,10 @@ from tests.support import (
 SIZES = {"projection_dim": 8, "num_layers": 2, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
 
 # Every argument, none at its default.
+OF_THE_CONV_STEM = (
+    "`stem_filters`, `stem_strides`, `stem_pools`, `stem_dropout` and `stem_normalization` are of the stem "
+    '"conv". Received: '
+)
 NON_DEFAULT = {
     "image_shape": (3, 8, 12),
     "patch_size": (4, 4),
@@ -347,22 +351,10 @@ def test_a_frozen_backbone_stays_frozen_in_a_copy_until_someone_says_otherwise()
         ({"attention_dropout": -0.1}, r"`(attention_)?dropout` must be a number in \[0, 1\).*-0.1"),
         ({"data_format": "channels_middle"}, "`data_format` must be .*channels_middle"),
         ({"stem": "wavelets"}, r"`stem` must be one of \('patches', 'conv'\). Received: stem='wavelets'"),
-        (
-            {"stem_filters": (4, 4)},
-            '`stem_dropout` and `stem_normalization` are of the stem "conv"',
-        ),
-        (
-            {"stem_normalization": "layer"},
-            '`stem_dropout` and `stem_normalization` are of the stem "conv"',
-        ),
-        (
-            {"stem_dropout": 0.1},
-            '`stem_dropout` and `stem_normalization` are of the stem "conv"',
-        ),
-        (
-            {"stem_pools": (2, 2)},
-            '`stem_dropout` and `stem_normalization` are of the stem "conv"',
-        ),
+        ({"stem_filters": (4, 4)}, OF_THE_CONV_STEM),
+        ({"stem_normalization": "layer"}, OF_THE_CONV_STEM),
+        ({"stem_dropout": 0.1}, OF_THE_CONV_STEM),
+        ({"stem_pools": (2, 2)}, OF_THE_CONV_STEM),
         (
             {"stem": "conv", "stem_filters": (4,)},
             r"the product of the stem's strides and pools, 2 \* 1 = 2. .*patch_size=\(4, 4\)",

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from keras_vit_edu import datasets, training
 from keras_vit_edu.models import ViTClassifier
+from tests.support import LATER_ARGUMENTS
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +114,7 @@ def test_a_run_begun_before_there_were_stems_and_augmentation_is_gone_on_with(tm
         trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())])
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     configuration = record["configuration"]
-    for argument in (
-        "stem",
-        "stem_filters",
-        "stem_strides",
-        "stem_pools",
-        "stem_dropout",
-        "stem_normalization",
-        "stochastic_depth",
-    ):
+    for argument in LATER_ARGUMENTS:
         del configuration["model"]["config"][argument]
     for field in ("augmentation_final_epochs", "augmentation_final_strength"):
         del configuration["recipe"][field]
