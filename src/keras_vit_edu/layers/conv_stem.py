@@ -20,8 +20,8 @@ class ConvStem(keras.layers.Layer):
     Patches of a few pixels, each projected on its own, tell a transformer nothing about what crosses their borders;
     overlapping convolutions do, and a small data set is then enough. Two of stride 2 take 28x28 pixels to 14x14 to
     7x7 places; a place becomes a token in the `PatchEncoder`, whose projection is the 1x1 convolution that Xiao et al.
-    end their stem with. There is no batch normalisation: a model behaves the same in training and after, whatever the
-    batch. Layer normalization, of the channels of each place, serves a deep stem as well.
+    end their stem with. There is no batch normalization: a model behaves the same in training and after, whatever the
+    batch. Layer normalization, over the channels of each place, keeps it so.
 
     Args:
         filters: number of output channels of each convolution.
@@ -107,7 +107,9 @@ class ConvStem(keras.layers.Layer):
         ]
         self.normalizations = [
             keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy, name=f"normalization_{i}")
-            for i in range(len(self.filters) if self.normalization else 0)
+            if self.normalization
+            else keras.layers.Identity(dtype=self.dtype_policy, name=f"normalization_{i}")
+            for i in range(len(self.filters))
         ]
         self.dropouts = [
             PortableDropout(self.dropout if stride * pool > 1 else 0.0, dtype=self.dtype_policy, name=f"dropout_{i}")
@@ -121,23 +123,20 @@ class ConvStem(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         shape = self._channels_last(input_shape)
-        for convolution, pool in zip(self.convolutions, self.pools, strict=True):
+        for convolution, normalization, pool in zip(self.convolutions, self.normalizations, self.pools, strict=True):
             convolution.build((shape[0], None, None, shape[3]))  # of any size, padding included
             shape = self._after(shape, convolution, pool)
-        for normalization, width in zip(self.normalizations, self.filters, strict=False):
-            normalization.build((shape[0], None, None, width))
+            normalization.build((shape[0], None, None, shape[3]))
 
     def call(self, images: Any, training: bool = False) -> Any:
         self._channels_last(images.shape)  # complains about a wrong rank
         x = ops.cast(images, self.compute_dtype)
         x = ops.transpose(x, (0, 2, 3, 1)) if self.data_format == "channels_first" else x  # (B, H, W, C)
-        for i, (convolution, pool, dropout) in enumerate(
-            zip(self.convolutions, self.pools, self.dropouts, strict=True)
+        for convolution, normalization, pool, dropout in zip(
+            self.convolutions, self.normalizations, self.pools, self.dropouts, strict=True
         ):
             x = convolution(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))  # (B, ceil(H / s), ceil(W / s), filters)
-            if self.normalization:
-                x = self.normalizations[i](x)
-            x = self.activation(x)
+            x = self.activation(normalization(x))
             if pool > 1:
                 x = ops.max_pool(x, pool, pool, padding="same", data_format="channels_last")
             x = dropout(x, training=training)
