@@ -4,7 +4,7 @@ import difflib
 import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -61,12 +61,17 @@ def data_format(value: Any) -> str:
     return chosen
 
 
+def did_you_mean(name: str, names: Iterable[str], at_most: int = 1) -> str:
+    """A question that holds the most alike of the names that there are; empty if none is alike."""
+    near = difflib.get_close_matches(name, list(names), n=at_most)
+    return f"Did you mean {' or '.join(near)}?" if near else ""
+
+
 def json_object(kind: str, values: Any, fields: Sequence[str]) -> None:
     """Complain unless `values` is a JSON object with no other fields than these; `kind` is what it should be."""
     if not isinstance(values, dict):
         raise ValueError(f"{kind} is a JSON object. Received: {type(values).__name__}")
     for name in values:
         if name not in fields:
-            near = difflib.get_close_matches(name, fields)
-            hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(fields)}."
+            hint = did_you_mean(name, fields) or f"It has {', '.join(fields)}."
             raise ValueError(f"{kind} has no field {name!r}. {hint}")

@@ -441,8 +441,8 @@ def _is_of_hub(name: str) -> bool:
     own = list(Preset.presets)
     if "://" not in name and os.sep in name and not name.lower().endswith(".zip"):
         return False  # a folder that is not there, and is complained about as such
-    begins_as = any(own_name.startswith(name) for own_name in own)  # as they are called themselves, too
-    return "://" in name or not (begins_as or difflib.get_close_matches(name, own, cutoff=0.8))
+    begins_one = any(own_name.startswith(name) for own_name in own)  # or is one
+    return "://" in name or not (begins_one or difflib.get_close_matches(name, own, cutoff=0.8))
 
 
 def _has_own_metadata(folder: Path) -> bool:

@@ -5,7 +5,6 @@ given, else from the path in the environment variable `KERAS_VIT_EDU_DATA`, else
 Keras's npz or the four IDX files of the originals, gzipped or not.
 """
 
-import difflib
 import gzip
 import os
 import zipfile
@@ -17,7 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_vit_edu import _backend
+from keras_vit_edu import _backend, _checks
 
 DIGITS = tuple("0123456789")
 CLOTHES = (
@@ -89,8 +88,7 @@ def load(name: str = "mnist-sample", path: str | Path | None = None) -> ImageDat
         <mnist-sample: 10000 + 2000 images from the package>
     """
     if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS)
-        hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(DATASETS)}."
+        hint = _checks.did_you_mean(name, DATASETS) or f"There are {', '.join(DATASETS)}."
         raise ValueError(f"There is no dataset {name!r}. {hint}")
     if name == "mnist-sample":
         if path is not None:

@@ -4,7 +4,6 @@ A preset is for using a model; to go on training one where it stopped, with its 
 What is in the folder stands in `preset_files.py`.
 """
 
-import difflib
 import hashlib
 import posixpath
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any, Self
 import keras
 import numpy as np
 
+from keras_vit_edu import _checks
 from keras_vit_edu.models import preset_files
 from keras_vit_edu.models.preset_files import CONFIG, FORMAT_VERSION, METADATA, WEIGHTS, WEIGHTS_DTYPES, read_json
 
@@ -161,8 +161,7 @@ class Preset:
         if folder.is_dir():
             preset_files.check_folder(folder)
             return folder
-        near = difflib.get_close_matches(str(preset), names)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(names)}."
+        hint = _checks.did_you_mean(str(preset), names, at_most=3) or f"There are {', '.join(names)}."
         raise ValueError(f"There is no preset {str(preset)!r}, and no folder of that name. {hint}")
 
 

@@ -1,7 +1,6 @@
 """A recipe: everything about a training run but the model and the data."""
 
 import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -319,8 +318,7 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
         return RECIPES[str(name_or_file)]
     file = Path(name_or_file)
     if not file.is_file():
-        near = difflib.get_close_matches(str(name_or_file), RECIPES)
-        hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(RECIPES)}."
+        hint = _checks.did_you_mean(str(name_or_file), RECIPES) or f"There are {', '.join(RECIPES)}."
         raise ValueError(f"There is no recipe {str(name_or_file)!r}, and no such file. {hint}")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))

@@ -1,6 +1,5 @@
 """The pretrained models of keras_hub: which there are, and how to get one. The only file that imports keras_hub."""
 
-import difflib
 import json
 import os
 import re
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
+
+from keras_vit_edu import _checks
 
 COURSES_FALLBACK = "vit_base_patch16_224_imagenet"  # ViT-B/16
 OPENED = ("vit", "deit")  # what `open_vit` opens; they are listed first
@@ -220,11 +221,10 @@ def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
     known = _import_keras_hub().models.Backbone.presets
     is_remote = preset in known or "://" in preset
     if not is_remote and not (Path(preset) / "config.json").is_file():
-        near = difflib.get_close_matches(preset, known, n=2)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = _checks.did_you_mean(preset, known, at_most=2)
         raise ValueError(
             "A preset is a name that `list_presets` knows, a handle that begins with kaggle:// or hf://, or a folder "
-            f"with a config.json.{hint} Received: {preset!r}"
+            f"with a config.json. {f'{hint} ' if hint else ''}Received: {preset!r}"
         )
     try:
         return _with_head(cls, preset, arguments)
