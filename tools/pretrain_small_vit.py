@@ -50,13 +50,14 @@ def clothes_and_digits(folder: Path) -> ImageDataset:
     """Fashion-MNIST as classes 0 to 9, the digits 0 to 4, turned and mirrored at random, as further ones; mixed."""
     fashion, mnist = load("fashion-mnist", folder), load("mnist", folder)
     rng = np.random.default_rng(0)
+    signs_of = [[i for i, (digit, _, _) in enumerate(SIGNS) if digit == k] for k in range(5)]
 
     def joined(part: str, count: int | None) -> tuple[np.ndarray, np.ndarray]:
         clothes, their_labels = (getattr(fashion, f"{xy}_{part}")[:count] for xy in "xy")
         images, labels = (getattr(mnist, f"{xy}_{part}") for xy in "xy")
         is_low = labels < 5
         digits = images[is_low].copy()
-        signs = np.array([rng.choice([i for i, sign in enumerate(SIGNS) if sign[0] == k]) for k in labels[is_low]])
+        signs = np.array([rng.choice(signs_of[k]) for k in labels[is_low]])
         for i, (_, turns, mirrored) in enumerate(SIGNS):
             turned = np.rot90(digits[signs == i], turns, axes=(1, 2))
             digits[signs == i] = turned[:, :, ::-1] if mirrored else turned
