@@ -1,5 +1,6 @@
 """`TransferClassifier`: photographs in, names of classes out, the same as keras_hub's."""
 
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -118,6 +119,21 @@ def test_a_folder_gives_every_file_below_it(classifier, folder):
     ((file, reason),) = found.skipped
     assert file == folder / "dog" / "z.jpg"
     assert "no image file" in reason
+
+
+def test_a_folder_that_may_not_be_opened_is_said_to_be_skipped(classifier, folder, monkeypatch):
+    def iterdir(path, of_the_others=Path.iterdir):
+        if path.name == "cat":
+            raise PermissionError(13, "Permission denied")
+        return of_the_others(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "cat")
+    (folder / "dog" / "z.jpg").unlink()
+    with pytest.warns(UserWarning, match=r"1 of 3 files were skipped: The folder cannot be opened: Permission denied"):
+        found = classifier.predict(folder)
+    assert [len(best) for best in found] == [0, 3, 3]
+    assert [file for file, _ in found.skipped] == [folder / "cat"]
 
 
 def test_a_bad_file_alone_is_an_error(classifier, folder):

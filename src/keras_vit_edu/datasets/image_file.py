@@ -54,9 +54,12 @@ def _opened(file: str | Path) -> Iterator[Any]:
         from PIL import Image
     except ImportError:
         raise ImportError('Reading image files needs Pillow: pip install "keras-vit-edu[cli]"') from None
+    if os.path.isdir(file):
+        may_be_opened = os.access(file, os.R_OK | os.X_OK)
+        problem = "A folder is no image file" if may_be_opened else "The folder cannot be opened: Permission denied"
+        raise ValueError(f"{problem}. Received: {file}")
     if not os.path.isfile(file):
-        kind = "A folder is no image file" if os.path.isdir(file) else "There is no such file"
-        raise ValueError(f"{kind}. Received: {file}")
+        raise ValueError(f"There is no such file. Received: {file}")
     if os.path.getsize(file) == 0:
         raise ValueError(f"The file is empty. Received: {file}")
     try:

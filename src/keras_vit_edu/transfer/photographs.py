@@ -18,8 +18,8 @@ WORKERS = min(4, os.cpu_count() or 1)  # Pillow decodes outside of Python's lock
 def image_files(images: Any) -> list[Path] | None:
     """The files that `images` names; None if it is no file, folder, `ImageFolder` or list of files.
 
-    A folder gives every file below it whose name does not begin with a dot, in an order that is the same everywhere.
-    Links are followed.
+    A folder gives every file below it whose name does not begin with a dot, in an order that is the same everywhere; a
+    folder that may not be opened stands for its files. Links are followed.
 
     Raises:
         ValueError: if a folder holds no file, or a link leads in a circle.
@@ -46,7 +46,8 @@ def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
         raise ValueError(f"A link leads in a circle, to a folder that it lies in. Received: {folder}")
     try:
         paths = list(folder.iterdir())
-    except OSError:  # a folder that may not be opened hides its files, not those beside it
+    except OSError:  # a folder that may not be opened: reading it as a file fails, and says so
+        yield folder
         return
     for path in paths:
         if path.name.startswith("."):
