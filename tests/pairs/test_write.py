@@ -56,6 +56,7 @@ def write(folder: Path) -> None:
     np.savez(folder / "numbers.npz", **numbers)
 
 
+@pytest.mark.any_backend  # `check_pairs.py` reads it on each
 def test_what_was_written_reads_back_in_this_process(folder):
     found = read.report(folder)
     assert found.pop("compiled") == found.pop("compiled_training") == "fine"
