@@ -111,6 +111,7 @@ def test_quiet_is_quiet(train, capfd):
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.any_backend
 def test_overwrite(train, capsys):
     assert train("--run", "out", "--quiet") == 0
     assert train("--run", "out", "--quiet") == 2
@@ -145,6 +146,7 @@ def test_a_mistake_gives_one_line_and_2(arguments, complaint, capsys):
     assert re.search(complaint, one_line(capsys))
 
 
+@pytest.mark.any_backend
 def test_override_changes_arguments_of_the_model(train, tmp_path):
     run = tmp_path / "run"
     assert train("--override", "head=sequence", "--override", "head_units=[6]", "--run", str(run)) == 0
@@ -174,6 +176,7 @@ def test_show_augmentation_draws_a_sheet_and_trains_nothing(train, capsys):
     assert os.listdir("sheets") == ["augmentation.png"]
 
 
+@pytest.mark.any_backend
 def test_a_short_run_of_a_recipe_that_weakens_its_augmentation(train, capsys, tmp_path):
     assert train("--recipe", "hybrid", "--warmup-epochs", "0", "--run", str(tmp_path / "a")) == 2
     assert "`augmentation_final_epochs` must not be more than `epochs`" in capsys.readouterr().err
@@ -183,6 +186,7 @@ def test_a_short_run_of_a_recipe_that_weakens_its_augmentation(train, capsys, tm
     assert (recipe["augmentation_final_epochs"], recipe["augmentation_final_strength"]) == (1.0, 0.5)
 
 
+@pytest.mark.any_backend
 def test_augmentation_is_kept_in_the_recipe(train):
     assert train("--recipe", "hybrid", "--warmup-epochs", "0", "--no-weight-decay", "bias", "--run", "r") == 2
     arguments = ["--augmentation", "clothes", "--label-smoothing", "0.1", "--run", "run"]
@@ -298,6 +302,7 @@ def test_evaluate_a_run(finished_run, small_mnist, capsys):
         assert (finished_run / name).stat().st_size > 1000
 
 
+@pytest.mark.any_backend
 def test_a_run_is_evaluated_on_its_own_images_wherever_they_are(train, small_mnist, tmp_path, monkeypatch, capsys):
     data = tmp_path / "digits.npz"
     data.write_bytes(small_mnist.read_bytes())

@@ -85,18 +85,25 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 import keras_vit_edu, numpy as np
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.reference_logits import reference_logits
-np.save(sys.argv[2], reference_logits(Preset.from_preset(sys.argv[1])))
+np.savez("logits.npz", **{preset: reference_logits(Preset.from_preset(preset)) for preset in sys.argv[1:]})
 """
 
 
-def test_it_loads_in_a_fresh_process_without_a_network_and_gives_the_recorded_logits(preset, metadata, tmp_path):
-    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+@pytest.fixture(scope="module")
+def logits_offline(made, tmp_path_factory):
+    """What a fresh process without a network computed, by preset."""
+    folder = tmp_path_factory.mktemp("logits")
     done = subprocess.run(
-        [sys.executable, "-c", OFFLINE, str(preset), tmp_path / "logits.npy"],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", OFFLINE, *TRAINED, str(made)],
+        env={**os.environ, "KERAS_BACKEND": keras.backend.backend()},
+        cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert_agree(np.load(tmp_path / "logits.npy"), recorded_logits(metadata), 1e-5)
+    return np.load(folder / "logits.npz")
+
+
+def test_it_loads_in_a_fresh_process_without_a_network_and_gives_the_recorded_logits(preset, metadata, logits_offline):
+    assert_agree(logits_offline[str(preset)], recorded_logits(metadata), 1e-5)
 
 
 def test_it_gets_as_many_of_the_bundled_sample_right_as_it_says(preset, metadata):
