@@ -92,8 +92,8 @@ class MyMultiHeadAttention(keras.layers.Layer):
     these scores into shares; the output is the values mixed in those shares. Several heads ask several questions.
 
     There are two paths to the same numbers. The explicit one is the one to read. The fused one is
-    `keras.ops.dot_product_attention`, taken where it is one operation (on torch, and on JAX with an accelerator),
-    whenever nobody asked for the scores and no dropout is active (and `value_dim` is `key_dim`: JAX's wants that).
+    the backend's own operation, taken where there is one (on torch, and on JAX with an accelerator), whenever nobody
+    asked for the scores and no dropout is active (and `value_dim` is `key_dim`: JAX's wants that).
 
     Args:
         num_heads: h, the number of heads.
