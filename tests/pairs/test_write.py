@@ -1,7 +1,7 @@
 """Saved here, to be loaded by every backend.
 
 With `KERAS_VIT_EDU_PAIRS` set to a folder, what is written stays there, under the backend's name, for
-`check_pairs.py` to read with each of the others. In any case this process reads it back.
+`check_pairs.py` to read with each of the others. This process can read it back, too.
 """
 
 import os

@@ -121,16 +121,30 @@ def test_a_folder_gives_every_file_below_it(classifier, folder):
     assert "no image file" in reason
 
 
-def test_a_folder_that_may_not_be_opened_is_said_to_be_skipped(classifier, folder, monkeypatch):
-    def iterdir(path, of_the_others=Path.iterdir):
-        if path.name == "cat":
-            raise PermissionError(13, "Permission denied")
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o600])  # nothing; its files, but no list; a list, but no files
+def test_a_folder_that_may_not_be_opened_is_said_to_be_skipped(classifier, folder, mode):
+    (folder / "dog" / "z.jpg").unlink()
+    (folder / "cat").chmod(mode)
+    if os.access(folder / "cat", os.R_OK | os.X_OK):
+        pytest.skip("root may open every folder")
+    try:
+        with pytest.warns(UserWarning, match="1 of 3 files were skipped: The folder cannot be opened: Permission"):
+            found = classifier.predict(folder)
+    finally:
+        (folder / "cat").chmod(0o700)
+    assert [len(best) for best in found] == [0, 3, 3]
+    assert [file for file, _ in found.skipped] == [folder / "cat"]
+
+
+def test_a_folder_that_fails_is_said_to_be_skipped(classifier, folder, monkeypatch):
+    def scandir(path, of_the_others=os.scandir):
+        if Path(path).name == "cat":
+            raise OSError(5, "Input/output error")
         return of_the_others(path)
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "cat")
+    monkeypatch.setattr(os, "scandir", scandir)
     (folder / "dog" / "z.jpg").unlink()
-    with pytest.warns(UserWarning, match=r"1 of 3 files were skipped: The folder cannot be opened: Permission denied"):
+    with pytest.warns(UserWarning, match="1 of 3 files were skipped: The folder cannot be opened: Input/output"):
         found = classifier.predict(folder)
     assert [len(best) for best in found] == [0, 3, 3]
     assert [file for file, _ in found.skipped] == [folder / "cat"]

@@ -47,6 +47,15 @@ def check_header(file: str | Path) -> None:
         pass
 
 
+def check_folder(folder: str | Path) -> None:
+    """Complain about a folder whose files cannot be listed, or cannot be opened by their names."""
+    try:
+        os.scandir(folder).close()
+        os.stat(os.path.join(folder, "."))
+    except OSError as error:
+        raise ValueError(f"The folder cannot be opened: {error.strerror}. Received: {folder}") from None
+
+
 @contextmanager
 def _opened(file: str | Path) -> Iterator[Any]:
     """The image in a file, for Pillow to read; whatever is wrong with it is a `ValueError`."""
@@ -55,9 +64,8 @@ def _opened(file: str | Path) -> Iterator[Any]:
     except ImportError:
         raise ImportError('Reading image files needs Pillow: pip install "keras-vit-edu[cli]"') from None
     if os.path.isdir(file):
-        may_be_opened = os.access(file, os.R_OK | os.X_OK)
-        problem = "A folder is no image file" if may_be_opened else "The folder cannot be opened: Permission denied"
-        raise ValueError(f"{problem}. Received: {file}")
+        check_folder(file)
+        raise ValueError(f"A folder is no image file. Received: {file}")
     if not os.path.isfile(file):
         raise ValueError(f"There is no such file. Received: {file}")
     if os.path.getsize(file) == 0:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit_edu.datasets import ImageFolder, read_image
+from keras_vit_edu.datasets.image_file import check_folder
 from keras_vit_edu.transfer.preprocessing import Preprocessing, listed
 
 WORKERS = min(4, os.cpu_count() or 1)  # Pillow decodes outside of Python's lock
@@ -28,7 +29,7 @@ def image_files(images: Any) -> list[Path] | None:
         return list(images.paths)
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             return [path]
         files = list(_files_below(path, ()))
         if not files:
@@ -45,14 +46,14 @@ def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
     if real in above:
         raise ValueError(f"A link leads in a circle, to a folder that it lies in. Received: {folder}")
     try:
-        paths = list(folder.iterdir())
-    except OSError:  # a folder that may not be opened: reading it as a file fails, and says so
+        check_folder(folder)
+    except ValueError:  # to be read as a file, which fails and says why
         yield folder
         return
-    for path in paths:
+    for path in folder.iterdir():
         if path.name.startswith("."):
             continue
-        if path.is_dir():
+        if os.path.isdir(path):
             yield from _files_below(path, (*above, real))
         else:
             yield path
