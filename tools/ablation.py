@@ -48,7 +48,7 @@ ROWS = {
         f"--preset vit_mnist_pure --recipe pure {EMA}",
     ),
     "hybrid": (
-        "convolutional stem, 4 blocks of 96, stochastic depth, batches of 256, rate 1e-3: `vit_mnist_hybrid`",
+        "convolutional stem, 2 blocks of 96, dropout, stochastic depth, rate 2e-3: `vit_mnist_hybrid`",
         f"--preset vit_mnist_hybrid --recipe hybrid {EMA}",
     ),
     "cnn": (
