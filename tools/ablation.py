@@ -97,15 +97,14 @@ def call(program: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "keras_vit_edu", *arguments], check=True)
 
 
-def table(results: Sequence[Result], epochs: int) -> str:
+def table(results: Sequence[Result]) -> str:
     """In Markdown."""
-    lines = ["| | parameters | test accuracy | wrong of 10,000 | command |", "|---|---|---|---|---|"]
+    lines = ["| row | what | parameters | test accuracy | wrong of 10,000 |", "|---|---|---|---|---|"]
     for result in results:
         seeds = f", {len(result.accuracies)} seeds" if len(result.accuracies) > 1 else ""
         accuracy = f"{result.mean:.2%} ± {100 * result.standard_error:.2f}{seeds}"
-        text = shlex.join(command(result.row, epochs, 0))
         wrong = 10_000 * (1 - result.mean)
-        lines.append(f"| {ROWS[result.row][0]} | {result.parameters:,} | {accuracy} | {wrong:.0f} | `{text}` |")
+        lines.append(f"| `{result.row}` | {ROWS[result.row][0]} | {result.parameters:,} | {accuracy} | {wrong:.0f} |")
     return "\n".join(lines)
 
 
@@ -113,16 +112,16 @@ def draw(results: Sequence[Result], epochs: int, file: Path) -> None:
     """Errors, a bar a row, one standard error beside it."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 0.5 * len(results) + 1.3), layout="constrained")
+    figure = Figure(figsize=(8, 0.4 * len(results) + 1.2), layout="constrained")
     axes = figure.add_subplot()
-    labels = [ROWS[result.row][0].replace("`", "") for result in results]
+    labels = [result.row for result in results]
     errors = [100 * (1 - result.mean) for result in results]
     spread = [100 * result.standard_error for result in results]
     axes.barh(labels, errors, xerr=spread, color="tab:blue", alpha=0.75, ecolor="black", capsize=3)
     for place, (error, width) in enumerate(zip(errors, spread, strict=True)):
         axes.text(error + width, place, f"  {error:.2f} %", va="center")
     axes.invert_yaxis()
-    axes.set(xlabel=f"test images told wrong after {epochs} epochs of 10,000 images, %", xlim=(0, 1.15 * max(errors)))
+    axes.set(xlabel=f"% of the test images wrong, after {epochs} epochs of 10,000 images", xlim=(0, 1.25 * max(errors)))
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, dpi=120)
 
@@ -143,7 +142,9 @@ def main() -> None:
             for seed in arguments.seeds
         ]
         results.append(runs[0]._replace(accuracies=[accuracy for one in runs for accuracy in one.accuracies]))
-    print(f"\n{table(results, arguments.epochs)}")
+    for row in arguments.rows:
+        print(f"{row}: {shlex.join(command(row, arguments.epochs, arguments.seeds[0]))}")
+    print(f"\n{table(results)}")
     if arguments.picture:
         draw(results, arguments.epochs, arguments.picture)
 
