@@ -14,7 +14,7 @@ def harness(tmp_path_factory):
     return harness
 
 
-# SIGINT is handled, and may come while the backend computes; SIGTERM is handled as it is, and SIGKILL by nobody.
+# SIGINT may come while the backend computes; SIGTERM is handled alike, and SIGKILL by nobody.
 @pytest.mark.parametrize(
     "number",
     [

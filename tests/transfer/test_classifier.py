@@ -136,13 +136,16 @@ def test_a_folder_that_may_not_be_opened_is_said_to_be_skipped(classifier, folde
     assert [file for file, _ in found.skipped] == [folder / "cat"]
 
 
-def test_a_folder_that_fails_is_said_to_be_skipped(classifier, folder, monkeypatch):
-    def scandir(path, of_the_others=os.scandir):
-        if Path(path).name == "cat":
-            raise OSError(5, "Input/output error")
-        return of_the_others(path)
+@pytest.mark.parametrize(("call", "fails"), [("listdir", "cat"), ("stat", os.path.join("cat", "."))])
+def test_a_folder_that_fails_is_said_to_be_skipped(classifier, folder, monkeypatch, call, fails):
+    whole = getattr(os, call)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    def failing(path, *arguments, **options):
+        if os.fspath(path) == os.path.join(folder, fails):
+            raise OSError(5, "Input/output error")
+        return whole(path, *arguments, **options)
+
+    monkeypatch.setattr(os, call, failing)
     (folder / "dog" / "z.jpg").unlink()
     with pytest.warns(UserWarning, match="1 of 3 files were skipped: The folder cannot be opened: Input/output"):
         found = classifier.predict(folder)

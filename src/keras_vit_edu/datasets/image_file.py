@@ -47,11 +47,11 @@ def check_header(file: str | Path) -> None:
         pass
 
 
-def check_folder(folder: str | Path) -> None:
-    """Complain about a folder whose files cannot be listed, or cannot be opened by their names."""
+def names_in(folder: str | Path) -> list[str]:
+    """What a folder holds; complains if it cannot be listed, or its files not be opened by their names."""
     try:
-        os.scandir(folder).close()
         os.stat(os.path.join(folder, "."))
+        return os.listdir(folder)
     except OSError as error:
         raise ValueError(f"The folder cannot be opened: {error.strerror}. Received: {folder}") from None
 
@@ -64,7 +64,7 @@ def _opened(file: str | Path) -> Iterator[Any]:
     except ImportError:
         raise ImportError('Reading image files needs Pillow: pip install "keras-vit-edu[cli]"') from None
     if os.path.isdir(file):
-        check_folder(file)
+        names_in(file)  # complains, if it cannot even be opened
         raise ValueError(f"A folder is no image file. Received: {file}")
     if not os.path.isfile(file):
         raise ValueError(f"There is no such file. Received: {file}")

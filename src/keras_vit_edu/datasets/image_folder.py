@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_vit_edu.datasets.image_file import check_header, read_image
+from keras_vit_edu.datasets.image_file import check_header, names_in, read_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +135,7 @@ def _image_folder(root: Path, sound: dict[str, list[str]], skipped: list[tuple[s
 
 def _files_of_classes(root: Path, skipped: list[tuple[str, str]]) -> dict[str, list[str]]:
     """The files in each subfolder, as paths from the root on."""
-    try:
-        names = _visible_names(root, "", skipped)
-    except OSError as error:
-        raise ValueError(f"The folder cannot be opened: {error.strerror}. Received: {root}") from None
+    names = _visible_names(root, "", names_in(root), skipped)
     folders = [name for name in names if os.path.isdir(root / name)]
     same: dict[str, str] = {}
     for folder in folders:
@@ -159,11 +156,11 @@ def _files_below(root: Path, folder: str, above: tuple[str, ...], skipped: list[
     if real in above:
         raise ValueError(f"A link leads in a circle, to a folder that it lies in. Received: {root / folder}")
     try:
-        names = _visible_names(root, folder, skipped)
-    except OSError as error:
-        skipped.append((folder, f"The folder cannot be opened: {error.strerror}"))
+        inside = names_in(root / folder)
+    except ValueError as error:
+        skipped.append((folder, str(error).removesuffix(f". Received: {root / folder}")))
         return
-    for name in names:
+    for name in _visible_names(root, folder, inside, skipped):
         if os.path.isdir(root / name):
             yield from _files_below(root, name, (*above, real), skipped)
         elif os.path.isfile(root / name):
@@ -172,10 +169,10 @@ def _files_below(root: Path, folder: str, above: tuple[str, ...], skipped: list[
             skipped.append((name, "This is no ordinary file, or a link to nothing"))
 
 
-def _visible_names(root: Path, folder: str, skipped: list[tuple[str, str]]) -> list[str]:
-    """What a folder holds, in portable order, each as a path from the root on."""
+def _visible_names(root: Path, folder: str, inside: list[str], skipped: list[tuple[str, str]]) -> list[str]:
+    """What is inside a folder and seen, in portable order, each as a path from the root on."""
     names = []
-    for name in os.listdir(root / folder):
+    for name in inside:
         if name.startswith("."):
             continue
         path = f"{folder}/{name}" if folder else name

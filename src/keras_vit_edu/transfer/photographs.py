@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit_edu.datasets import ImageFolder, read_image
-from keras_vit_edu.datasets.image_file import check_folder
+from keras_vit_edu.datasets.image_file import names_in
 from keras_vit_edu.transfer.preprocessing import Preprocessing, listed
 
 WORKERS = min(4, os.cpu_count() or 1)  # Pillow decodes outside of Python's lock
@@ -46,13 +46,14 @@ def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
     if real in above:
         raise ValueError(f"A link leads in a circle, to a folder that it lies in. Received: {folder}")
     try:
-        check_folder(folder)
+        names = names_in(folder)
     except ValueError:  # to be read as a file, which fails and says why
         yield folder
         return
-    for path in folder.iterdir():
-        if path.name.startswith("."):
+    for name in names:
+        if name.startswith("."):
             continue
+        path = folder / name
         if os.path.isdir(path):
             yield from _files_below(path, (*above, real))
         else:
