@@ -427,10 +427,15 @@ def _photograph_classifier(name: str, fallback: bool = False) -> transfer.Transf
     """What a `TransferClassifier` saved, or a preset of keras_hub."""
     if is_artifact(name) or name.lower().endswith(".zip"):
         return transfer.TransferClassifier.load(name)
+    _refuse_run(name)
+    return transfer.TransferClassifier.from_preset(name, fallback=hub.COURSES_FALLBACK if fallback else None)
+
+
+def _refuse_run(name: str) -> None:
+    """Complain if `name` is the folder of a run: what a finished fine-tuning saved was looked for before."""
     if (Path(name) / "run.json").is_file():
         _trained(name)  # complains if it is a fine-tuning that has not come to its end
         raise ValueError(f"The run in {name} is of `train`, whose model does not classify photographs.")
-    return transfer.TransferClassifier.from_preset(name, fallback=hub.COURSES_FALLBACK if fallback else None)
 
 
 def _is_of_hub(name: str) -> bool:
@@ -557,11 +562,13 @@ def fine_tune(
             validation_share=validation_share,
             seed=seed,
         )
+        preset = _saved(preset)
+        _refuse_run(preset)
         images = _scanned(photographs, console)
         held = None if validation is None else _scanned(validation, console)
         keras.utils.set_random_seed(settings.seed)
         classifier = transfer.TransferClassifier.from_preset(
-            _saved(preset), images.class_names, image_size, fallback=hub.COURSES_FALLBACK if fallback else None
+            preset, images.class_names, image_size, fallback=hub.COURSES_FALLBACK if fallback else None
         )
         folder = training.RunFolder(run, overwrite=overwrite)
     with folder, _checking(only_ours=True):

@@ -116,7 +116,8 @@ def test_an_unfinished_fine_tuning_is_said_to_be_one(tmp_path, capsys):
         run.configure({"fine_tuning": {}})
         run.update(status="interrupted", fine_tuning={})
     classify, evaluate = ["classify", "photos/dog/a.png", "--preset", "run"], ["evaluate", "run"]
-    for arguments in (classify, evaluate, [*evaluate, "photos"]):
+    fine_tune = ["fine-tune", "photos", "--preset", "run", "--run", "another"]
+    for arguments in (classify, evaluate, [*evaluate, "photos"], fine_tune):
         assert cli.run(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "The run in run is not finished (it says 'interrupted'); fine-tune goes on with it." in line
