@@ -263,6 +263,8 @@ NON_DEFAULT = {
     "hidden_dropout": 0.1,
     "projection_dropout": 0.3,
     "seed": 7,
+    "grid_size": (1, 2),
+    "locality": 0.5,
     "name": "mine",
     "trainable": False,
     "dtype": keras.DTypePolicy("mixed_bfloat16"),

@@ -56,6 +56,7 @@ NON_DEFAULT = {
     "hidden_dropout": 0.4,
     "projection_dropout": 0.5,
     "embedding_dropout": 0.6,
+    "locality": 0.5,
     "frozen_layers": ["patch_encoder", "transformer_block_1"],
     "dtype": keras.DTypePolicy("mixed_bfloat16"),
     "name": "mine",
@@ -105,6 +106,19 @@ def test_a_stem_of_convolutions(arguments, image_shape, rng):
     output = to_numpy(backbone(images))
     assert output.shape[1] == backbone.grid_size[0] * backbone.grid_size[1]
     assert_agree(output, oracle_tokens(backbone, images), 2e-6)
+
+
+@pytest.mark.parametrize("num_prefix_tokens", [0, 2])
+def test_attention_that_knows_how_patches_stand_to_each_other(num_prefix_tokens, rng):
+    backbone = ViTBackbone((8, 12, 1), 4, locality=1.0, num_prefix_tokens=num_prefix_tokens, **SIZES)
+    images = rng.random((2, 8, 12, 1), "float32")
+    assert_agree(to_numpy(backbone(images)), oracle_tokens(backbone, images), 2e-6)
+    random_weights(backbone)
+    expected = oracle_tokens(backbone, images)
+    assert_agree(to_numpy(backbone(images)), expected, 2e-6)
+    assert [block.position_bias.locality for block in backbone.transformer_blocks] == [1, 1]
+    backbone.get_layer("transformer_block_1").position_bias.table.assign(np.zeros((2, 15)))
+    assert relative_difference(to_numpy(backbone(images)), expected) > 1e-4
 
 
 def test_stochastic_depth_acts_in_training_only_and_grows_over_the_blocks(rng):

@@ -77,6 +77,7 @@ NON_DEFAULT = {
     "hidden_dropout": 0.4,
     "projection_dropout": 0.35,
     "embedding_dropout": 0.6,
+    "locality": 0.5,
     "head": "token",
     "head_units": (9,),
     "head_dropout": 0.4,

@@ -209,6 +209,22 @@ def test_the_patch_encoder_puts_prefix_tokens_first_and_adds_positions():
     close(oracle.patch_encoder(weights, patches), [[[13], [25]], [[17], [29]]])
 
 
+def test_the_bias_of_two_patches_is_that_of_the_keys_offset_from_the_query():
+    table = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])  # a key one place before the query, the query, one after
+    close(oracle.relative_position_bias(table, (1, 2), 2), [[[2, 3], [1, 2]], [[5, 6], [4, 5]]])
+    close(oracle.relative_position_bias(table, (2, 1), 3)[0], [[0, 0, 0], [0, 2, 3], [0, 1, 2]])  # a class token first
+    above, before = np.zeros((1, 9)), np.zeros((1, 9))
+    above[0, 1], before[0, 3] = 1, 1  # of 3x3 offsets in reading order
+    bottom_right = (0, 3)
+    close(oracle.relative_position_bias(above, (2, 2), 4)[bottom_right], [0, 1, 0, 0])
+    close(oracle.relative_position_bias(before, (2, 2), 4)[bottom_right], [0, 0, 1, 0])
+
+
+def test_a_bias_is_added_before_the_softmax():
+    zeros = np.zeros((1, 1, 1, 2))
+    close(oracle.attention_weights(zeros, np.zeros((1, 1, 2, 2)), bias=np.log([1.0, 3.0])), [[[[0.25, 0.75]]]])
+
+
 CONFIG = {
     "patch_size": 1,
     "num_layers": 2,

@@ -5,6 +5,7 @@ from keras_vit_edu.layers.my_multi_head_attention import MyMultiHeadAttention, a
 from keras_vit_edu.layers.patch_encoder import PatchEncoder
 from keras_vit_edu.layers.patches import Patches
 from keras_vit_edu.layers.portable_dropout import PortableDropout
+from keras_vit_edu.layers.relative_position_bias import RelativePositionBias
 from keras_vit_edu.layers.sequence_pooling import SequencePooling
 from keras_vit_edu.layers.token_dense import TokenDense
 from keras_vit_edu.layers.transformer_block import TransformerBlock
@@ -15,6 +16,7 @@ __all__ = [
     "PatchEncoder",
     "Patches",
     "PortableDropout",
+    "RelativePositionBias",
     "SequencePooling",
     "TokenDense",
     "TransformerBlock",

@@ -18,13 +18,14 @@ from keras_vit_edu.layers.token_dense import TokenDense
 LARGEST_NEGATIVE = float(np.finfo("float32").min)
 
 
-def attention_weights(query: Any, key: Any, mask: Any = None) -> Any:
-    """softmax(Q K^T / sqrt(d)), over the keys.
+def attention_weights(query: Any, key: Any, mask: Any = None, bias: Any = None) -> Any:
+    """softmax(Q K^T / sqrt(d) + bias), over the keys.
 
     Args:
         query: `(B, h, T, d)`.
         key: `(B, h, S, d)`.
         mask: boolean, broadcastable to `(B, h, T, S)`; True where the query may attend.
+        bias: added to the scores, broadcastable to `(B, h, T, S)`; None for none.
 
     Returns:
         `(B, h, T, S)`, float32 (float64 for float64, if the backend's `keras.ops` compute in it: TensorFlow's do); each
@@ -33,6 +34,8 @@ def attention_weights(query: Any, key: Any, mask: Any = None) -> Any:
     query = query / math.sqrt(query.shape[-1])  # before the product: float16 would overflow after it
     scores = ops.matmul(query, ops.swapaxes(key, -2, -1))  # (B, h, T, S)
     scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
+    if bias is not None:
+        scores = scores + ops.cast(bias, scores.dtype)
     if mask is not None:
         scores = ops.where(mask, scores, LARGEST_NEGATIVE)
     return ops.softmax(scores, axis=-1)
@@ -93,7 +96,7 @@ class MyMultiHeadAttention(keras.layers.Layer):
 
     There are two paths to the same numbers. The explicit one is the one to read. The fused one is
     the backend's own operation, taken where there is one (on torch, and on JAX with an accelerator), whenever nobody
-    asked for the scores and no dropout is active (and `value_dim` is `key_dim`: JAX's wants that).
+    asked for the scores, no dropout is active and no bias is given (and `value_dim` is `key_dim`: JAX's wants that).
 
     Args:
         num_heads: h, the number of heads.
@@ -126,6 +129,8 @@ class MyMultiHeadAttention(keras.layers.Layer):
         return_attention_scores: return `(output, scores)`.
         training: whether dropout acts.
         use_causal_mask: let query t attend to keys 0 to t only.
+        attention_bias: `(B, h, T, S)`, 1s allowed for each; added to `Q K^T / sqrt(d)`, such as what a
+            `RelativePositionBias` gives. (Keras's layer has no such argument.)
 
     Returns:
         Output `(B, T, output_shape or Dq)`; with `return_attention_scores` also the scores `(B, h, T, S)`, after the
@@ -134,7 +139,7 @@ class MyMultiHeadAttention(keras.layers.Layer):
 
     Raises:
         ValueError: for sizes that are no positive ints, a dropout outside [0, 1), inputs that are not of rank 3, keys
-            and values of different lengths, or a mask that does not broadcast to `(B, h, T, S)`.
+            and values of different lengths, or a mask or bias that does not broadcast to `(B, h, T, S)`.
 
     Reference:
         Vaswani et al., "Attention is all you need" (NeurIPS 2017), section 3.2.
@@ -231,10 +236,11 @@ class MyMultiHeadAttention(keras.layers.Layer):
         return_attention_scores: bool = False,
         training: bool | None = None,
         use_causal_mask: bool = False,
+        attention_bias: Any = None,
     ) -> Any:
         key = value if key is None else key
         self.compute_output_shape(query.shape, value.shape, key.shape)  # complains about shapes that do not fit
-        self._check_masks(query, key, query_mask, value_mask, key_mask, attention_mask)
+        self._check_masks(query, key, query_mask, value_mask, key_mask, attention_mask, attention_bias)
         mask = self._combined_mask(query, key, query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
 
         query = self._split_heads(self.q_dense(query))  # (B, T, h, d)
@@ -242,10 +248,10 @@ class MyMultiHeadAttention(keras.layers.Layer):
         value = self._split_heads(self.v_dense(value))  # (B, S, h, dv)
 
         scores = None
-        wants_scores = return_attention_scores or (training and self.dropout > 0)
+        wants_scores = return_attention_scores or attention_bias is not None or (training and self.dropout > 0)
         if wants_scores or self.value_dim != self.key_dim or not self._fused_is_faster():
             query, key, value = (ops.swapaxes(x, 1, 2) for x in (query, key, value))  # (B, h, T or S, d or dv)
-            scores = attention_weights(query, key, mask)  # (B, h, T, S)
+            scores = attention_weights(query, key, mask, attention_bias)  # (B, h, T, S)
             scores = ops.cast(scores, self.compute_dtype)
             heads = ops.matmul(self.score_dropout(scores, training=training), value)  # (B, h, T, dv)
             heads = ops.swapaxes(heads, 1, 2)  # (B, T, h, dv)
@@ -256,7 +262,14 @@ class MyMultiHeadAttention(keras.layers.Layer):
         return (output, scores) if return_attention_scores else output
 
     def _check_masks(
-        self, query: Any, key: Any, query_mask: Any, value_mask: Any, key_mask: Any, attention_mask: Any
+        self,
+        query: Any,
+        key: Any,
+        query_mask: Any,
+        value_mask: Any,
+        key_mask: Any,
+        attention_mask: Any,
+        attention_bias: Any,
     ) -> None:
         batch, rows, columns = query.shape[0], query.shape[1], key.shape[1]
         _check_mask("query_mask", query_mask, (batch, rows))
@@ -269,6 +282,7 @@ class MyMultiHeadAttention(keras.layers.Layer):
             (batch, rows, columns),
             (batch, self.num_heads, rows, columns),
         )
+        _check_mask("attention_bias", attention_bias, (batch, self.num_heads, rows, columns))
 
     def _combined_mask(
         self,
@@ -342,10 +356,11 @@ class MyMultiHeadAttention(keras.layers.Layer):
         return_attention_scores: bool = False,
         training: bool | None = None,
         use_causal_mask: bool = False,
+        attention_bias: Any = None,
     ) -> Any:
         key = value if key is None else key
         output_shape = self.compute_output_shape(query.shape, value.shape, key.shape)
-        self._check_masks(query, key, query_mask, value_mask, key_mask, attention_mask)
+        self._check_masks(query, key, query_mask, value_mask, key_mask, attention_mask, attention_bias)
         output = keras.KerasTensor(output_shape, dtype=self.compute_dtype)
         if not return_attention_scores:
             return output

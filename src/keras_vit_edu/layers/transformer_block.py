@@ -8,6 +8,7 @@ import keras
 from keras_vit_edu import _checks, initializers, random
 from keras_vit_edu.layers.my_multi_head_attention import MyMultiHeadAttention
 from keras_vit_edu.layers.portable_dropout import PortableDropout
+from keras_vit_edu.layers.relative_position_bias import RelativePositionBias, check_locality
 from keras_vit_edu.layers.token_dense import TokenDense
 
 
@@ -38,6 +39,8 @@ class TransformerBlock(keras.layers.Layer):
         projection_dropout: probability of dropping an element of the attention's output, in training. (The published
             ViT has it, as a rule with the MLP's probability; the course's program and DeiT do not.)
         seed: of the dropouts; each gets a seed of its own, derived from it.
+        grid_size: `(rows, columns)` of the patches, to add a `RelativePositionBias` to the attention; None for none.
+        locality: of the `RelativePositionBias`.
         **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
@@ -50,7 +53,7 @@ class TransformerBlock(keras.layers.Layer):
         Tokens `(B, N, D)`; with `return_attention_scores` also the scores `(B, num_heads, N, N)`.
 
     Raises:
-        ValueError: for sizes that are no positive ints, or a rate outside [0, 1).
+        ValueError: for sizes that are no positive ints, a rate outside [0, 1), or a `locality` without `grid_size`.
 
     References:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 2 and 3.
@@ -81,6 +84,8 @@ class TransformerBlock(keras.layers.Layer):
         hidden_dropout: float | None = None,
         projection_dropout: float = 0.0,
         seed: int | None = None,
+        grid_size: Sequence[int] | None = None,
+        locality: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -98,9 +103,18 @@ class TransformerBlock(keras.layers.Layer):
         self.hidden_dropout = None if hidden_dropout is None else _checks.dropout_rate("hidden_dropout", hidden_dropout)
         self.projection_dropout = _checks.dropout_rate("projection_dropout", projection_dropout)
         self.seed = random.check_seed(seed)
+        self.grid_size = None if grid_size is None else _checks.pair_of_ints("grid_size", grid_size)
+        self.locality = check_locality(locality)
         self.supports_masking = True
 
         policy = self.dtype_policy
+        self.position_bias = None
+        if self.grid_size is not None:
+            self.position_bias = RelativePositionBias(
+                self.num_heads, self.grid_size, self.locality, dtype=policy, name="position_bias"
+            )
+        elif self.locality:
+            raise ValueError(f"`locality` is of a grid. Received: grid_size=None, locality={locality!r}")
         self.attention_norm = keras.layers.LayerNormalization(
             epsilon=self.layer_norm_epsilon, dtype=policy, name="attention_norm"
         )
@@ -153,6 +167,8 @@ class TransformerBlock(keras.layers.Layer):
     def build(self, tokens_shape: Sequence[Any]) -> None:
         shape = tuple(self.compute_output_shape(tokens_shape))
         hidden_shape = (*shape[:-1], self.mlp_dim)
+        if self.position_bias is not None:
+            self.position_bias.build(shape)
         self.attention_norm.build(shape)
         self.attention.build(shape, shape)
         self.attention_output_dropout.build(shape)
@@ -186,6 +202,7 @@ class TransformerBlock(keras.layers.Layer):
             attention_mask=attention_mask,
             return_attention_scores=return_attention_scores,
             training=training,
+            attention_bias=None if self.position_bias is None else self.position_bias(tokens),
         )
         scores = None
         if return_attention_scores:
@@ -235,4 +252,6 @@ class TransformerBlock(keras.layers.Layer):
             "hidden_dropout": self.hidden_dropout,
             "projection_dropout": self.projection_dropout,
             "seed": self.seed,
+            "grid_size": self.grid_size,
+            "locality": self.locality,
         }

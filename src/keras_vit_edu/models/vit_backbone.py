@@ -52,6 +52,9 @@ class ViTBackbone(keras.Model):
         projection_dropout: of the output of each block's attention, in training (the published ViT's; the course's
             program has none there).
         embedding_dropout: of the tokens before the first block, in training (the same).
+        locality: None for attention that knows places from the position vectors alone (the published ViT). A number
+            adds a `RelativePositionBias` to each block: 0 for one that begins with zeros (Swin's), above 0 for one that
+            begins as a convolution does (ConViT's 1), which a small data set teaches sooner.
         frozen_layers: names of layers, of those in `layers`, that do not train. It is how `backbone.get_layer(name)
             .trainable = False` survives saving.
         dtype: a dtype policy, such as `"mixed_bfloat16"`; None for Keras's global one.
@@ -76,6 +79,8 @@ class ViTBackbone(keras.Model):
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 1 to 4.
         Xiao et al., "Early convolutions help transformers see better" (NeurIPS 2021), arXiv 2106.14881.
         Huang et al., "Deep networks with stochastic depth" (ECCV 2016), arXiv 1603.09382.
+        Liu et al., "Swin transformer" (ICCV 2021), arXiv 2103.14030, and d'Ascoli et al., "ConViT" (ICML 2021), arXiv
+        2103.10697, on `locality`.
 
     Examples:
         >>> backbone = ViTBackbone((28, 28, 1), 7, 64, num_layers=2, num_heads=4, key_dim=16, mlp_dim=128)
@@ -115,6 +120,7 @@ class ViTBackbone(keras.Model):
         hidden_dropout: float | None = None,
         projection_dropout: float = 0.0,
         embedding_dropout: float = 0.0,
+        locality: float | None = None,
         frozen_layers: Sequence[str] = (),
         dtype: Any = None,
         name: str | None = None,
@@ -191,6 +197,8 @@ class ViTBackbone(keras.Model):
                 layer_norm_epsilon=layer_norm_epsilon,
                 kernel_initializer=initializers.for_child(kernel_initializer, f"transformer_block_{i}"),
                 stochastic_depth=stochastic_depth * (i + 1) / num_layers,
+                grid_size=None if locality is None else (rows, columns),
+                locality=0.0 if locality is None else locality,
                 dtype=policy,
                 name=f"transformer_block_{i}",
             )
@@ -240,6 +248,7 @@ class ViTBackbone(keras.Model):
         self.hidden_dropout = block.hidden_dropout
         self.projection_dropout = block.projection_dropout
         self.embedding_dropout = embedding_dropout
+        self.locality = None if block.grid_size is None else block.locality
         freeze(self.layers, frozen_layers)
 
     @property
@@ -319,6 +328,7 @@ class ViTBackbone(keras.Model):
             "hidden_dropout": self.hidden_dropout,
             "projection_dropout": self.projection_dropout,
             "embedding_dropout": self.embedding_dropout,
+            "locality": self.locality,
             "frozen_layers": self.frozen_layers,
         }
 

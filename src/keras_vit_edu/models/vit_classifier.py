@@ -32,7 +32,7 @@ class ViTClassifier(Preset, keras.Model):
     Args:
         num_classes: number of logits.
         image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`. This and what follows to
-            `embedding_dropout` is of the `ViTBackbone`.
+            `locality` is of the `ViTBackbone`.
         patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image.
         projection_dim: D, the width of a token.
         num_layers: number of transformer blocks.
@@ -61,6 +61,8 @@ class ViTClassifier(Preset, keras.Model):
         hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.
         projection_dropout: of the output of each block's attention, in training.
         embedding_dropout: of the tokens before the first block, in training.
+        locality: None for the published attention; a number for one that knows how patches stand to each other, and,
+            above 0, looks at the nearest ones at first (see `ViTBackbone`).
         head: `"flatten"`, `"token"`, `"mean"` or `"sequence"`.
         head_units: widths of the Dense layers before the logits; may be empty.
         head_dropout: probability of dropping an element before each Dense layer of the head, in training.
@@ -124,6 +126,7 @@ class ViTClassifier(Preset, keras.Model):
         hidden_dropout: float | None = None,
         projection_dropout: float = 0.0,
         embedding_dropout: float = 0.0,
+        locality: float | None = None,
         head: str = "flatten",
         head_units: Sequence[int] = (2048, 1024),
         head_dropout: float = 0.5,
@@ -174,6 +177,7 @@ class ViTClassifier(Preset, keras.Model):
                 hidden_dropout=hidden_dropout,
                 projection_dropout=projection_dropout,
                 embedding_dropout=embedding_dropout,
+                locality=locality,
                 dtype=policy,
                 name="backbone",
             )

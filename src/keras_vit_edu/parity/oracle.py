@@ -73,18 +73,21 @@ def dropout(x: np.ndarray, keep: np.ndarray, rate: float) -> np.ndarray:
 # Attention. -----------------------------------------------------------------------------------------------------------
 
 
-def attention_weights(query: np.ndarray, key: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """softmax(Q K^T / sqrt(d)), over the keys that the mask leaves; over all of them, evenly, if it leaves none.
+def attention_weights(
+    query: np.ndarray, key: np.ndarray, mask: np.ndarray | None = None, bias: np.ndarray | float = 0.0
+) -> np.ndarray:
+    """softmax(Q K^T / sqrt(d) + bias), over the keys that the mask leaves; over all of them, evenly, if it leaves none.
 
     Args:
         query: `(B, h, T, d)`.
         key: `(B, h, S, d)`.
         mask: boolean, broadcastable to `(B, h, T, S)`; True where the query may attend.
+        bias: broadcastable to `(B, h, T, S)`.
 
     Returns:
         `(B, h, T, S)`.
     """
-    scores = _float64(query) @ _float64(key).swapaxes(-2, -1) / math.sqrt(query.shape[-1])  # (B, h, T, S)
+    scores = _float64(query) @ _float64(key).swapaxes(-2, -1) / math.sqrt(query.shape[-1]) + bias  # (B, h, T, S)
     if mask is not None:
         mask = np.broadcast_to(mask, scores.shape)
         scores = np.where(mask, scores, -np.inf)
@@ -127,9 +130,10 @@ def multi_head_attention(
     num_heads: int,
     keep: np.ndarray | None = None,
     rate: float = 0.0,
+    attention_bias: np.ndarray | float = 0.0,
     **masks: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`MyMultiHeadAttention`: head = softmax(Q K^T / sqrt(d)) V; output = concatenate(heads) W_out + b_out.
+    """`MyMultiHeadAttention`: head = softmax(Q K^T / sqrt(d) + bias) V; output = concatenate(heads) W_out + b_out.
 
     Args:
         weights: of `q_dense`, `k_dense`, `v_dense`, `out_dense`.
@@ -139,6 +143,7 @@ def multi_head_attention(
         num_heads: h.
         keep: `(B, h, T, S)`, which scores dropout keeps; None for no dropout.
         rate: of the dropout.
+        attention_bias: broadcastable to `(B, h, T, S)`.
         **masks: of `combined_mask`.
 
     Returns:
@@ -148,7 +153,8 @@ def multi_head_attention(
     q = _heads(dense(within(weights, "q_dense"), query), num_heads)  # (B, h, T, d)
     k = _heads(dense(within(weights, "k_dense"), key), num_heads)  # (B, h, S, d)
     v = _heads(dense(within(weights, "v_dense"), value), num_heads)  # (B, h, S, dv)
-    scores = attention_weights(q, k, combined_mask((*q.shape[:3], k.shape[2]), **masks))  # (B, h, T, S)
+    mask = combined_mask((*q.shape[:3], k.shape[2]), **masks)
+    scores = attention_weights(q, k, mask, attention_bias)  # (B, h, T, S)
     kept = scores if keep is None else dropout(scores, keep, rate)
     heads = [kept[:, i] @ v[:, i] for i in range(num_heads)]  # each (B, T, dv)
     return dense(within(weights, "out_dense"), np.concatenate(heads, axis=-1)), scores
@@ -157,6 +163,26 @@ def multi_head_attention(
 def _heads(x: np.ndarray, num_heads: int) -> np.ndarray:
     """`(B, T, h * d)` to `(B, h, T, d)`: head i has the i-th of h equal slices."""
     return np.stack(np.split(x, num_heads, axis=-1), axis=1)
+
+
+def relative_position_bias(table: np.ndarray, grid: tuple[int, int], num_tokens: int) -> np.ndarray:
+    """`RelativePositionBias`: `(h, T, T)`; bias[i, query, key] = table[i, place of key - place of query].
+
+    Args:
+        table: `(h, (2 rows - 1) (2 columns - 1))`.
+        grid: `(rows, columns)` of the patches.
+        num_tokens: T; those that are no patches come first, and have bias 0.
+    """
+    rows, columns = grid
+    by_offset = _float64(table).reshape(-1, 2 * rows - 1, 2 * columns - 1)
+    places = [(row, column) for row in range(rows) for column in range(columns)]
+    bias = np.zeros((len(table), num_tokens, num_tokens))
+    first = num_tokens - len(places)
+    for q, (query_row, query_column) in enumerate(places, first):
+        for k, (key_row, key_column) in enumerate(places, first):
+            offset = key_row - query_row + rows - 1, key_column - query_column + columns - 1
+            bias[:, q, k] = by_offset[:, *offset]
+    return bias
 
 
 # The block. -----------------------------------------------------------------------------------------------------------
@@ -180,6 +206,7 @@ def transformer_block(
     epsilon: float = 1e-6,
     keep_branches: tuple[np.ndarray, np.ndarray] | None = None,
     stochastic_depth: float = 0.0,
+    grid_size: tuple[int, int] | None = None,
     **masks: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`TransformerBlock`: x = x + attention(norm(x)), then x = x + mlp(norm(x)).
@@ -193,6 +220,7 @@ def transformer_block(
         epsilon: of the normalisations.
         keep_branches: for which images the attention counts, and for which the MLP, `(B, 1, 1)` each; None for all.
         stochastic_depth: the probability with which they were drawn.
+        grid_size: `(rows, columns)` of the patches, if the block has a `position_bias`.
         **masks: of `multi_head_attention`.
 
     Returns:
@@ -201,6 +229,8 @@ def transformer_block(
     tokens = _float64(tokens)
     normalised = layer_norm(within(weights, "attention_norm"), tokens, epsilon)
     attention = within(weights, "attention")
+    if grid_size is not None:
+        masks["attention_bias"] = relative_position_bias(weights["position_bias/table"], grid_size, tokens.shape[1])
     attended, scores = multi_head_attention(attention, normalised, normalised, num_heads=num_heads, **masks)
     if keep_branches is not None:
         attended = dropout(attended, keep_branches[0], stochastic_depth)
@@ -296,6 +326,10 @@ def vit_backbone(weights: Weights, images: np.ndarray, config: Mapping[str, Any]
         )
     else:
         cut = patches(images, config["patch_size"])
+    grid_size = None
+    if config.get("locality") is not None:
+        height, width = config["patch_size"]
+        grid_size = (images.shape[1] // height, images.shape[2] // width)
     tokens = patch_encoder(within(weights, "patch_encoder"), cut)
     for i in range(config["num_layers"]):
         tokens, _ = transformer_block(
@@ -305,6 +339,7 @@ def vit_backbone(weights: Weights, images: np.ndarray, config: Mapping[str, Any]
             activation=config["activation"],
             output_activation=config["output_activation"],
             epsilon=config["layer_norm_epsilon"],
+            grid_size=grid_size,
         )
     return layer_norm(within(weights, "encoder_norm"), tokens, config["layer_norm_epsilon"])
 

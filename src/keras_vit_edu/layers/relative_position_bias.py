@@ -1,0 +1,123 @@
+"""Where two patches stand to each other, told to attention."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vit_edu import _checks
+
+# exp() of it is 1 in 3,000: little enough to be no neighbour at first, enough to learn to be one.
+LOWEST = -8.0
+
+
+@keras.saving.register_keras_serializable(package="keras_vit_edu")
+class RelativePositionBias(keras.layers.Layer):
+    """A learned number for every head and every offset between two patches: tokens `(B, T, D)` to `(1, h, T, T)`.
+
+    Added to the scores of attention before the softmax, `softmax(Q K^T / sqrt(d) + bias)`, it lets a head prefer "the
+    patch on my left" wherever it is, which position vectors have to learn place by place. Prefix tokens have no place;
+    their bias is 0.
+
+    With `locality` attention begins as a convolution does: head i looks at the i-th nearest neighbour and, the less
+    the further, at what is around it,
+
+    `bias[i, offset] = max(-locality * |offset - neighbour_i|^2, -8)`.
+
+    (Neighbours come by distance, then in reading order: 4 heads see what is above, left, right, below; 8 heads the
+    corners too. The patch itself is none of them: the skip connection has it.) Training may unlearn it.
+
+    Args:
+        num_heads: h.
+        grid_size: `(rows, columns)` of the patches.
+        locality: how narrow the heads' view is at first, 0 or more. 0: all offsets begin alike, with 0, as in Swin.
+        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+
+    Call arguments:
+        tokens: `(B, T, D)`, of which the last rows * columns are the patches in reading order. Only T matters.
+
+    Returns:
+        `(1, h, T, T)`; entry `[0, i, query, key]`.
+
+    Variables:
+        `table` `(h, (2 rows - 1) (2 columns - 1))`: the offsets (key's row - query's, key's column - query's) in
+        reading order, from (1 - rows, 1 - columns) on.
+
+    Raises:
+        ValueError: for sizes that are no positive ints, a `locality` below 0, tokens that are not of rank 3, fewer
+            than the patches, or of unknown number when the layer is called.
+
+    References:
+        Liu et al., "Swin transformer" (ICCV 2021), arXiv 2103.14030, equation 4.
+        d'Ascoli et al., "ConViT: improving vision transformers with soft convolutional inductive biases" (ICML 2021),
+        arXiv 2103.10697, equations 6 and 7, on attention that begins as a convolution.
+
+    Examples:
+        >>> bias = RelativePositionBias(num_heads=4, grid_size=(1, 3))
+        >>> tuple(bias(np.zeros((2, 3, 16))).shape), tuple(bias.table.shape)
+        ((1, 4, 3, 3), (4, 5))
+    """
+
+    def __init__(self, num_heads: int, grid_size: Sequence[int], locality: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = _checks.positive_int("num_heads", num_heads)
+        self.grid_size = _checks.pair_of_ints("grid_size", grid_size)
+        self.locality = check_locality(locality)
+        rows, columns = self.grid_size
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        row_offset, column_offset = (key[None, :] - key[:, None] for key in (row, column))  # (N, N)
+        self._index = (row_offset + rows - 1) * (2 * columns - 1) + column_offset + columns - 1
+
+    def build(self, tokens_shape: Sequence[int | None]) -> None:
+        self.compute_output_shape(tokens_shape)  # complains about a shape that does not fit
+        values = local_bias(self.num_heads, self.grid_size, self.locality)  # (h, offsets)
+        self.table = self.add_weight(
+            name="table",
+            shape=values.shape,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(values, dtype=dtype),
+        )
+
+    def call(self, tokens: Any) -> Any:
+        _, _, length, _ = self.compute_output_shape(tokens.shape)
+        if length is None:
+            raise ValueError(f"The number of tokens must be known. Received: tokens of shape {tuple(tokens.shape)}")
+        prefix = length - self.grid_size[0] * self.grid_size[1]
+        bias = ops.take(self.table, self._index, axis=1)  # (h, N, N)
+        return ops.pad(bias, ((0, 0), (prefix, 0), (prefix, 0)))[None]  # (1, h, T, T)
+
+    def compute_output_shape(self, tokens_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        rows, columns = self.grid_size
+        if len(tokens_shape) != 3 or (tokens_shape[1] is not None and tokens_shape[1] < rows * columns):
+            raise ValueError(
+                f"Tokens must be (B, T, D) with at least {rows} * {columns} tokens, the patches of the grid. "
+                f"Received: tokens of shape {tuple(tokens_shape)}"
+            )
+        return 1, self.num_heads, tokens_shape[1], tokens_shape[1]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "grid_size": self.grid_size,
+            "locality": self.locality,
+        }
+
+
+def check_locality(value: Any) -> float:
+    """`value` as a float, if it is a finite number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise ValueError(f"`locality` must be a number, 0 or more. Received: locality={value!r}")
+    return float(value)
+
+
+def local_bias(num_heads: int, grid_size: tuple[int, int], locality: float) -> np.ndarray:
+    """What `RelativePositionBias` begins with: float32 `(h, (2 rows - 1) (2 columns - 1))`."""
+    rows, columns = grid_size
+    offsets = np.array([(row, column) for row in range(1 - rows, rows) for column in range(1 - columns, columns)])
+    reach = range(-num_heads, num_heads + 1)
+    around = [(row, column) for row in reach for column in reach if (row, column) != (0, 0)]
+    nearest = sorted(around, key=lambda place: place[0] ** 2 + place[1] ** 2)[:num_heads]  # reading order among equals
+    squares = ((offsets[None] - np.array(nearest)[:, None]) ** 2).sum(axis=-1)  # (h, offsets)
+    return np.maximum(-locality * squares, LOWEST).astype("float32")

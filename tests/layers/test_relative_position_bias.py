@@ -1,0 +1,168 @@
+"""`RelativePositionBias`: where two patches stand to each other, told to attention."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vit_edu.layers import MyMultiHeadAttention, RelativePositionBias, TransformerBlock
+from keras_vit_edu.parity import oracle, output_and_gradients
+from keras_vit_edu.parity.testing import assert_config_round_trip
+from tests.support import assert_agree, compiled, random_weights, revived, shapes, to_numpy
+
+_rng = np.random.default_rng(0)
+TOKENS = _rng.normal(size=(2, 7, 4)).astype("float32")  # a class token and 2x3 patches
+COTANGENT = _rng.normal(size=(1, 3, 7, 7)).astype("float32")
+
+
+def position_bias(**arguments):
+    bias = RelativePositionBias(**{"num_heads": 3, "grid_size": (2, 3), **arguments})
+    bias.build((None, 7, 4))
+    random_weights(bias, scale=1)
+    return bias
+
+
+def test_the_bias_is_that_of_the_equation_for_patches_and_0_for_prefix_tokens():
+    bias = position_bias()
+    expected = oracle.relative_position_bias(to_numpy(bias.table), (2, 3), 7)[None]
+    tokens = keras.ops.convert_to_tensor(TOKENS)
+    for output in (bias(TOKENS), compiled(bias)(tokens)):
+        np.testing.assert_array_equal(to_numpy(output), expected.astype("float32"))
+    assert (expected[0, :, 1:, 1:] != 0).all()
+    assert shapes(bias(keras.KerasTensor((None, 7, 4)))) == [(1, 3, 7, 7)]
+
+
+def test_gradients_are_those_of_the_equation():
+    bias = position_bias()
+    _, _, of_weights = output_and_gradients(bias, [TOKENS], COTANGENT)
+
+    def loss(table):
+        return (oracle.relative_position_bias(table, (2, 3), 7)[None] * COTANGENT).sum()
+
+    assert_agree(of_weights[bias.table.path], oracle.gradient(loss, to_numpy(bias.table)), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("num_heads", "neighbours"),
+    [
+        (1, [(-1, 0)]),
+        (4, [(-1, 0), (0, -1), (0, 1), (1, 0)]),
+        (8, [(-1, 0), (0, -1), (0, 1), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]),
+        (12, [(-1, 0), (0, -1), (0, 1), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1), (-2, 0), (0, -2), (0, 2), (2, 0)]),
+    ],
+)
+def test_at_first_each_head_looks_at_another_of_the_nearest_neighbours(num_heads, neighbours):
+    bias = RelativePositionBias(num_heads, (5, 7), locality=1.5)
+    first = to_numpy(bias(np.zeros((1, 35, 2), "float32")))[0]
+    query_row, query_column = 2, 3  # the middle
+    for head, (row, column) in enumerate(neighbours):
+        of_the_middle = first[head, query_row * 7 + query_column].reshape(5, 7)
+        places = np.unravel_index(of_the_middle.argmax(), (5, 7))
+        assert (places[0] - query_row, places[1] - query_column) == (row, column)
+        assert of_the_middle.max() == 0
+        assert of_the_middle.min() == -8
+        assert of_the_middle[query_row, query_column] == max(-1.5 * (row**2 + column**2), -8)  # the patch itself
+
+
+def test_without_locality_all_begin_alike():
+    bias = RelativePositionBias(2, (2, 3))
+    np.testing.assert_array_equal(to_numpy(bias(np.zeros((1, 6, 2), "float32"))), np.zeros((1, 2, 6, 6)))
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("wants_scores", [False, True])
+def test_attention_adds_a_bias_to_its_scores(policy, wants_scores):
+    tolerance = 2e-6 if policy == "float32" else 2e-2
+    attention = MyMultiHeadAttention(num_heads=3, key_dim=4, dropout=0, dtype=policy)
+    attention.build((None, 7, 4), (None, 7, 4))
+    random_weights(attention)
+    weights = {w.path.removeprefix(f"{attention.name}/"): to_numpy(w) for w in attention.trainable_weights}
+    bias = _rng.normal(size=(1, 3, 7, 7)).astype("float32")
+    mask = np.tri(7, dtype=bool)
+    for options in ({}, {"attention_mask": mask}):
+        expected, expected_scores = oracle.multi_head_attention(
+            weights, TOKENS, TOKENS, num_heads=3, attention_bias=bias, **options
+        )
+        without, _ = oracle.multi_head_attention(weights, TOKENS, TOKENS, num_heads=3, **options)
+        assert np.abs(expected - without).max() > 0.05
+        found = attention(TOKENS, TOKENS, attention_bias=bias, return_attention_scores=wants_scores, **options)
+        if wants_scores:
+            found, scores = found
+            assert_agree(to_numpy(scores), expected_scores, tolerance)
+        assert_agree(to_numpy(found), expected, tolerance)
+
+
+def test_a_bias_that_does_not_fit_the_scores_is_an_error():
+    attention = MyMultiHeadAttention(num_heads=3, key_dim=4)
+    complaint = r"`attention_bias` must broadcast to \(2, 3, 7, 7\). Received: attention_bias of shape \(1, 2, 7, 7\)"
+    with pytest.raises(ValueError, match=complaint):
+        attention(TOKENS, TOKENS, attention_bias=np.zeros((1, 2, 7, 7), "float32"))
+
+
+def test_a_block_with_a_grid_follows_the_equations_and_its_table_learns():
+    block = TransformerBlock(3, 4, 5, dropout=0, attention_dropout=0, grid_size=(2, 3), locality=1.0)
+    block.build((None, 7, 4))
+    random_weights(block)
+    weights = {w.path.removeprefix(f"{block.name}/"): to_numpy(w) for w in block.trainable_weights}
+    cotangent = _rng.normal(size=TOKENS.shape).astype("float32")
+
+    def output(table):
+        return oracle.transformer_block(
+            {**weights, "position_bias/table": table}, TOKENS, num_heads=3, grid_size=(2, 3)
+        )[0]
+
+    found, _, gradients = output_and_gradients(block, [TOKENS], cotangent)
+    table = weights["position_bias/table"]
+    assert_agree(found, output(table), 2e-6)
+    expected = oracle.gradient(lambda table: (output(table) * cotangent).sum(), table)
+    assert np.abs(expected).max() > 1e-3
+    assert_agree(gradients[f"{block.name}/position_bias/table"], expected, 1e-5)
+
+
+def test_the_config_is_whole():
+    assert_config_round_trip(
+        RelativePositionBias,
+        {
+            "num_heads": 3,
+            "grid_size": (2, 3),
+            "locality": 0.5,
+            "name": "mine",
+            "trainable": False,
+            "dtype": keras.DTypePolicy("mixed_bfloat16"),
+        },
+    )
+    block = TransformerBlock(3, 4, 5, grid_size=[2, 3], locality=1)
+    assert revived(block).get_config() == block.get_config()
+    assert revived(block).position_bias.get_config() == block.position_bias.get_config()
+
+
+def test_a_saved_one_computes_the_same(tmp_path):
+    block = TransformerBlock(3, 4, 5, grid_size=(2, 3), locality=1.0, seed=0)
+    model = keras.Sequential([keras.Input((7, 4)), block])
+    random_weights(block)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(to_numpy(loaded(TOKENS)), to_numpy(model(TOKENS)))
+
+
+@pytest.mark.parametrize("locality", [-1, np.inf, np.nan, True, "1", None])
+def test_a_locality_is_a_number_of_at_least_0(locality):
+    with pytest.raises(ValueError, match=r"`locality` must be a number, 0 or more. Received: locality="):
+        RelativePositionBias(4, (2, 3), locality=locality)
+
+
+def test_a_locality_needs_a_grid():
+    with pytest.raises(ValueError, match=r"`locality` is of a grid. Received: grid_size=None, locality=1.0"):
+        TransformerBlock(3, 4, 5, locality=1.0)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4), (2, 6)])
+def test_tokens_must_be_the_patches_and_what_comes_before(shape):
+    with pytest.raises(ValueError, match=r"with at least 2 \* 3 tokens, the patches of the grid. Received: tokens of"):
+        RelativePositionBias(4, (2, 3))(keras.KerasTensor(shape))
+
+
+def test_the_number_of_tokens_must_be_known_when_it_is_called():
+    bias = RelativePositionBias(4, (2, 3))
+    bias.build((None, None, 4))
+    with pytest.raises(ValueError, match=r"must be known. Received: tokens of shape \(2, None, 4\)"):
+        bias.call(keras.KerasTensor((2, None, 4)))
