@@ -94,7 +94,7 @@ def test_the_subpackages_are_attributes_of_the_package():
 def test_the_layers():
     assert set(layers.__all__) == {
         "ConvStem", "MyMultiHeadAttention", "PatchEncoder", "Patches", "PortableDropout", "RelativePositionBias",
-        "SequencePooling", "TokenDense", "TransformerBlock", "attention_weights", "fused_attention",
+        "SequencePooling", "ShiftedPatches", "TokenDense", "TransformerBlock", "attention_weights", "fused_attention",
     }  # fmt: skip
 
 

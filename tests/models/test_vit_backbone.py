@@ -108,6 +108,14 @@ def test_a_stem_of_convolutions(arguments, image_shape, rng):
     assert_agree(output, oracle_tokens(backbone, images), 2e-6)
 
 
+@pytest.mark.parametrize("image_shape", [(8, 12, 1), (4, 8, 3)])
+def test_a_stem_of_shifted_patches(image_shape, rng):
+    backbone = ViTBackbone(image_shape, 4, stem="shifted", **SIZES)
+    random_weights(backbone)
+    images = rng.random((2, *image_shape), "float32")
+    assert_agree(to_numpy(backbone(images)), oracle_tokens(backbone, images), 2e-6)
+
+
 @pytest.mark.parametrize("num_prefix_tokens", [0, 2])
 def test_attention_that_knows_how_patches_stand_to_each_other(num_prefix_tokens, rng):
     backbone = ViTBackbone((8, 12, 1), 4, locality=1.0, num_prefix_tokens=num_prefix_tokens, **SIZES)
@@ -281,7 +289,9 @@ def test_the_output_of_any_layer_can_be_read(rng):
     np.testing.assert_array_equal(to_numpy(first_block(images)), to_numpy(backbone.transformer_blocks[0](tokens)))
 
 
-@pytest.mark.parametrize("arguments", [{"num_prefix_tokens": 2}, {"stem": "conv", "stem_filters": (3, 5)}])
+@pytest.mark.parametrize(
+    "arguments", [{"num_prefix_tokens": 2}, {"stem": "conv", "stem_filters": (3, 5)}, {"stem": "shifted"}]
+)
 def test_tokens_and_scores_inside_are_those_of_the_equations(arguments, rng):
     backbone = ViTBackbone((8, 12, 1), 4, layer_norm_epsilon=0.1, **SIZES, **arguments)
     random_weights(backbone)
@@ -364,7 +374,7 @@ def test_a_frozen_backbone_stays_frozen_in_a_copy_until_someone_says_otherwise()
         ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\).*1.0"),
         ({"attention_dropout": -0.1}, r"`(attention_)?dropout` must be a number in \[0, 1\).*-0.1"),
         ({"data_format": "channels_middle"}, "`data_format` must be .*channels_middle"),
-        ({"stem": "wavelets"}, r"`stem` must be one of \('patches', 'conv'\). Received: stem='wavelets'"),
+        ({"stem": "wavelets"}, r"`stem` must be one of \('patches', 'shifted', 'conv'\). Received: stem='wavelets'"),
         ({"stem_filters": (4, 4)}, OF_THE_CONV_STEM),
         ({"stem_normalization": "layer"}, OF_THE_CONV_STEM),
         ({"stem_dropout": 0.1}, OF_THE_CONV_STEM),

@@ -209,6 +209,16 @@ def test_the_patch_encoder_puts_prefix_tokens_first_and_adds_positions():
     close(oracle.patch_encoder(weights, patches), [[[13], [25]], [[17], [29]]])
 
 
+def test_shifted_patches_see_the_image_and_its_four_moves():
+    image = np.arange(1.0, 17.0).reshape(1, 4, 4, 1)
+    top_left = oracle.shifted_patches(image, 2)[0, 0].reshape(2, 2, 5)  # moves of one pixel, half a patch
+    close(top_left[..., 0], [[1, 2], [5, 6]])
+    close(top_left[..., 1], [[6, 7], [10, 11]])  # up and left
+    close(top_left[..., 2], [[0, 5], [0, 9]])  # up and right
+    close(top_left[..., 3], [[0, 0], [2, 3]])  # down and left
+    close(top_left[..., 4], [[0, 0], [0, 1]])  # down and right
+
+
 def test_the_bias_of_two_patches_is_that_of_the_keys_offset_from_the_query():
     table = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])  # a key one place before the query, the query, one after
     close(oracle.relative_position_bias(table, (1, 2), 2), [[[2, 3], [1, 2]], [[5, 6], [4, 5]]])

@@ -7,6 +7,7 @@ from keras_vit_edu.layers.patches import Patches
 from keras_vit_edu.layers.portable_dropout import PortableDropout
 from keras_vit_edu.layers.relative_position_bias import RelativePositionBias
 from keras_vit_edu.layers.sequence_pooling import SequencePooling
+from keras_vit_edu.layers.shifted_patches import ShiftedPatches
 from keras_vit_edu.layers.token_dense import TokenDense
 from keras_vit_edu.layers.transformer_block import TransformerBlock
 
@@ -18,6 +19,7 @@ __all__ = [
     "PortableDropout",
     "RelativePositionBias",
     "SequencePooling",
+    "ShiftedPatches",
     "TokenDense",
     "TransformerBlock",
     "attention_weights",

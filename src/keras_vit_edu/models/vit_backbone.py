@@ -7,9 +7,10 @@ import keras
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
-from keras_vit_edu.layers import ConvStem, PatchEncoder, Patches, PortableDropout, TransformerBlock
+from keras_vit_edu.layers import ConvStem, PatchEncoder, Patches, PortableDropout, ShiftedPatches, TransformerBlock
 
-STEMS = ("patches", "conv")
+# The layer, by name, that makes patches of an image.
+STEMS = {"patches": "patches", "shifted": "shifted_patches", "conv": "conv_stem"}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -20,6 +21,7 @@ class ViTBackbone(keras.Model):
     `ViTClassifier`; its `backbone` is one of these.) The stem says what a token is made of:
 
     - `"patches"`: the pixels of a patch (the published ViT, the course);
+    - `"shifted"`: those of a patch and, by `ShiftedPatches`, of the halves of its neighbours;
     - `"conv"`: the features that a `ConvStem` finds there and around it, which a small data set teaches sooner.
 
     Args:
@@ -40,7 +42,7 @@ class ViTBackbone(keras.Model):
         layer_norm_epsilon: added to the variance in every normalisation.
         kernel_initializer: of every kernel but the patch projection's; with a seed, each block gets one of its own.
         data_format: None for Keras's global setting.
-        stem: `"patches"` or `"conv"`.
+        stem: `"patches"`, `"shifted"` or `"conv"`.
         stem_filters: of the `ConvStem`: the width of each convolution. Its activation is `activation`.
         stem_strides: of the `ConvStem`: the stride of each; None for 2 each.
         stem_pools: of the `ConvStem`: the side of the max pooling after each; None for no pooling.
@@ -78,6 +80,7 @@ class ViTBackbone(keras.Model):
     References:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 1 to 4.
         Xiao et al., "Early convolutions help transformers see better" (NeurIPS 2021), arXiv 2106.14881.
+        Lee et al., "Vision transformer for small-size datasets" (2021), arXiv 2112.13492, on the stem `"shifted"`.
         Huang et al., "Deep networks with stochastic depth" (ECCV 2016), arXiv 1603.09382.
         Liu et al., "Swin transformer" (ICCV 2021), arXiv 2103.14030, and d'Ascoli et al., "ConViT" (ICML 2021), arXiv
         2103.10697, on `locality`.
@@ -140,9 +143,9 @@ class ViTBackbone(keras.Model):
         embedding_dropout = _checks.dropout_rate("embedding_dropout", embedding_dropout)
         stem_filters = _checks.ints("stem_filters", stem_filters)
         if stem not in STEMS:
-            raise ValueError(f"`stem` must be one of {STEMS}. Received: stem={stem!r}")
+            raise ValueError(f"`stem` must be one of {tuple(STEMS)}. Received: stem={stem!r}")
         stem_dropout = _checks.dropout_rate("stem_dropout", stem_dropout)
-        if stem == "patches" and (stem_filters or stem_strides or stem_pools or stem_dropout or stem_normalization):
+        if stem != "conv" and (stem_filters or stem_strides or stem_pools or stem_dropout or stem_normalization):
             raise ValueError(
                 "`stem_filters`, `stem_strides`, `stem_pools`, `stem_dropout` and `stem_normalization` are of the stem "
                 '"conv". Received: '
@@ -153,7 +156,9 @@ class ViTBackbone(keras.Model):
         patches = Patches(patch_size, data_format=data_format, dtype=policy, name="patches")
         images = keras.Input(image_shape, name="images")
         rows, columns = cast(tuple[int, int], patches.grid_size(images.shape))  # an image of known size has both
-        to_patches: Patches | ConvStem = patches
+        to_patches: Patches | ShiftedPatches | ConvStem = patches
+        if stem == "shifted":
+            to_patches = ShiftedPatches(patch_size, patches.data_format, dtype=policy, name="shifted_patches")
         if stem == "conv":
             to_patches = ConvStem(
                 stem_filters,
@@ -287,7 +292,7 @@ class ViTBackbone(keras.Model):
     def _look_inside(self, images: Any) -> tuple[dict[str, Any], list[Any]]:
         """Tokens by layer, and the attention scores of each block; no dropout acts."""
         images = ops.cast(ops.convert_to_tensor(images), self.compute_dtype)
-        to_patches = self.get_layer("conv_stem" if self.stem == "conv" else "patches")
+        to_patches = self.get_layer(STEMS[self.stem])
         tokens = self.get_layer("patch_encoder")(to_patches(images))
         after, scores = {"patch_encoder": tokens}, []
         for block in self.transformer_blocks:

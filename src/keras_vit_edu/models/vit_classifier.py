@@ -49,7 +49,8 @@ class ViTClassifier(Preset, keras.Model):
         kernel_initializer: of every kernel but the patch projection's, here and in the backbone; with a seed, each
             kernel gets one of its own.
         data_format: None for Keras's global setting.
-        stem: `"patches"` (the published ViT) or `"conv"` (a hybrid of convolutions and attention).
+        stem: `"patches"` (the published ViT), `"shifted"` (patches that see across their borders) or `"conv"` (a hybrid
+            of convolutions and attention).
         stem_filters: with the stem `"conv"`, the width of each of its convolutions.
         stem_strides: with the stem `"conv"`, the stride of each; None for 2 each.
         stem_pools: with the stem `"conv"`, the side of the max pooling after each; None for no pooling. The product of

@@ -256,6 +256,21 @@ def patches(images: np.ndarray, patch_size: int | Sequence[int]) -> np.ndarray:
     return np.stack(cut, axis=1)
 
 
+def shifted_patches(images: np.ndarray, patch_size: int | Sequence[int]) -> np.ndarray:
+    """`ShiftedPatches`: patches of the image and, as further channels, of it moved half a patch to each corner."""
+    height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    views = [images]
+    for down in (-(height // 2), height // 2):
+        for right in (-(width // 2), width // 2):
+            moved = np.zeros_like(images)  # moved[i, j] = image[i - down, j - right]
+            for i in range(images.shape[1]):
+                for j in range(images.shape[2]):
+                    if 0 <= i - down < images.shape[1] and 0 <= j - right < images.shape[2]:
+                        moved[:, i, j] = images[:, i - down, j - right]
+            views.append(moved)
+    return patches(np.concatenate(views, axis=-1), patch_size)
+
+
 def convolution(weights: Weights, images: np.ndarray, stride: int = 1) -> np.ndarray:
     """A 3x3 convolution: `(B, H, W, C)` to `(B, ceil(H / stride), ceil(W / stride), filters)`.
 
@@ -325,7 +340,7 @@ def vit_backbone(weights: Weights, images: np.ndarray, config: Mapping[str, Any]
             within(weights, "conv_stem"), images, config["stem_strides"], config["activation"], config["stem_pools"]
         )
     else:
-        cut = patches(images, config["patch_size"])
+        cut = (shifted_patches if config.get("stem") == "shifted" else patches)(images, config["patch_size"])
     grid_size = None
     if config.get("locality") is not None:
         height, width = config["patch_size"]

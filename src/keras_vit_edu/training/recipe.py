@@ -301,7 +301,7 @@ HYBRID = SMALL_DATA.replace(
 
 RECIPES = {
     "program-p": Recipe(),
-    "pure": SMALL_DATA.replace(name="pure", learning_rate=1.5e-3, epochs=48, batch_size=128),
+    "pure": HYBRID.replace(name="pure", learning_rate=1.5e-3),
     "hybrid": HYBRID,
     "fashion-hybrid": HYBRID.replace(
         name="fashion-hybrid", augmentation=AUGMENTATIONS["clothes"], augmentation_final_strength=0.5
