@@ -27,6 +27,11 @@ EMA = "--ema 0.99"  # of the last 100 steps, where the recipes for 60,000 images
 SMOOTHING = "--label-smoothing 0.05"
 AUGMENTATION = "--augmentation digits --augmentation-final-epochs 5 --augmentation-final-strength 0.3"
 PROGRAM_P = "--preset vit_mnist_program_p --recipe program-p"
+NARROW = (
+    f"--preset vit_mnist_pure --recipe pure {EMA} --warmup-epochs 3 --validation-split 0.1 "
+    "--override stem=patches --override stochastic_depth=0 --override head_dropout=0"
+)
+AS_PUBLISHED = "--override locality=null --override num_heads=4 --override key_dim=32"
 
 # By name of the row: what it adds to the one before, and the options of `train`.
 ROWS = {
@@ -41,10 +46,13 @@ ROWS = {
     ),
     "patches": (
         "+ 4x4 patches, 6 narrower blocks as published, mean of the tokens",
-        f"--preset vit_mnist_pure --recipe pure {EMA} --override head=mean",
+        f"{NARROW} {AS_PUBLISHED} --override head=mean",
     ),
+    "pooling": ("+ attention pooling in place of the mean", f"{NARROW} {AS_PUBLISHED} --override head=sequence"),
+    "flatten": ("+ all tokens, flattened, in place of the pooling", f"{NARROW} {AS_PUBLISHED}"),
+    "locality": ("+ 8 heads of 16 that begin with the neighbours", NARROW),
     "pure": (
-        "+ attention pooling in place of the mean: `vit_mnist_pure`",
+        "+ shifted patches, dropout, stochastic depth, more images: `vit_mnist_pure`",
         f"--preset vit_mnist_pure --recipe pure {EMA}",
     ),
     "hybrid": (
