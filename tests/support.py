@@ -23,6 +23,10 @@ LATER_ARGUMENTS = (
     "stem_dropout",
     "stem_normalization",
     "stochastic_depth",
+    "hidden_dropout",
+    "projection_dropout",
+    "embedding_dropout",
+    "locality",
 )
 
 

@@ -32,6 +32,14 @@ def dropout_rate(name: str, value: Any) -> float:
     return rate
 
 
+def non_negative(name: str, value: Any) -> float:
+    """`value` as a finite float of at least 0."""
+    number = float(value) if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) else math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"`{name}` must be a finite number, 0 or more. Received: {name}={value!r}")
+    return number
+
+
 def ints(name: str, value: Any) -> tuple[int, ...]:
     """A list or tuple of whole numbers, 1 or more each, as a tuple; it may be empty."""
     if not isinstance(value, (tuple, list)):

@@ -432,7 +432,7 @@ def _photograph_classifier(name: str, fallback: bool = False) -> transfer.Transf
 
 
 def _refuse_run(name: str) -> None:
-    """Complain if `name` is the folder of a run: what a finished fine-tuning saved was looked for before."""
+    """Complain if `name` is the folder of a run. (A finished fine-tuning does not get here: see `_saved`.)"""
     if (Path(name) / "run.json").is_file():
         _trained(name)  # complains if it is a fine-tuning that has not come to its end
         raise ValueError(f"The run in {name} is of `train`, whose model does not classify photographs.")

@@ -1,5 +1,7 @@
 """`RelativePositionBias`: where two patches stand to each other, told to attention."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from keras_vit_edu.layers import MyMultiHeadAttention, RelativePositionBias, TransformerBlock
 from keras_vit_edu.parity import oracle, output_and_gradients
 from keras_vit_edu.parity.testing import assert_config_round_trip
-from tests.support import assert_agree, compiled, random_weights, revived, shapes, to_numpy
+from tests.support import BACKEND, assert_agree, compiled, random_weights, revived, shapes, to_numpy
 
 _rng = np.random.default_rng(0)
 TOKENS = _rng.normal(size=(2, 7, 4)).astype("float32")  # a class token and 2x3 patches
@@ -77,8 +79,9 @@ def test_attention_adds_a_bias_to_its_scores(policy, wants_scores):
     random_weights(attention)
     weights = {w.path.removeprefix(f"{attention.name}/"): to_numpy(w) for w in attention.trainable_weights}
     bias = _rng.normal(size=(1, 3, 7, 7)).astype("float32")
-    mask = np.tri(7, dtype=bool)
-    for options in ({}, {"attention_mask": mask}):
+    some_hide_all = np.tri(7, k=-2, dtype=bool)  # the first two queries see nothing
+    real = np.array([[1, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0]], bool)
+    for options in ({}, {"attention_mask": some_hide_all}, {"query_mask": real, "value_mask": real}):
         expected, expected_scores = oracle.multi_head_attention(
             weights, TOKENS, TOKENS, num_heads=3, attention_bias=bias, **options
         )
@@ -91,11 +94,35 @@ def test_attention_adds_a_bias_to_its_scores(policy, wants_scores):
         assert_agree(to_numpy(found), expected, tolerance)
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("low", [-1e9, -np.inf])
+def test_a_low_bias_is_no_mask_and_a_mask_outdoes_it(policy, low):
+    attention = MyMultiHeadAttention(num_heads=1, key_dim=4, dropout=0, dtype=policy)
+    bias = np.zeros((1, 1, 7, 7), "float32")
+    bias[..., 1, :] = low  # everywhere
+    bias[..., 2, 3:] = low  # on what the mask leaves
+    mask = np.ones((7, 7), bool)
+    mask[2, :3] = False
+    _, scores = attention(TOKENS, TOKENS, attention_bias=bias, attention_mask=mask, return_attention_scores=True)
+    scores = to_numpy(scores)[:, 0]
+    np.testing.assert_allclose(scores[:, 1], np.full((2, 7), 1 / 7), rtol=1e-2)  # uniform
+    np.testing.assert_allclose(scores[:, 2], np.array([[0, 0, 0, 1 / 4, 1 / 4, 1 / 4, 1 / 4]] * 2), rtol=1e-2)
+
+
 def test_a_bias_that_does_not_fit_the_scores_is_an_error():
     attention = MyMultiHeadAttention(num_heads=3, key_dim=4)
     complaint = r"`attention_bias` must broadcast to \(2, 3, 7, 7\). Received: attention_bias of shape \(1, 2, 7, 7\)"
     with pytest.raises(ValueError, match=complaint):
         attention(TOKENS, TOKENS, attention_bias=np.zeros((1, 2, 7, 7), "float32"))
+
+
+def test_a_bias_that_is_an_input_of_a_model():
+    tokens, bias = keras.Input((7, 4)), keras.Input((3, 7, 7))
+    attention = MyMultiHeadAttention(num_heads=3, key_dim=4, dropout=0)
+    model = keras.Model([tokens, bias], attention(tokens, tokens, attention_bias=bias))
+    values = _rng.normal(size=(2, 3, 7, 7)).astype("float32")
+    expected = attention(TOKENS, TOKENS, attention_bias=values)
+    assert_agree(model.predict([TOKENS, values], verbose=0), to_numpy(expected), 1e-6)
 
 
 def test_a_block_with_a_grid_follows_the_equations_and_its_table_learns():
@@ -146,7 +173,7 @@ def test_a_saved_one_computes_the_same(tmp_path):
 
 @pytest.mark.parametrize("locality", [-1, np.inf, np.nan, True, "1", None])
 def test_a_locality_is_a_number_of_at_least_0(locality):
-    with pytest.raises(ValueError, match=r"`locality` must be a number, 0 or more. Received: locality="):
+    with pytest.raises(ValueError, match=r"`locality` must be a finite number, 0 or more. Received: locality="):
         RelativePositionBias(4, (2, 3), locality=locality)
 
 
@@ -161,8 +188,32 @@ def test_tokens_must_be_the_patches_and_what_comes_before(shape):
         RelativePositionBias(4, (2, 3))(keras.KerasTensor(shape))
 
 
-def test_the_number_of_tokens_must_be_known_when_it_is_called():
-    bias = RelativePositionBias(4, (2, 3))
-    bias.build((None, None, 4))
-    with pytest.raises(ValueError, match=r"must be known. Received: tokens of shape \(2, None, 4\)"):
-        bias.call(keras.KerasTensor((2, None, 4)))
+def test_a_block_complains_about_tokens_that_do_not_fit_its_grid():
+    block = TransformerBlock(3, 4, 5, grid_size=(2, 3))
+    for tokens in (np.zeros((2, 5, 4), "float32"), keras.KerasTensor((None, 5, 4))):
+        with pytest.raises(ValueError, match=r"with at least 2 \* 3 tokens"):
+            block(tokens)
+
+
+def test_a_number_of_tokens_that_is_not_known_before(recwarn):
+    tokens = keras.Input((None, 4), dtype="float32")
+    block = TransformerBlock(3, 4, 5, dropout=0, attention_dropout=0, grid_size=(2, 3), locality=1.0)
+    model = keras.Model(tokens, block(tokens))
+    assert_agree(model.predict(TOKENS, verbose=0), to_numpy(block(TOKENS)), 1e-5)
+    if BACKEND == "tensorflow":
+        import tensorflow
+
+        graph = tensorflow.function(block, input_signature=[tensorflow.TensorSpec((None, None, 4))])
+        assert_agree(to_numpy(graph(TOKENS)), to_numpy(block(TOKENS)), 1e-5)
+
+
+def test_a_mask_of_the_tokens_goes_past_the_bias():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embedding = keras.layers.Embedding(5, 4, mask_zero=True)
+        block = TransformerBlock(3, 4, 5, dropout=0, attention_dropout=0, grid_size=(2, 3), locality=1.0)
+        numbers = np.array([[1, 2, 3, 4, 1, 0], [1, 2, 0, 0, 0, 0]])
+        output = block(embedding(numbers))
+    real = numbers != 0
+    expected = block(to_numpy(embedding(numbers)).astype("float32"), attention_mask=real[:, None] & real[:, :, None])
+    np.testing.assert_array_equal(to_numpy(output), to_numpy(expected))

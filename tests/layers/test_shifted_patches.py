@@ -48,7 +48,7 @@ def test_the_config_is_whole():
 @pytest.mark.parametrize(
     ("patch_size", "shape", "complaint"),
     [
-        (1, None, r"Half a patch must be a pixel at least. Received: patch_size=\(1, 1\)"),
+        (1, None, r"`patch_size` must be 2 or more, to be halved. Received: patch_size=\(1, 1\)"),
         ((4, 1), None, r"Received: patch_size=\(4, 1\)"),
         (0, None, "`patch_size` must be"),
         (4, (2, 8, 6, 1), "`patch_size` must divide the image: 6 / 4 leaves 2 pixels over"),

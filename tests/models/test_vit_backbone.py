@@ -129,6 +129,19 @@ def test_attention_that_knows_how_patches_stand_to_each_other(num_prefix_tokens,
     assert relative_difference(to_numpy(backbone(images)), expected) > 1e-4
 
 
+@pytest.mark.parametrize("arguments", [{"stem": "shifted"}, {"locality": 1.0}])
+@pytest.mark.parametrize(("policy", "tolerance"), [("float32", 5e-6), ("mixed_bfloat16", 5e-2)])
+def test_means_for_small_data_compiled_with_channels_first_and_in_half_precision(arguments, policy, tolerance, rng):
+    backbone = ViTBackbone((1, 8, 12), 4, data_format="channels_first", dtype=policy, **SIZES, **arguments)
+    random_weights(backbone)
+    images = rng.random((2, 1, 8, 12), "float32")
+    expected = oracle_tokens(backbone, images)
+    assert_agree(to_numpy(compiled(backbone)(keras.ops.convert_to_tensor(images))), expected, tolerance)
+    after, scores = backbone.intermediates(images), backbone.attention_scores(images)
+    assert_agree(to_numpy(after["encoder_norm"]), expected, tolerance)
+    assert [tuple(of_a_block.shape) for of_a_block in scores] == [(2, 2, 6, 6)] * 2
+
+
 def test_stochastic_depth_acts_in_training_only_and_grows_over_the_blocks(rng):
     backbone = ViTBackbone((8, 12, 1), 4, stochastic_depth=0.75, dropout=0, attention_dropout=0, **SIZES)
     images = rng.random((4, 8, 12, 1), "float32")

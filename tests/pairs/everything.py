@@ -15,8 +15,10 @@ SIZES = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 3, "ml
 
 
 def classifier(name: str, head: str) -> ViTClassifier:
-    """A small classifier with that head; the last kind has convolutions and stochastic depth too."""
+    """A small classifier with that head; two kinds have what is for small data too."""
     patches: dict[str, Any] = {"patch_size": (4, 3)}
+    if head == "mean":
+        patches = {"patch_size": 4, "stem": "shifted", "locality": 1.0}
     if head == "sequence":
         patches = {"patch_size": 4, "stem": "conv", "stem_filters": (3, 4), "stochastic_depth": 0.3}
     return ViTClassifier(

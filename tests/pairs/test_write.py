@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_vit_edu import layers
 from tests.pairs import read
 from tests.pairs.everything import batch, classifier, everything
 from tests.support import BACKEND, random_weights
@@ -54,6 +55,11 @@ def write(folder: Path) -> None:
     preset.save_to_preset(folder / "preset", {"class_names": ["a", "b", "c", "d"]})
     numbers["preset_logits"] = ops.convert_to_numpy(preset(images))
     np.savez(folder / "numbers.npz", **numbers)
+
+
+def test_every_layer_of_the_package_is_in_it():
+    classes = {name for name in layers.__all__ if isinstance(getattr(layers, name), type)}
+    assert classes <= {type(layer).__name__ for layer in everything()._flatten_layers()}
 
 
 @pytest.mark.any_backend  # `check_pairs.py` reads it on each

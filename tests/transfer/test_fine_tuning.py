@@ -80,6 +80,14 @@ def test_each_method_trains_what_it_says(tune, changes, phases, moved):
         assert kernels == {"q_dense", "v_dense"}
 
 
+def test_only_kernels_decay(tune):
+    model = classifier(locality=1.0)
+    before = {weight.path: to_numpy(weight) for weight in model.weights}
+    tune(model, method="full", learning_rate=1e-8, weight_decay=1e6, layer_decay=1.0)  # Adam's own steps are tiny
+    smaller = {w.path for w in model.backbone.weights if np.abs(to_numpy(w) - before[w.path]).max() > 1e-4}
+    assert smaller == {weight.path for weight in model.backbone.weights if weight.path.endswith("kernel")}
+
+
 def test_it_learns(tune):
     for method in ("probe", "lp-ft", "lora", "full"):
         _, record = tune(method=method, probe_epochs=10, epochs=5)

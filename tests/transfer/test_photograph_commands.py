@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vit_edu import cli, training
-from keras_vit_edu.models import ViTBackbone
+from keras_vit_edu import cli, datasets, training
+from keras_vit_edu.models import CNNClassifier, ViTBackbone
 from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
 from tests.support import random_weights
 from tests.transfer.hub_cache import fill_cache, random_classifier
@@ -121,6 +121,18 @@ def test_an_unfinished_fine_tuning_is_said_to_be_one(tmp_path, capsys):
         assert cli.run(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "The run in run is not finished (it says 'interrupted'); fine-tune goes on with it." in line
+
+
+def test_a_run_of_train_is_not_fine_tuned(tmp_path, capsys):
+    sample = datasets.load("mnist-sample")
+    x, y = sample.x_test[:32], sample.y_test[:32]
+    few = datasets.ImageDataset("few", "here", x, y, x, y, sample.class_names)
+    model = CNNClassifier(filters=(2,), convolutions=1, head_units=())
+    with training.RunFolder(tmp_path / "digits") as run:
+        training.train(model, few, run, training.Recipe(epochs=1))
+    assert cli.run(["fine-tune", "photos", "--preset", "digits", "--run", "another"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "The run in digits is of `train`, whose model does not classify photographs." in line
 
 
 def test_a_file_name_of_other_bytes_is_shown_as_it_can_be(classifier, photographs, capsys):

@@ -25,7 +25,8 @@ def attention_weights(query: Any, key: Any, mask: Any = None, bias: Any = None) 
         query: `(B, h, T, d)`.
         key: `(B, h, S, d)`.
         mask: boolean, broadcastable to `(B, h, T, S)`; True where the query may attend.
-        bias: added to the scores, broadcastable to `(B, h, T, S)`; None for none.
+        bias: added to the scores, broadcastable to `(B, h, T, S)`; None for none. However low, it hides no key as a
+            mask does: a row where it is -infinity everywhere is uniform.
 
     Returns:
         `(B, h, T, S)`, float32 (float64 for float64, if the backend's `keras.ops` compute in it: TensorFlow's do); each
@@ -35,7 +36,8 @@ def attention_weights(query: Any, key: Any, mask: Any = None, bias: Any = None) 
     scores = ops.matmul(query, ops.swapaxes(key, -2, -1))  # (B, h, T, S)
     scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
     if bias is not None:
-        scores = scores + ops.cast(bias, scores.dtype)
+        # Never as low as what is masked: float16 makes -infinity of -1e9.
+        scores = ops.maximum(scores + ops.cast(bias, scores.dtype), LARGEST_NEGATIVE / 2)
     if mask is not None:
         scores = ops.where(mask, scores, LARGEST_NEGATIVE)
     return ops.softmax(scores, axis=-1)

@@ -27,12 +27,14 @@ class RelativePositionBias(keras.layers.Layer):
     `bias[i, offset] = max(-locality * |offset - neighbour_i|^2, -8)`.
 
     (Neighbours come by distance, then in reading order: 4 heads see what is above, left, right, below; 8 heads the
-    corners too. The patch itself is none of them: the skip connection has it.) Training may unlearn it.
+    corners too. The patch itself is none of them: the skip connection has it.) Training may unlearn it. ConViT does
+    the same with a formula of three numbers a head and a gate that mixes it with what tokens contain; here is the table
+    that Swin learns.
 
     Args:
         num_heads: h.
         grid_size: `(rows, columns)` of the patches.
-        locality: how narrow the heads' view is at first, 0 or more. 0: all offsets begin alike, with 0, as in Swin.
+        locality: how narrow the heads' view is at first, 0 or more. 0: all offsets begin alike, with 0.
         **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
@@ -46,13 +48,13 @@ class RelativePositionBias(keras.layers.Layer):
         reading order, from (1 - rows, 1 - columns) on.
 
     Raises:
-        ValueError: for sizes that are no positive ints, a `locality` below 0, tokens that are not of rank 3, fewer
-            than the patches, or of unknown number when the layer is called.
+        ValueError: for sizes that are no positive ints, a `locality` that is no finite number of at least 0, tokens
+            that are not of rank 3, or fewer than the patches.
 
     References:
         Liu et al., "Swin transformer" (ICCV 2021), arXiv 2103.14030, equation 4.
         d'Ascoli et al., "ConViT: improving vision transformers with soft convolutional inductive biases" (ICML 2021),
-        arXiv 2103.10697, equations 6 and 7, on attention that begins as a convolution.
+        arXiv 2103.10697, on attention that begins as a convolution.
 
     Examples:
         >>> bias = RelativePositionBias(num_heads=4, grid_size=(1, 3))
@@ -64,7 +66,8 @@ class RelativePositionBias(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = _checks.positive_int("num_heads", num_heads)
         self.grid_size = _checks.pair_of_ints("grid_size", grid_size)
-        self.locality = check_locality(locality)
+        self.locality = _checks.non_negative("locality", locality)
+        self.supports_masking = True
         rows, columns = self.grid_size
         row, column = np.divmod(np.arange(rows * columns), columns)
         row_offset, column_offset = (key[None, :] - key[:, None] for key in (row, column))  # (N, N)
@@ -80,12 +83,13 @@ class RelativePositionBias(keras.layers.Layer):
         )
 
     def call(self, tokens: Any) -> Any:
-        _, _, length, _ = self.compute_output_shape(tokens.shape)
-        if length is None:
-            raise ValueError(f"The number of tokens must be known. Received: tokens of shape {tuple(tokens.shape)}")
-        prefix = length - self.grid_size[0] * self.grid_size[1]
+        self.compute_output_shape(tokens.shape)
+        prefix = ops.shape(tokens)[1] - self.grid_size[0] * self.grid_size[1]
         bias = ops.take(self.table, self._index, axis=1)  # (h, N, N)
         return ops.pad(bias, ((0, 0), (prefix, 0), (prefix, 0)))[None]  # (1, h, T, T)
+
+    def compute_mask(self, tokens: Any, previous_mask: Any) -> None:
+        """What says which tokens are real says nothing about offsets."""
 
     def compute_output_shape(self, tokens_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         rows, columns = self.grid_size
@@ -103,13 +107,6 @@ class RelativePositionBias(keras.layers.Layer):
             "grid_size": self.grid_size,
             "locality": self.locality,
         }
-
-
-def check_locality(value: Any) -> float:
-    """`value` as a float, if it is a finite number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ValueError(f"`locality` must be a number, 0 or more. Received: locality={value!r}")
-    return float(value)
 
 
 def local_bias(num_heads: int, grid_size: tuple[int, int], locality: float) -> np.ndarray:

@@ -34,7 +34,7 @@ class ShiftedPatches(keras.layers.Layer):
         above.
 
     Raises:
-        ValueError: if the rank is not 4, a side is no multiple of the patch's, or the patch is of one pixel's width.
+        ValueError: if the rank is not 4, a side is no multiple of the patch's, or a side of the patch is one pixel.
 
     Reference:
         Lee et al., "Vision transformer for small-size datasets" (2021), arXiv 2112.13492, section 3.1: shifted patch
@@ -52,10 +52,11 @@ class ShiftedPatches(keras.layers.Layer):
         self.patch_size = self.patches.patch_size
         self.data_format = self.patches.data_format
         if min(self.patch_size) < 2:
-            raise ValueError(f"Half a patch must be a pixel at least. Received: patch_size={self.patch_size}")
+            raise ValueError(f"`patch_size` must be 2 or more, to be halved. Received: patch_size={self.patch_size}")
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         self.compute_output_shape(input_shape)  # complains about a shape that cannot be cut
+        self.patches.build(tuple(input_shape))  # has no weights, so that the number of channels does not matter
 
     def call(self, images: Any) -> Any:
         self.compute_output_shape(images.shape)

@@ -8,7 +8,7 @@ import keras
 from keras_vit_edu import _checks, initializers, random
 from keras_vit_edu.layers.my_multi_head_attention import MyMultiHeadAttention
 from keras_vit_edu.layers.portable_dropout import PortableDropout
-from keras_vit_edu.layers.relative_position_bias import RelativePositionBias, check_locality
+from keras_vit_edu.layers.relative_position_bias import RelativePositionBias
 from keras_vit_edu.layers.token_dense import TokenDense
 
 
@@ -40,6 +40,7 @@ class TransformerBlock(keras.layers.Layer):
             ViT has it, as a rule with the MLP's probability; the course's program and DeiT do not.)
         seed: of the dropouts; each gets a seed of its own, derived from it.
         grid_size: `(rows, columns)` of the patches, to add a `RelativePositionBias` to the attention; None for none.
+            The patches are then the last rows * columns tokens, in reading order; those before have no place.
         locality: of the `RelativePositionBias`.
         **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
 
@@ -53,7 +54,8 @@ class TransformerBlock(keras.layers.Layer):
         Tokens `(B, N, D)`; with `return_attention_scores` also the scores `(B, num_heads, N, N)`.
 
     Raises:
-        ValueError: for sizes that are no positive ints, a rate outside [0, 1), or a `locality` without `grid_size`.
+        ValueError: for sizes that are no positive ints, a rate outside [0, 1), a `locality` without `grid_size`, or
+            fewer tokens than its patches.
 
     References:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 2 and 3.
@@ -104,7 +106,7 @@ class TransformerBlock(keras.layers.Layer):
         self.projection_dropout = _checks.dropout_rate("projection_dropout", projection_dropout)
         self.seed = random.check_seed(seed)
         self.grid_size = None if grid_size is None else _checks.pair_of_ints("grid_size", grid_size)
-        self.locality = check_locality(locality)
+        self.locality = _checks.non_negative("locality", locality)
         self.supports_masking = True
 
         policy = self.dtype_policy
@@ -221,6 +223,8 @@ class TransformerBlock(keras.layers.Layer):
             raise ValueError(
                 f"Tokens must have 3 dimensions, (B, N, D). Received: tokens of shape {tuple(tokens_shape)}"
             )
+        if self.position_bias is not None:
+            self.position_bias.compute_output_shape(tokens_shape)  # complains about tokens that do not fit the grid
         return tuple(tokens_shape)
 
     def compute_output_spec(

@@ -55,8 +55,9 @@ class ViTBackbone(keras.Model):
             program has none there).
         embedding_dropout: of the tokens before the first block, in training (the same).
         locality: None for attention that knows places from the position vectors alone (the published ViT). A number
-            adds a `RelativePositionBias` to each block: 0 for one that begins with zeros (Swin's), above 0 for one that
-            begins as a convolution does (ConViT's 1), which a small data set teaches sooner.
+            adds a `RelativePositionBias` to each block: 0 for one that begins with zeros, above 0 (1, say) for one that
+            begins as a convolution does, which a small data set teaches sooner. Prefix tokens have no place: a head
+            that reads the class token alone sees nothing of it in the last block.
         frozen_layers: names of layers, of those in `layers`, that do not train. It is how `backbone.get_layer(name)
             .trainable = False` survives saving.
         dtype: a dtype policy, such as `"mixed_bfloat16"`; None for Keras's global one.
@@ -75,7 +76,8 @@ class ViTBackbone(keras.Model):
 
     Raises:
         ValueError: for sizes that are no positive ints, a rate outside [0, 1), a patch that does not divide the image,
-            or a frozen layer that there is not; for an unknown stem; for strides that do not multiply to `patch_size`.
+            or a frozen layer that there is not; for an unknown stem; for strides that do not multiply to `patch_size`;
+            for shifted patches of one pixel's width or height; for a `locality` below 0.
 
     References:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 1 to 4.

@@ -46,7 +46,8 @@ from keras_vit_edu.transfer.preprocessing import Preprocessing
 from keras_vit_edu.transfer.training_images import TrainingImages, scaled
 
 BALANCED = "balanced"
-NO_WEIGHT_DECAY = ("position_embedding", "prefix_tokens")  # besides all that is no matrix: biases, normalisations
+# Besides all that is no matrix: biases, normalisations.
+NO_WEIGHT_DECAY = ("position_embedding", "position_bias", "prefix_tokens")
 
 
 def fine_tune(
