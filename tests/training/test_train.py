@@ -167,6 +167,7 @@ class StopAt(keras.callbacks.Callback):
             raise self.error
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(("ema", "share"), [(0.99, 79), (0.5, None)])  # 3 epochs of 8 steps: 0.99**24 = 0.786
 def test_an_average_that_lags_behind_is_told(tmp_path, small, ema, share):
     console = Console(record=True, width=200, quiet=False)
