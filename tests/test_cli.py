@@ -92,6 +92,7 @@ def test_train_end_to_end(small_mnist, tmp_path):
     assert "out/: accuracy.png, history.csv, loss.png, model.keras" in done.stdout.replace(os.sep, "/")
 
 
+@pytest.mark.any_backend
 def test_the_seed_decides_the_run_and_nothing_else_does(train, tmp_path):
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         assert train("--seed", str(seed), "--run", name) == 0

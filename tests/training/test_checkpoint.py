@@ -178,6 +178,7 @@ def test_damage_is_noticed(tmp_path, how):
     assert len(said) == 1
 
 
+@pytest.mark.any_backend
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, small, uninterrupted):
     go(tmp_path / "run", small, stop_at=3)
     damage(tmp_path / "run" / "checkpoint" / "epoch-00003.safetensors", "a flipped bit")
@@ -195,6 +196,7 @@ def test_if_all_are_damaged_it_says_so(tmp_path, small):
         go(tmp_path / "run", small)
 
 
+@pytest.mark.any_backend
 def test_what_is_left_of_a_write_is_no_checkpoint(tmp_path, small, uninterrupted):
     go(tmp_path / "run", small, stop_at=2)
     (tmp_path / "run" / "checkpoint" / "epoch-00003.safetensors.new").write_bytes(b"half")
