@@ -13,6 +13,7 @@ from tests.support import fingerprint
 EVERYTHING = {
     "rotation": 15.0,
     "shift": 2.5,
+    "crop": 2,
     "scale": 0.12,
     "shear": 0.2,
     "mirror": 0.5,
@@ -37,6 +38,7 @@ ROWS = np.eye(4, dtype="float32")[[0, 1, 2, 3, 0, 1]]
 def fixed(monkeypatch, **draws):
     """Let each image have these draws; what is not named is in the middle of its range, where nothing happens."""
     columns = {"rotation": 0, "stretch_y": 1, "stretch_x": 2, "shear": 3, "mirror": 4, "shift_y": 5, "shift_x": 6}
+    columns |= {"crop_y": 13, "crop_x": 14}
 
     def uniform(seed, counter, shape):
         u = np.full(shape, 0.5)
@@ -61,12 +63,13 @@ ALMOST_1 = 1 - 2**-53
     ("fields", "expected"),
     [
         ({"rotation": 15, "shift": 2.5, "scale": 0.12, "shear": 0.2, "mirror": 0.5}, "583d65738ace466e"),
+        ({"crop": 2, "mirror": 0.5}, "5a0c5e3cd0517089"),
         ({"elastic": 0.75, "elastic_sigma": 3}, "44799bb3238f76d5"),
         ({"erase": 0.5, "erase_area": 0.2}, "61ecfdd96cd7cc47"),
         ({"mixup": 0.2, "cutmix": 1.0}, "7463730fa668bd34"),
-        (EVERYTHING, "c1c3617a395df14b"),
+        (EVERYTHING, "2e86cad128cec7e5"),
     ],
-    ids=["affine", "elastic", "erase", "mix", "everything"],
+    ids=["affine", "crop", "elastic", "erase", "mix", "everything"],
 )
 def test_the_bits_are_these_on_every_backend_and_machine(fields, expected):
     images = (np.arange(64 * 28 * 28) * 7919 % 256).astype("uint8").reshape(64, 28, 28, 1)
@@ -117,6 +120,27 @@ def test_a_shift_of_whole_pixels_is_a_roll_with_fill(images, monkeypatch):
     expected = np.full_like(images, 7)
     expected[:, 3:, :-3] = images[:, :-3, 3:]
     np.testing.assert_array_equal(varied(images, shift=3, fill=7), expected.astype("float32") / np.float32(255))
+
+
+@pytest.mark.parametrize(("strength", "pixels"), [(1.0, 3), (0.7, 2), (0.1, 0)])
+def test_a_crop_of_the_padded_image_is_a_roll_with_fill(images, strength, pixels, monkeypatch):
+    """`crop` pads by 3 and cuts out the first columns and the last rows; less of it at a lower strength."""
+    fixed(monkeypatch, crop_y=0.0, crop_x=ALMOST_1)  # up and to the right
+    padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), constant_values=7)
+    expected = padded[:, 2 * pixels :, : padded.shape[2] - 2 * pixels] / np.float32(255)
+    np.testing.assert_array_equal(varied(images, crop=3, fill=7, strength=strength), expected)
+
+
+def test_crops_and_mirrors_interpolate_nothing_and_every_place_is_as_likely(rng):
+    image = rng.permutation(np.arange(81, dtype="uint8") + 1).reshape(1, 9, 9, 1)
+    varied_images = Augmentation(crop=1, mirror=0.5)(np.repeat(image, 1800, axis=0), np.zeros(1800), 0, 0, 0)[0]
+    found, counts = np.unique(np.rint(varied_images * 255).astype("uint8"), axis=0, return_counts=True)
+    padded = np.pad(image[0], ((1, 1), (1, 1), (0, 0)))
+    places = [padded[y : y + 9, x : x + 9] for y in range(3) for x in range(3)]
+    expected = {crop[:, ::way].tobytes() for crop in places for way in (1, -1)}
+    np.testing.assert_array_equal(varied_images * 255, np.rint(varied_images * 255))
+    assert {crop.tobytes() for crop in found} == expected
+    assert counts.min() > 60 and counts.max() < 140  # 100 each: standard deviation 9.7
 
 
 def test_a_mirrored_image_is_flipped(images, monkeypatch):
@@ -284,6 +308,8 @@ def test_an_augmentation_by_its_name_or_values():
     [
         ("rotation", 181),
         ("shift", -1),
+        ("crop", 1.5),
+        ("crop", -1),
         ("scale", 1),
         ("shear", 1.5),
         ("mirror", 2),

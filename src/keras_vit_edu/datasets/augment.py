@@ -40,6 +40,9 @@ class Augmentation:
     Attributes:
         rotation: largest angle in degrees, either way, 0 to 180.
         shift: largest shift in pixels, either way, along each axis.
+        crop: largest shift in whole pixels, either way, along each axis: the image is padded by so many and cropped to its
+            size again (He et al. 2016, arXiv 1512.03385). With `mirror` alone beside it, no pixel is interpolated, so fine
+            textures stay as sharp as they are in the images that the model is tested on.
         scale: largest change of height and of width, each on its own, as a share, in [0, 1).
         shear: largest shear: how many pixels a row moves sideways per row, either way, in [0, 1].
         mirror: probability of swapping left and right (not for digits), in [0, 1].
@@ -70,6 +73,7 @@ class Augmentation:
 
     rotation: float = 0.0
     shift: float = 0.0
+    crop: int = 0
     scale: float = 0.0
     shear: float = 0.0
     mirror: float = 0.0
@@ -151,7 +155,7 @@ class Augmentation:
         self, images: np.ndarray, u: np.ndarray, strength: float, seed: int, epoch: int, index: int
     ) -> np.ndarray:
         """float32, 0 to 255."""
-        if strength == 0 or not any((self.rotation, self.shift, self.scale, self.shear, self.mirror, self.elastic)):
+        if strength == 0 or not any((self.rotation, self.shift, self.crop, self.scale, self.shear, self.mirror, self.elastic)):
             return images.astype("float32")
         batch, height, width, _ = images.shape
         matrix, shift = self._motion(u, strength)  # where an output pixel comes from: matrix (p - shift)
@@ -180,7 +184,9 @@ class Augmentation:
         inverse_y = np.stack([cos, sin], axis=1) / stretch_y[:, None]
         unsheared_x = np.stack([-sin, cos], axis=1) - shear[:, None] * np.stack([cos, sin], axis=1)
         inverse = np.stack([inverse_y, unsheared_x / stretch_x[:, None]], axis=1)  # (B, 2, 2)
-        return _rounded(inverse * MATRIX_STEP), _rounded(self.shift * either_way[:, 5:7] * STEP)
+        crop = round(self.crop * strength)
+        whole = np.floor(u[:, 13:15] * (2 * crop + 1)).astype("int64") - crop
+        return _rounded(inverse * MATRIX_STEP), _rounded(self.shift * either_way[:, 5:7] * STEP) + whole * STEP
 
     def _fields(
         self, batch: int, height: int, width: int, strength: float, seed: int, epoch: int, index: int
@@ -316,6 +322,7 @@ def _from_0_to_1(wanted: str) -> tuple[Any, str]:
 RULES: dict[str, tuple[Any, str]] = {
     "rotation": (lambda value: 0 <= value <= 180, "degrees, 0 to 180"),
     "shift": (lambda value: value >= 0, "pixels, 0 or more"),
+    "crop": (lambda value: isinstance(value, int) and 0 <= value, "whole pixels, 0 or more"),
     "scale": (lambda value: 0 <= value < 1, "a share in [0, 1)"),
     "shear": _from_0_to_1("a number in [0, 1]"),
     "mirror": _from_0_to_1("a probability, 0 to 1"),
@@ -330,7 +337,7 @@ RULES: dict[str, tuple[Any, str]] = {
 
 AUGMENTATIONS = {
     "digits": Augmentation(rotation=15, shift=2.5, scale=0.12, shear=0.2, elastic=0.8, erase=0.25, erase_area=0.06),
-    "clothes": Augmentation(rotation=5, shift=2, scale=0.08, shear=0.05, mirror=0.5, erase=0.4, erase_area=0.2),
+    "clothes": Augmentation(crop=2, mirror=0.5, erase=0.3, erase_area=0.15),
 }
 
 

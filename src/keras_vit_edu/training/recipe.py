@@ -304,7 +304,7 @@ RECIPES = {
     "pure": HYBRID.replace(name="pure", learning_rate=1.5e-3),
     "hybrid": HYBRID,
     "fashion-hybrid": HYBRID.replace(
-        name="fashion-hybrid", augmentation=AUGMENTATIONS["clothes"], augmentation_final_strength=0.5
+        name="fashion-hybrid", epochs=32, augmentation=AUGMENTATIONS["clothes"], augmentation_final_strength=0.5
     ),
     "cnn": SMALL_DATA.replace(
         name="cnn", no_weight_decay=("bias",), augmentation="none", augmentation_final_epochs=0.0
