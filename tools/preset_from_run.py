@@ -105,7 +105,8 @@ def read_record(run: Path) -> dict[str, Any]:
     backends = {session["backend"] for session in record["sessions"]}
     if len(backends) > 1:
         raise ValueError(f"A preset comes from a run on one backend. Received: {', '.join(sorted(backends))}")
-    return record
+    # A run may be older than a field of its recipe.
+    return record | {"recipe": training.Recipe.from_json(record["recipe"]).to_json()}
 
 
 def reproducing_command(record: dict[str, Any], name: str) -> str:

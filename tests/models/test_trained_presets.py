@@ -257,6 +257,8 @@ def test_what_no_preset_is_made_of(run, data, tmp_path, capsys):
     assert "Received: jax, torch" in complaint(changed(sessions=sessions), *name)
     no_option = {**recipe, "augmentation_final_strength": 0.5}
     assert "No option of train changes 'augmentation_final_strength'" in complaint(changed(recipe=no_option), *name)
+    older = {field: value for field, value in recipe.items() if field != "augmentation_final_epochs"}
+    assert TOOL.read_record(changed(recipe=older))["recipe"] == recipe
     assert "cannot be read" in complaint(tmp_path / "nowhere", *name)
     on_the_sample = {"dataset": {"name": "mnist-sample", "sha256": "0"}}
     assert "mnist-sample is bundled and has no path" in complaint(changed(configuration=on_the_sample), *name)

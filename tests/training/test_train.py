@@ -123,6 +123,17 @@ def test_a_run_begun_before_there_were_stems_and_augmentation_is_gone_on_with(tm
     assert (record["status"], len(record["sessions"])) == ("finished", 2)
 
 
+def test_a_run_begun_before_images_were_cropped_is_gone_on_with(tmp_path, small):
+    recipe = {"augmentation": {"rotation": 15}, "epochs": 2}
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())], **recipe)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    del record["configuration"]["recipe"]["augmentation"]["crop"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    _, record = trained(tmp_path / "run", small, **recipe)
+    assert (record["status"], len(record["sessions"])) == ("finished", 2)
+
+
 def test_the_saved_model_is_not_compiled(finished):
     assert not keras.saving.load_model(finished[2] / "model.keras").compiled
 

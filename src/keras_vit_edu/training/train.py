@@ -14,7 +14,7 @@ import keras
 from rich.console import Console
 
 from keras_vit_edu._weights import copy_of, copy_variables
-from keras_vit_edu.datasets import Batches, ImageDataset, split
+from keras_vit_edu.datasets import Augmentation, Batches, ImageDataset, split
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from keras_vit_edu.training.progress import ProgressDisplay
 from keras_vit_edu.training.recipe import Recipe
@@ -76,7 +76,7 @@ def train(
 
     run.configure(
         {"recipe": recipe.to_json(), "dataset": fingerprint(dataset), "model": _configuration(model)},
-        defaults={"recipe": Recipe().to_json(), "model": {"config": _default_arguments(model)}},
+        defaults={"recipe": _default_recipe(recipe), "model": {"config": _default_arguments(model)}},
     )
     layers = summary(model)  # before it is compiled: the optimizer's parameters are not the model's
     optimizer = recipe.build_optimizer(model, len(training))
@@ -216,6 +216,11 @@ def fingerprint(dataset: ImageDataset) -> dict[str, Any]:
 
 def _configuration(model: keras.Model) -> dict[str, Any]:
     return keras.saving.serialize_keras_object(model)
+
+
+def _default_recipe(recipe: Recipe) -> dict[str, Any]:
+    """The defaults of a recipe's fields, and of its augmentation's if it has one."""
+    return Recipe(augmentation=Augmentation() if recipe.augmentation else None).to_json()
 
 
 def _default_arguments(model: keras.Model) -> dict[str, Any]:
