@@ -128,6 +128,9 @@ def test_overwrite(train, capsys):
         (["--seed", "-1"], "`seed` must be.*seed=-1"),
         (["--seed", str(2**31)], "`seed` must be.*2147483648"),
         (["--learning-rate", "0"], "`learning_rate` must be a number above 0"),
+        (["--final-learning-rate", "1e-6"], "which a constant one does not"),
+        (["--augmentation-final-epochs", "2"], "There is no augmentation that could weaken"),
+        (["--augmentation", "digits", "--augmentation-final-strength", "0.2"], "--augmentation-final-epochs says over"),
         (["--recipe", "programp"], "Did you mean program-p"),
         (["--validation-split", "0.99999"], "`validation_split` must leave images on both sides"),
         (["--no-weight-decay", "biass", "--run", "x"], "names 'biass', and no variable"),
@@ -315,6 +318,9 @@ def test_a_run_is_evaluated_on_its_own_images_wherever_they_are(train, small_mni
     assert cli.run(["evaluate", "out"]) == 0
     accuracy = json.loads(Path("out/run.json").read_text())["test_accuracy"]
     assert json.loads(Path("out/evaluate.json").read_text())["accuracy"] == pytest.approx(accuracy)
+    assert cli.run(["evaluate", "out", "--data", "mnist.npz"]) == 0  # others of the same name
+    assert json.loads(Path("out/evaluate.json").read_text())["accuracy"] == pytest.approx(accuracy)
+    assert json.loads(Path("evaluate-out-mnist/evaluate.json").read_text())["source"].endswith("mnist.npz")
     data.unlink()
     capsys.readouterr()
     assert cli.run(["evaluate", "out"]) == 2
@@ -324,6 +330,15 @@ def test_a_run_is_evaluated_on_its_own_images_wherever_they_are(train, small_mni
     monkeypatch.chdir("out")
     assert cli.run(["evaluate", ".", "--dataset", "mnist-sample"]) == 0
     assert Path("evaluate-out-mnist-sample/evaluate.json").is_file()
+
+
+def test_a_model_of_other_classes_is_not_evaluated(capsys):
+    """A preset of clothes, for which no dataset is named."""
+    assert cli.run(["evaluate", "vit_fashion_hybrid"]) == 2
+    complaint = one_line(capsys)
+    assert "tells other classes apart than mnist-sample has; --dataset says whose images to test on" in complaint
+    assert "T-shirt/top, Trouser, Pullover... and 0, 1, 2..." in complaint
+    assert not Path("evaluate-vit_fashion_hybrid-mnist-sample").exists()
 
 
 def test_evaluate_a_preset_and_print_json(small_model, tmp_path, capsys):

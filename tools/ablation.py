@@ -90,14 +90,16 @@ def command(row: str, epochs: int, seed: int) -> list[str]:
 
 def run(row: str, epochs: int, seed: int, folder: Path, data: str | None) -> Result:
     """Train a row with one seed and test it, as far as that is not done."""
-    record, tested = folder / "run.json", folder / "mnist"
+    record, tested, expected = folder / "run.json", folder / "mnist", command(row, epochs, seed)[1:]
     if not (record.is_file() and json.loads(record.read_text())["status"] == "finished"):
         call(*command(row, epochs, seed), "--run", str(folder))
     if not (tested / "evaluate.json").is_file():
         data_of_test = ["--data", data] if data else []
         call("keras-vit-edu", "evaluate", str(folder), "--dataset", "mnist", *data_of_test, "--out", str(tested))
-    found = json.loads((tested / "evaluate.json").read_text())
-    return Result(row, json.loads(record.read_text())["parameters"], found["images"], [found["accuracy"]])
+    found, said = json.loads((tested / "evaluate.json").read_text()), json.loads(record.read_text())
+    if said["command"][1 : 1 + len(expected)] != expected:
+        print(f"{folder} comes from another command than the row's: {shlex.join(said['command'])}")
+    return Result(row, said["parameters"], found["images"], [found["accuracy"]])
 
 
 def call(program: str, *arguments: str) -> None:

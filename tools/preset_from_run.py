@@ -123,13 +123,25 @@ def reproducing_command(record: dict[str, Any], name: str) -> str:
         if field == "seed":
             words.append(f"--seed {value}")
         elif value != usual:
-            if not isinstance(value, (int, float, str)) or field.startswith("augmentation_"):
-                raise ValueError(f"No option of train changes {field!r}. Received: {value!r}, not {usual!r}")
-            words.append(f"--{field.replace('_', '-')} {value}")
-    jit_compile = record["sessions"][-1].get("jit_compile")  # runs before there was the option say nothing
+            option = f"--{field.replace('_', '-')}"
+            words += [f"{option} {each}" for each in (value if isinstance(value, list) else [given(field, value)])]
+    # Runs from before there was the option say nothing.
+    (jit_compile, *others) = {session.get("jit_compile") for session in record["sessions"]}
+    if others:
+        raise ValueError("A preset comes from a run that was compiled by XLA from beginning to end, or not at all.")
     if jit_compile is not None:
         words.append("--jit-compile" if jit_compile else "--no-jit-compile")
     return " ".join([*words, f"--backend {record['backend']}"])
+
+
+def given(field: str, value: Any) -> Any:
+    """What a field of a recipe is on the command line."""
+    if field == "augmentation":
+        names = [name for name, named in datasets.AUGMENTATIONS.items() if named.to_json() == value]
+        value = value if isinstance(value, str) else names[0] if names else None
+    if value is None:
+        raise ValueError(f"No option of train gives {field!r} this value.")
+    return value
 
 
 def as_stored(model: Any, folder: Path, dtype: str) -> Any:

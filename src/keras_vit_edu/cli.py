@@ -251,6 +251,10 @@ def train(
             validation_split=validation_split,
             seed=seed,
         )
+        if settings.augmentation is None and (augmentation_final_epochs or augmentation_final_strength):
+            raise ValueError("There is no augmentation that could weaken at the end; --augmentation names one.")
+        if augmentation_final_strength is not None and not settings.augmentation_final_epochs:
+            raise ValueError("The augmentation never weakens; --augmentation-final-epochs says over how many epochs.")
         images = datasets.load(dataset, data)
         datasets.split(images, settings.validation_split)  # complains if it leaves nothing
         if show_augmentation:
@@ -311,15 +315,21 @@ def evaluate(
         _evaluate_photographs(model, photos, dataset, data, out, most, json_only)
         return
     with _checking():
-        classifier, of_run, _ = _trained(model)
+        classifier, of_run, class_names = _trained(model)
         if dataset is None and data is None and of_run is not None:
             images = _images_of_run(Path(model))
         else:
             given = dataset or of_run or "mnist-sample"
             images = datasets.load("mnist" if data is not None and given == "mnist-sample" else given, data)
         dataset = images.name
+        if class_names is not None and class_names != images.class_names:
+            raise ValueError(
+                f"{named} tells other classes apart than {dataset} has; --dataset says whose images to test on. "
+                f"Received: {', '.join(class_names[:3])}... and {', '.join(images.class_names[:3])}..."
+            )
         found = training.evaluate(classifier, images.x_test, images.y_test, images.class_names)
-        folder = out or (Path(model) if dataset == of_run else Path(f"evaluate-{_short_name(named)}-{dataset}"))
+        is_own = of_run is not None and fingerprint(images) == _dataset_of_run(Path(model))[0]
+        folder = out or (Path(model) if is_own else Path(f"evaluate-{_short_name(named)}-{dataset}"))
         folder.mkdir(parents=True, exist_ok=True)
         from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is written)
     content = {"model": model, "dataset": dataset, "source": images.source, **found.to_json()}
@@ -477,13 +487,18 @@ def _trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None
     return keras.saving.load_model(Path(name) / "model.keras"), of_run, class_names
 
 
-def _images_of_run(run: Path) -> datasets.ImageDataset:
-    """The images that a run of `train` was trained and tested on, from where they were or are now."""
+def _dataset_of_run(run: Path) -> tuple[dict[str, Any], str]:
+    """What a run of `train` learned from: its fingerprint, and where it was."""
     record = read_json(run / "run.json")
     try:
-        of_run, source = record["configuration"]["dataset"], record["source"]
+        return record["configuration"]["dataset"], record["source"]
     except (LookupError, TypeError) as error:
         raise ValueError(f"{run / 'run.json'} is damaged: {error!r}") from None
+
+
+def _images_of_run(run: Path) -> datasets.ImageDataset:
+    """The images that a run of `train` was trained and tested on, from where they were or are now."""
+    of_run, source = _dataset_of_run(run)
     is_there = of_run["name"] != "mnist-sample" and Path(source).exists()
     images = datasets.load(of_run["name"], source if is_there else None)
     if fingerprint(images) != of_run:

@@ -217,6 +217,7 @@ NOTHING = {
         Image.fromarray(RNG.integers(0, 256, (200, 200), "uint8")).filter(ImageFilter.GaussianBlur(2))
     ),
     "black and white noise": np.where(RNG.random((200, 200)) < 0.5, 0, 255).astype("uint8"),
+    "stripes of three pixels": np.tile(np.uint8([255, 0, 255]), (30, 10)),
     "specks alone": np.where(RNG.random((300, 300)) < 0.01, 0, 255).astype("uint8"),
     "a square": drawn_on(FIVE, lambda pen: pen.rectangle([60, 60, 260, 260], fill=INK)),
     "a disc": drawn_on(FIVE, lambda pen: pen.ellipse([60, 60, 260, 260], fill=INK)),

@@ -499,15 +499,21 @@ def test_an_override_that_the_constructor_does_not_have(folder):
 
 def test_a_config_without_arguments(folder):
     (folder / "config.json").write_text('{"class_name": "ViTClassifier"}')
-    with pytest.raises(ValueError, match="do not fit ViTClassifier"):
+    with pytest.raises(ValueError, match=r"its arguments, `config`\. Received: class_name"):
         ViTClassifier.from_preset(folder)
 
 
-@pytest.mark.parametrize("class_name", ["ViTBackbone", None])
-def test_a_preset_of_another_class(folder, class_name):
+def test_a_preset_of_another_class(folder):
+    edit(folder / "config.json", class_name="ViTBackbone")
+    with pytest.raises(ValueError, match="is a preset of ViTBackbone, not of ViTClassifier"):
+        ViTClassifier.from_preset(folder)
+
+
+@pytest.mark.parametrize("class_name", [None, ["ViTClassifier"]])
+def test_a_class_that_is_no_name(folder, class_name):
     edit(folder / "config.json", class_name=class_name)
-    with pytest.raises(ValueError, match=f"is a preset of {class_name}, not of ViTClassifier"):
-        ViTClassifier.from_preset(folder)
+    with pytest.raises(ValueError, match="must hold the name of a class"):
+        Preset.from_preset(folder)
 
 
 def test_an_argument_that_the_constructor_of_a_cnn_does_not_have(tmp_path):
@@ -547,6 +553,7 @@ def test_links_inside_the_folder_and_to_the_folder_are_followed(folder, tmp_path
 # Code. ----------------------------------------------------------------------------------------------------------------
 
 LAMBDA = {"class_name": "__lambda__", "config": {"value": "4wAAAAA="}}
+DOTTED = {"class_name": "layers.Lambda", "module": "keras", "config": {"function": "planted"}}
 PLANTED = {"class_name": "Planted", "module": "planted", "config": {}, "registered_name": "Planted"}
 
 
@@ -562,6 +569,10 @@ PLANTED = {"class_name": "Planted", "module": "planted", "config": {}, "register
         {"class_name": "Popen", "module": "subprocess", "config": {"args": "true"}, "registered_name": None},
         {"class_name": "Lambda", "module": "keras.layers", "config": {"function": LAMBDA}, "registered_name": None},
         {"class_name": "Constant", "module": "keras.initializers", "config": {"value": [LAMBDA]}},
+        {"class_name": "layers.TorchModuleWrapper", "module": "keras", "config": {"module": {}}},
+        {"class_name": "Constant", "module": "keras.initializers", "config": {"value": DOTTED}},
+        {"class_name": "DTypePolicyMap", "module": "keras.dtype_policies", "config": {"policy_map": {"a": DOTTED}}},
+        {"class_name": "function", "module": "keras", "config": "utils.get_file", "registered_name": "function"},
         PLANTED,
     ],
     ids=[
@@ -573,6 +584,10 @@ PLANTED = {"class_name": "Planted", "module": "planted", "config": {}, "register
         "class",
         "layer",
         "nested",
+        "a dotted name",
+        "a dotted name in an initializer",
+        "a dotted name in a map of dtypes",
+        "a function by a dotted name",
         "module",
     ],
 )

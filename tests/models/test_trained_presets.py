@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from keras_vit_edu import cli, datasets, training
+from keras_vit_edu.datasets import AUGMENTATIONS
 from keras_vit_edu.datasets.mnist import locate
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.reference_logits import recorded_logits, reference_logits
@@ -210,6 +211,15 @@ def test_the_recorded_command_repeats_the_run(made, run, data, tmp_path):
     assert again["test_loss"] == first["test_loss"]
 
 
+def test_the_command_has_every_option_that_the_recipe_needs(run):
+    record = json.loads((run / "run.json").read_text())
+    digits = AUGMENTATIONS["digits"].to_json()
+    changes = {"augmentation": digits, "augmentation_final_epochs": 2, "no_weight_decay": ["bias", "norm"]}
+    command = TOOL.reproducing_command({**record, "recipe": {**record["recipe"], **changes}}, "cnn_mnist")
+    assert "--augmentation digits --augmentation-final-epochs 2" in command
+    assert "--no-weight-decay bias --no-weight-decay norm" in command
+
+
 def test_there_is_no_sample_of_clothes(made):
     digits = datasets.load("mnist-sample")
     few = {"x_test": digits.x_test[:10], "y_test": digits.y_test[:10]}
@@ -255,8 +265,11 @@ def test_what_no_preset_is_made_of(run, data, tmp_path, capsys):
     assert "one with a name. Received: 'mine'" in complaint(changed(recipe={**recipe, "name": "mine"}), *name)
     sessions = [{"backend": "jax", "jit_compile": None}, {"backend": "torch", "jit_compile": None}]
     assert "Received: jax, torch" in complaint(changed(sessions=sessions), *name)
-    no_option = {**recipe, "augmentation_final_strength": 0.5}
-    assert "No option of train changes 'augmentation_final_strength'" in complaint(changed(recipe=no_option), *name)
+    unclipped = {**recipe, "name": "hybrid", "clip_norm": None}
+    assert "No option of train gives 'clip_norm'" in complaint(changed(recipe=unclipped), *name)
+    assert "gives 'augmentation'" in complaint(changed(recipe={**recipe, "augmentation": {"rotation": 1}}), *name)
+    sessions = [{"backend": "jax", "jit_compile": True}, {"backend": "jax", "jit_compile": None}]
+    assert "compiled by XLA from beginning to end" in complaint(changed(sessions=sessions), *name)
     older = {field: value for field, value in recipe.items() if field != "augmentation_final_epochs"}
     assert TOOL.read_record(changed(recipe=older))["recipe"] == recipe
     assert "cannot be read" in complaint(tmp_path / "nowhere", *name)

@@ -135,6 +135,8 @@ def test_values_that_contradict_each_other():
         Recipe(augmentation_final_epochs=4, epochs=3)
     with pytest.raises(ValueError, match="`final_learning_rate` must not be above"):
         Recipe(learning_rate=1e-3, final_learning_rate=1e-2)
+    with pytest.raises(ValueError, match="`schedule` must lead to `final_learning_rate`"):
+        Recipe(final_learning_rate=1e-4)
 
 
 def test_an_unknown_field_gets_a_hint():
@@ -180,7 +182,8 @@ def test_the_rates_of_each_schedule():
     linear = [0, 0.5, 1, 0.8, 0.6, 0.4, 0.2]
     np.testing.assert_allclose(rates(Recipe(schedule="linear", **common), 10, steps), linear, atol=1e-6)
     constant = [0, 0.5, 1, 1, 1, 1, 1]
-    np.testing.assert_allclose(rates(Recipe(schedule="constant", **common), 10, steps), constant, atol=1e-6)
+    without_end = Recipe(schedule="constant", **{**common, "final_learning_rate": 0.0})
+    np.testing.assert_allclose(rates(without_end, 10, steps), constant, atol=1e-6)
     assert rates(Recipe(learning_rate=0.5), 10, steps) == [0.5] * 7
 
 

@@ -40,9 +40,9 @@ class Augmentation:
     Attributes:
         rotation: largest angle in degrees, either way, 0 to 180.
         shift: largest shift in pixels, either way, along each axis.
-        crop: largest shift in whole pixels, either way, along each axis: the image is padded by so many and cropped to its
-            size again (He et al. 2016, arXiv 1512.03385). With `mirror` alone beside it, no pixel is interpolated, so fine
-            textures stay as sharp as they are in the images that the model is tested on.
+        crop: largest shift in whole pixels, either way, along each axis: the image is padded by so many and cropped to
+            its size again (He et al. 2016, arXiv 1512.03385). With `mirror` alone beside it, no pixel is interpolated,
+            so fine textures stay as sharp as they are in the images that the model is tested on.
         scale: largest change of height and of width, each on its own, as a share, in [0, 1).
         shear: largest shear: how many pixels a row moves sideways per row, either way, in [0, 1].
         mirror: probability of swapping left and right (not for digits), in [0, 1].
@@ -155,7 +155,8 @@ class Augmentation:
         self, images: np.ndarray, u: np.ndarray, strength: float, seed: int, epoch: int, index: int
     ) -> np.ndarray:
         """float32, 0 to 255."""
-        if strength == 0 or not any((self.rotation, self.shift, self.crop, self.scale, self.shear, self.mirror, self.elastic)):
+        moves = (self.rotation, self.shift, self.crop, self.scale, self.shear, self.mirror, self.elastic)
+        if strength == 0 or not any(moves):
             return images.astype("float32")
         batch, height, width, _ = images.shape
         matrix, shift = self._motion(u, strength)  # where an output pixel comes from: matrix (p - shift)
@@ -322,7 +323,7 @@ def _from_0_to_1(wanted: str) -> tuple[Any, str]:
 RULES: dict[str, tuple[Any, str]] = {
     "rotation": (lambda value: 0 <= value <= 180, "degrees, 0 to 180"),
     "shift": (lambda value: value >= 0, "pixels, 0 or more"),
-    "crop": (lambda value: isinstance(value, int) and 0 <= value, "whole pixels, 0 or more"),
+    "crop": (lambda value: isinstance(value, int) and value >= 0, "whole pixels, 0 or more"),
     "scale": (lambda value: 0 <= value < 1, "a share in [0, 1)"),
     "shear": _from_0_to_1("a number in [0, 1]"),
     "mirror": _from_0_to_1("a probability, 0 to 1"),

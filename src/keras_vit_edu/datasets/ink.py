@@ -35,6 +35,8 @@ def find_ink(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("There is no ink on the paper. Received: a picture of one colour")
     candidates = [grey, grey - _paper(grey)]
     smoothed = [around(candidate, np.add) / 9 for candidate in candidates]  # or noise would pass for ink
+    if np.ptp(smoothed[0]) < ROUNDING:
+        raise ValueError("Nothing stands out from the paper as ink would. Received: a picture of one even pattern")
     thresholds, clearness = zip(*map(_otsu, smoothed), strict=True)
     best = int(np.argmax(clearness))
     difference, smooth = candidates[best], smoothed[best]
@@ -85,7 +87,8 @@ def _paper(grey: np.ndarray) -> np.ndarray:
 
 def _otsu(values: np.ndarray) -> tuple[float, float]:
     """The threshold that makes the variance between the two groups largest, and its share of all variance."""
-    counts, edges = np.histogram(values, bins=256)
+    low = values.min()
+    counts, edges = np.histogram(values, bins=256, range=(low, max(values.max(), low + ROUNDING)))
     centres = (edges[:-1] + edges[1:]) / 2
     below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * centres)
     above = counts.sum() - below

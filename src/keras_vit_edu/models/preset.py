@@ -65,11 +65,16 @@ class Preset:
         folder = cls._find(preset)
         config, metadata = read_json(folder / CONFIG), read_json(folder / METADATA)
         preset_files.check_version(preset, metadata)
-        preset_files.check_runs_no_code(config.get("config"))
-        model_class = _class_named(config.get("class_name")) if cls is Preset else cls
+        if not isinstance(config.get("class_name"), str) or not isinstance(config.get("config"), dict):
+            raise ValueError(
+                f"{folder / CONFIG} must hold the name of a class, `class_name`, and its arguments, `config`. "
+                f"Received: {', '.join(config) or 'nothing'}"
+            )
+        preset_files.check_runs_no_code(config["config"])
+        model_class = _class_named(config["class_name"]) if cls is Preset else cls
         if model_class is None or not _is_of(model_class, config):
             whose = "any class that there is" if cls is Preset else cls.__name__
-            raise ValueError(f"{preset} is a preset of {config.get('class_name')}, not of {whose}.")
+            raise ValueError(f"{preset} is a preset of {config['class_name']}, not of {whose}.")
         if load_weights and not (folder / WEIGHTS).is_file():
             problem = "is a configuration without weights" if not metadata.get("weights_sha256") else f"lacks {WEIGHTS}"
             raise ValueError(
@@ -78,7 +83,7 @@ class Preset:
             )
         try:
             model: Any = model_class(**{**config["config"], **overrides})
-        except (KeyError, TypeError) as error:
+        except TypeError as error:
             raise ValueError(
                 f"The arguments of the preset {preset} do not fit {model_class.__name__}: {error}"
             ) from error
@@ -165,7 +170,7 @@ class Preset:
         raise ValueError(f"There is no preset {str(preset)!r}, and no folder of that name. {hint}")
 
 
-def _class_named(name: Any) -> type | None:
+def _class_named(name: str) -> type | None:
     """The model class of that name, of those that have presets; no code but theirs is ever run."""
     return {cls.__name__: cls for cls in reversed(Preset.__subclasses__())}.get(name)
 

@@ -122,7 +122,11 @@ def _is_harmless(described: Mapping[str, Any]) -> bool:
     if class_name == "__lambda__":
         return False
     if described.get("module") in KERAS_MODULES:
-        return True
+        # Keras looks for a registered name first, and takes "layers.Lambda" of "keras" for `keras.layers.Lambda`.
+        name = described.get("config") if class_name == "function" else class_name
+        return (
+            isinstance(name, str) and "." not in name and described.get("registered_name") in (None, class_name, name)
+        )
     name = described.get("config" if class_name == "function" else "registered_name")
     registered = keras.saving.get_registered_object(name) if isinstance(name, str) else None
     return registered is not None and class_name in ("function", registered.__name__)

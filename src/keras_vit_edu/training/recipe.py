@@ -34,7 +34,7 @@ class Recipe:
         schedule: `"constant"`, `"cosine"` (Loshchilov and Hutter 2017) or `"linear"`, from the highest rate down to
             `final_learning_rate` at the end of the last epoch.
         warmup_epochs: how long the rate climbs from 0 first, evenly; 0 or more, less than `epochs`.
-        final_learning_rate: where the schedule ends, 0 to `learning_rate`.
+        final_learning_rate: where the schedule ends, 0 to `learning_rate`; 0 with `"constant"`, which has no end.
         weight_decay: decoupled (Loshchilov and Hutter 2019), 0 or more.
         no_weight_decay: variables whose path inside the model contains one of these are exempt from weight decay, such
             as `("bias", "norm", "position_embedding")`. One that no variable contains is an error.
@@ -97,6 +97,11 @@ class Recipe:
             raise ValueError(
                 "The recipe's `final_learning_rate` must not be above `learning_rate`. "
                 f"Received: final_learning_rate={self.final_learning_rate}, learning_rate={self.learning_rate}"
+            )
+        if self.schedule == "constant" and self.final_learning_rate:
+            raise ValueError(
+                "The recipe's `schedule` must lead to `final_learning_rate`, which a constant one does not. "
+                f"Received: schedule='constant', final_learning_rate={self.final_learning_rate}"
             )
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
@@ -278,7 +283,7 @@ RULES: dict[str, Rule] = {
 
 # What trains a small transformer on little data: Steiner et al. 2022 ("How to train your ViT?", arXiv 2106.10270) on
 # augmentation against regularisation, Hassani et al. 2021 on the optimizer; the average of the weights (Polyak and
-# Juditsky 1992) takes out the noise of the last steps. Images are clean again at the end, as the test's are.
+# Juditsky 1992) takes out the noise of the last steps. Images are nearly clean at the end, as the test's are.
 SMALL_DATA = Recipe(
     name="small-data",
     learning_rate=1e-3,
@@ -307,7 +312,12 @@ RECIPES = {
         name="fashion-hybrid", epochs=32, augmentation=AUGMENTATIONS["clothes"], augmentation_final_strength=0.5
     ),
     "cnn": SMALL_DATA.replace(
-        name="cnn", no_weight_decay=("bias",), augmentation="none", augmentation_final_epochs=0.0
+        name="cnn",
+        no_weight_decay=("bias",),
+        epochs=30,
+        augmentation="none",
+        augmentation_final_epochs=0.0,
+        augmentation_final_strength=0.0,
     ),
     "cnn-augmented": HYBRID.replace(name="cnn-augmented", no_weight_decay=("bias",)),
 }
