@@ -374,6 +374,7 @@ def _evaluate_photographs(
             images = datasets.scan_folder(photos, progress=progress)
         for file, reason in images.skipped:
             _complain(f"{file}: {reason}", 0)
+    with _checking(only_ours=True):
         with _progress("classifying") as progress:
             found = classifier.evaluate(images, progress=progress)
         folder.mkdir(parents=True, exist_ok=True)

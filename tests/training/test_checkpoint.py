@@ -9,9 +9,9 @@ from rich.console import Console
 
 from keras_vit_edu import datasets, training
 from keras_vit_edu.models import ViTClassifier
-from keras_vit_edu.training import Recipe, RunFolderError, TrainingFailed
+from keras_vit_edu.training import Recipe, RunFolderError, TrainingFailed, checkpoint
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint, write_atomically
-from tests.support import revived
+from tests.support import revived, to_numpy
 
 # Everything that has a state: an average, a schedule, moments, dropout in every place, one-hot labels, clipping.
 RECIPE = Recipe(
@@ -268,6 +268,26 @@ def test_a_checkpoint_of_a_newer_format(tmp_path):
     file.write_bytes(safetensors.numpy.save(arrays, metadata={"format_version": "2"}))
     with pytest.raises(RunFolderError, match="of format 2; this version of keras_vit_edu reads up to 1"):
         load_newest(tmp_path, compiled(new_model()), print)
+
+
+def test_what_keras_numbers_is_found_again_in_the_same_process(tmp_path):
+    """A model made anew, whose layers have no names of their own: `dense`, then `dense_1`; and older checkpoints."""
+
+    def unnamed():
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(2)])
+        model.compile(optimizer=Recipe().build_optimizer(model, 4), loss="mse")
+        return model
+
+    first, again = unnamed(), unnamed()
+    assert [v.path for v in first.weights] != [v.path for v in again.weights]
+    save_checkpoint(tmp_path, first, 1, {"loss": [1.0]})
+    assert load_newest(tmp_path, again, print).epochs_done == 1
+    for mine, theirs in zip(again.variables, first.variables, strict=True):
+        np.testing.assert_array_equal(to_numpy(mine), to_numpy(theirs))
+    _, arrays = checkpoint._read(tmp_path / "epoch-00001.safetensors")
+    older = {name.replace("/kernel", "_7/kernel"): array for name, array in arrays.items()}
+    assert set(older) != set(arrays)
+    checkpoint._assign(unnamed(), older, tmp_path)
 
 
 def test_no_checkpoint_is_none(tmp_path):

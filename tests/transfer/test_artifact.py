@@ -290,6 +290,22 @@ def test_killed_at_any_step_it_leaves_the_old_artifact_or_the_new_one(tmp_path):
     assert len(list((tmp_path / "killed").iterdir())) == 2  # what the killed ones left is gone
 
 
+def test_weights_of_someone_else_are_no_artifact_that_may_be_overwritten(saved, tmp_path):
+    for name in ("weights.safetensors", "weights-2.safetensors"):
+        theirs = tmp_path / name.partition(".")[0]
+        theirs.mkdir()
+        safetensors.numpy.save_file({"a": np.zeros(3)}, theirs / name)
+        before = (theirs / name).read_bytes()
+        with pytest.raises(ArtifactError, match="Only an artifact is overwritten"):
+            classifier().save(theirs)
+        assert (theirs / name).read_bytes() == before
+    killed = tmp_path / "killed"  # in the first save, after the weights
+    classifier().save(killed)
+    (killed / "artifact.json").unlink()
+    classifier().save(killed)
+    TransferClassifier.load(killed)
+
+
 # Refused. -------------------------------------------------------------------------------------------------------------
 
 
@@ -511,6 +527,12 @@ def test_a_zip_that_unpacks_to_far_more_than_it_is(saved, tmp_path):
     refused(zipped(tmp_path / "bomb.zip", bomb, zipfile.ZIP_DEFLATED), "unpacks to about its own size.*to 100,0")
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_of_a_compression_that_unpacks_more_than_is_asked_for(compression, saved, tmp_path):
+    path = zipped(tmp_path / "other.zip", entries(saved).items(), compression)
+    refused(path, f"are stored or deflated.*compression method {compression}")
+
+
 def with_declared_size(path, name, size):
     """Let the directory of a zip lie about how large an entry is, unpacked."""
     data = bytearray(path.read_bytes())
@@ -537,7 +559,7 @@ def test_an_encrypted_zip_and_one_of_an_unknown_compression(saved, tmp_path):
         spoilt = bytearray(data)
         spoilt[at + offset] = value
         (tmp_path / "a.zip").write_bytes(spoilt)
-        refused(tmp_path / "a.zip", "cannot be read|damaged")
+        refused(tmp_path / "a.zip", "cannot be read|damaged|compression method 99")
 
 
 def test_a_keras_file_is_no_artifact(tmp_path):
@@ -584,6 +606,11 @@ CODE = {
     "a class of another module": {"class_name": "Popen", "module": "subprocess", "config": {}},
     "a function": {"class_name": "function", "module": "os", "config": "system", "registered_name": "system"},
     "python": {"class_name": "__lambda__", "config": {"value": "x"}},
+    "a dotted name": {"class_name": "layers.Lambda", "module": "keras", "config": {}},
+    "ours under Keras's module": {
+        "class_name": "Patches", "module": "keras.initializers", "registered_name": "keras_vit_edu>Patches",
+        "config": {"patch_size": 2},
+    },
     "ours": {
         "class_name": "Patches", "module": None, "registered_name": "keras_vit_edu>Patches", "config": {"patch_size": 2}
     },
@@ -595,6 +622,15 @@ def test_a_configuration_with_anything_but_keras_hubs_classes_is_refused(describ
     resnet.save(tmp_path / "resnet")
     changed(tmp_path / "resnet", lambda m: m["architecture"]["config"]["backbone"]["config"].update(name=described))
     refused(tmp_path / "resnet", "it holds no code|may name classes that keras_hub registers")
+
+
+def test_a_configuration_nested_without_end_is_refused(resnet, tmp_path):
+    resnet.save(tmp_path / "resnet")
+    depth = sys.getrecursionlimit() * 3 // 4
+    text = (tmp_path / "resnet" / "artifact.json").read_text()
+    nested = depth * '{"a": ' + "1" + depth * "}"
+    (tmp_path / "resnet" / "artifact.json").write_text(text.replace('"basic_block"', nested))
+    refused(tmp_path / "resnet", "nested too deeply|is damaged")
 
 
 @pytest.mark.parametrize("name", ["keras_hub>GemmaCausalLM", "keras_vit_edu>ViTClassifier", "os>system", None, ["x"]])

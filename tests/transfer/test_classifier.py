@@ -342,6 +342,39 @@ def test_a_model_that_takes_its_own_softmax_is_refused():
         small(activation="softmax")
 
 
+@pytest.mark.parametrize("last", [None, lambda: keras.layers.Activation("softmax"), keras.layers.Softmax])
+@pytest.mark.parametrize("functional", [True, False])
+def test_a_plain_model_that_takes_its_own_softmax_is_refused(last, functional):
+    head = keras.layers.Dense(2, activation=None if last else "softmax")
+    model = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten(), head, *([last()] if last else [])])
+    if functional:
+        model = keras.Model(model.inputs, model.outputs)
+    with pytest.raises(ValueError, match=r"must give logits.*which ends in softmax$"):
+        TransferClassifier(model, Preprocessing(16), ["a", "b"])
+    logits = keras.Model(model.inputs, head.input)  # all but the head: no logits, but no softmax either
+    with pytest.raises(ValueError, match="a logit for each"):
+        TransferClassifier(logits, Preprocessing(16), ["a", "b"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a limit on the size of files is set as POSIX has it")
+def test_pixels_that_do_not_fit_onto_the_disk_are_an_error_before_any_is_read(monkeypatch):
+    import resource
+
+    monkeypatch.setattr("keras_vit_edu.transfer.training_images.LARGEST_IN_MEMORY", 1000)
+    images = TrainingImages((PHOTOS, np.arange(len(PHOTOS))))
+    preprocessing = Preprocessing(16)
+    on_disk = images.pixels(preprocessing, Console(quiet=True))
+    assert isinstance(on_disk, np.memmap)
+    np.testing.assert_array_equal(on_disk, list(images.at_size(preprocessing, range(len(PHOTOS)))))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match=r"3,072 bytes of pixels do not fit into .*TMPDIR"):
+            TrainingImages((PHOTOS, np.arange(len(PHOTOS)))).pixels(preprocessing, Console(quiet=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_another_model_of_ours_has_no_attention_scores_here():
     own = ViTClassifier(2, image_shape=(16, 16, 3), patch_size=8, num_layers=1, head="mean", head_units=())
     ours = TransferClassifier(own, Preprocessing(16, scale=1 / 255), ["a", "b"])

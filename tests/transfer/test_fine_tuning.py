@@ -287,6 +287,17 @@ def test_an_interrupted_run_ends_the_same(tune, tmp_path, method, epoch):
     assert {"stopped", "reason"}.isdisjoint(again)
 
 
+def test_a_run_begun_before_images_were_cropped_is_gone_on_with(tune, tmp_path):
+    options = {"method": "full", "augmentation": {"rotation": 5}}
+    with pytest.raises(KeyboardInterrupt):
+        tune(**options, run=tmp_path / "run", callbacks=[Stop(0)])
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    del record["configuration"]["fine_tuning"]["augmentation"]["crop"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    _, again = tune(**options, run=tmp_path / "run")
+    assert (again["status"], len(again["sessions"])) == ("finished", 2)
+
+
 def interrupt(*args, **kwargs):
     raise KeyboardInterrupt("Ctrl-C")
 
@@ -527,9 +538,9 @@ def test_arguments_that_do_not_fit_are_refused(tune, changes, message):
     [
         ("method", "head"), ("probe_epochs", 0), ("epochs", 1.5), ("learning_rate", 0), ("warmup", 1),
         ("layer_decay", 0), ("blocks", -1), ("weight_decay", -1), ("clip_norm", 0), ("rank", True), ("alpha", 0),
-        ("projections", ()), ("projections", ("query",)), ("augmentation", "pictures"), ("label_smoothing", 1),
-        ("batch_size", 0), ("validation_share", 1), ("new_head", 1), ("seed", 2**31),
-        ("probe_learning_rate", float("nan")),
+        ("projections", ()), ("projections", ("query",)), ("projections", ("q_dense",) * 2),
+        ("augmentation", "pictures"), ("label_smoothing", 1), ("batch_size", 0), ("validation_share", 1),
+        ("new_head", 1), ("seed", 2**31), ("probe_learning_rate", float("nan")),
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(field, value):

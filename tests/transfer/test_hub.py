@@ -104,6 +104,9 @@ def test_vit_and_deit_come_first_and_have_attention_maps(keras_hub):
         ("densenet_121_imagenet", "densenet", 224, 7_037_504, 1000),  # 121 layers, not pixels
         ("mobilenet_v3_large_100_imagenet", "mobilenet", 224, 2_996_352, 1000),  # 100 % as wide, not pixels
         ("dinov2_small", "dinov2", None, 22_582_656, None),
+        ("efficientnet_b5_sw_imagenet", "efficientnet", None, 30_389_784, None),  # ImageNet-12k
+        ("efficientnet_b5_sw_ft_imagenet", "efficientnet", None, 30_389_784, 1000),
+        ("mobilenet_v3_large_100_imagenet_21k", "mobilenet", 224, 2_996_352, None),
     ],
 )
 def test_what_is_known_of_a_preset(keras_hub, name, family, image_size, parameters, classes):

@@ -102,6 +102,7 @@ def test_mixed_precision():
         ({"alpha": 0}, r"`alpha` must be a number above 0.*Received: alpha=0"),
         ({"projections": ("query",)}, r"`projections` must be some of q_dense.*Received: projections=\('query',\)"),
         ({"projections": ()}, "`projections` must be some of q_dense"),
+        ({"projections": ("q_dense", "q_dense")}, "each once"),
         ({"projections": "q_dense"}, "`projections` must be some of q_dense"),
     ],
 )

@@ -72,7 +72,7 @@ def read_json(file: Traversable) -> dict[str, Any]:
     """What a JSON file holds, which must be an object."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file} must hold a JSON object. Received: {type(content).__name__}")
@@ -103,6 +103,13 @@ def check_runs_no_code(value: Any) -> None:
     (Keras can keep a Python function in a configuration, or a layer with one. By default it refuses to load it, but one
     setting lets it.)
     """
+    try:
+        _check_runs_no_code(value)
+    except RecursionError:
+        raise ValueError("The configuration is nested too deeply.") from None
+
+
+def _check_runs_no_code(value: Any) -> None:
     if isinstance(value, Mapping):
         if "class_name" in value and not _is_harmless(value):
             raise ValueError(
@@ -110,10 +117,10 @@ def check_runs_no_code(value: Any) -> None:
                 "registered with `keras.saving.register_keras_serializable`; it holds no code. "
                 f"Received: {value['class_name']!r} of module {value.get('module')!r}"
             )
-        check_runs_no_code(list(value.values()))
+        _check_runs_no_code(list(value.values()))
     elif isinstance(value, (list, tuple)):
         for entry in value:
-            check_runs_no_code(entry)
+            _check_runs_no_code(entry)
 
 
 def _is_harmless(described: Mapping[str, Any]) -> bool:
@@ -135,12 +142,13 @@ def _is_harmless(described: Mapping[str, Any]) -> bool:
 # weights.safetensors. -------------------------------------------------------------------------------------------------
 
 
-def encode_weights(arrays: Mapping[str, np.ndarray], dtype: str) -> bytes:
+def encode_weights(arrays: Mapping[str, np.ndarray], dtype: str, header: dict[str, str] | None = None) -> bytes:
     """The content of `weights.safetensors`.
 
     Args:
         arrays: float32, by path.
         dtype: `"float32"` or `"float16"`.
+        header: what else the header says; None for nothing.
 
     Raises:
         ValueError: if a finite weight would be infinite in that dtype.
@@ -155,7 +163,7 @@ def encode_weights(arrays: Mapping[str, np.ndarray], dtype: str) -> bytes:
                 f"{dtype} holds numbers up to {np.finfo(dtype).max:.0f}; store these weights in float32. "
                 f"Received: {path} with a weight of {array[too_large][0]:g}"
             )
-    return safetensors.numpy.save(stored)
+    return safetensors.numpy.save(stored, metadata=header)
 
 
 def read_weights(folder: Traversable, metadata: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -50,10 +50,13 @@ def _variables(model: keras.Model) -> dict[str, Any]:
     named = {}
     for owner, variables in (("model", model.variables), ("optimizer", model.optimizer.variables)):
         for position, variable in enumerate(variables):
-            # Keras numbers what has no name of its own as a process makes it: adam_w_1, seed_generator_7.
-            path = re.sub(NUMBERED, "", variable.path)
-            named[f"{owner}/{position:04}/{path}"] = variable
+            named[_unnumbered(f"{owner}/{position:04}/{variable.path}")] = variable
     return named
+
+
+def _unnumbered(name: str) -> str:
+    """Without the numbers that Keras gives, as a process makes them, to what has no name: adam_w_1, dense_7."""
+    return re.sub(r"_\d+(?=[/_]|$)", "", re.sub(NUMBERED, "", name))
 
 
 def _to_numpy(variable: Any) -> np.ndarray:
@@ -192,6 +195,7 @@ def _checksum(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> st
 
 def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray], file: Path) -> None:
     variables = _variables(model)
+    arrays = {_unnumbered(name): array for name, array in arrays.items()}  # older versions left numbers of layers
     expected = {(name, tuple(variable.shape)) for name, variable in variables.items()}
     stored = {(name, array.shape) for name, array in arrays.items()}
     if expected != stored:

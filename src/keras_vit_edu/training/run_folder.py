@@ -202,7 +202,7 @@ def environment() -> dict[str, Any]:
     backend = keras.backend.backend()
     packages = ("keras-vit-edu", "keras", "numpy", backend)
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "versions": {"python": platform.python_version()} | {name: version_of(name) for name in packages},
         "backend": backend,
         "device": device(),
         "command": _command(),
@@ -210,7 +210,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # TensorFlow has builds under other names

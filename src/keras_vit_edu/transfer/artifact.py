@@ -78,7 +78,7 @@ def save(
     """
     architecture = describe(model)
     arrays = {name: _as_float32(variable) for name, variable in _weights_to_save(model).items()}
-    data = preset_files.encode_weights(arrays, "float32")
+    data = preset_files.encode_weights(arrays, "float32", {"part_of": artifact_files.PART_OF})
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -16,11 +16,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
+
 from keras_vit_edu.models import preset_files
 from keras_vit_edu.training.checkpoint import replacing, write_atomically
 
 MANIFEST = "artifact.json"
 WEIGHTS_NAMES = ("weights.safetensors", "weights-2.safetensors")
+PART_OF = "an artifact of keras_vit_edu"  # in the header of its weights
 LARGEST_MANIFEST = 1 << 24  # bytes; the names of 1000 classes take 20,000
 LARGEST_EXPANSION = 10  # a zip unpacks to at most so many times its own size, and a manifest; weights hardly shrink
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the date of every entry, so that the same classifier makes the same file
@@ -39,7 +42,7 @@ def write(path: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
     Args:
         path: a file ending in `.zip`, or a folder.
         manifest: JSON, its `"weights"` an object; that will say which file they are in.
-        weights: the content of a safetensors file.
+        weights: the content of a safetensors file, whose header has `part_of`: `PART_OF`.
 
     Raises:
         ArtifactError: if something else is there, or the manifest is larger than what is read again.
@@ -84,7 +87,7 @@ def _write_folder(folder: Path, manifest: Mapping[str, Any], weights: bytes) -> 
     is_new = not folder.exists()
     if not is_new and not folder.is_dir():
         raise ArtifactError(f"An artifact is a folder or a file that ends in .zip. Received: {folder}, another file")
-    if not is_new and not (folder / MANIFEST).is_file() and any(file.name not in ours for file in folder.iterdir()):
+    if not is_new and not (folder / MANIFEST).is_file() and not all(map(_is_left_over, folder.iterdir())):
         raise ArtifactError(
             f"Only an artifact is overwritten, and this folder holds something else. Received: {folder}"
         )
@@ -105,6 +108,17 @@ def _write_folder(folder: Path, manifest: Mapping[str, Any], weights: bytes) -> 
     for other in ours:  # the old weights, and what a process left that was killed
         if other not in (MANIFEST, name):
             (folder / other).unlink(missing_ok=True)
+
+
+def _is_left_over(file: Path) -> bool:
+    """Whether a file was left by a process that was killed while it wrote an artifact."""
+    if file.name not in WEIGHTS_NAMES:
+        return file.name in (f"{name}.new" for name in (MANIFEST, *WEIGHTS_NAMES))
+    try:
+        with safetensors.safe_open(file, framework="numpy") as stored:
+            return (stored.metadata() or {}).get("part_of") == PART_OF
+    except (OSError, safetensors.SafetensorError):
+        return False
 
 
 def _weights_name_in(folder: Path) -> Any:
@@ -213,6 +227,14 @@ class Zip:
         parts = name.replace("\\", "/").split("/")
         if ".." in parts or parts[0] == "" or ":" in name:
             raise ArtifactError(f"The zip has an entry that leads out of its folder, {name!r}. Received: {self.path}")
+        if entry.compress_type not in (
+            zipfile.ZIP_STORED,
+            zipfile.ZIP_DEFLATED,
+        ):  # only these unpack no more than asked
+            raise ArtifactError(
+                f"The entries of an artifact's zip are stored or deflated. Received: {self.path}, where {name!r} is of "
+                f"compression method {entry.compress_type}"
+            )
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
             raise ArtifactError(f"The zip has an entry that is a link or no file, {name!r}. Received: {self.path}")

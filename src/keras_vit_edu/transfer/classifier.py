@@ -20,6 +20,7 @@ from keras_vit_edu.training.run_folder import CLASSIFIER
 from keras_vit_edu.transfer import artifact, artifact_files, hub, photographs
 from keras_vit_edu.transfer.fine_tuning import BALANCED, fine_tune
 from keras_vit_edu.transfer.fine_tuning_options import FineTuning
+from keras_vit_edu.transfer.freezing import gives_the_output
 from keras_vit_edu.transfer.open_box import BACKBONES, open_vit
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 from keras_vit_edu.transfer.preprocessing import Preprocessing
@@ -106,7 +107,7 @@ class TransferClassifier:
                 f"The model must give a logit for each of the {len(self.class_names)} class names. "
                 f"Received: {self.model.name} with outputs of shape {outputs}"
             )
-        activation = keras.activations.get(getattr(self.model, "activation", None))
+        activation = _last_activation(self.model)
         if activation is not keras.activations.linear:
             raise ValueError(
                 "The model must give logits; the softmax is taken here, once. "
@@ -617,6 +618,15 @@ def _counts(layer: Any) -> tuple[int, int]:
         sum(int(np.prod(weight.shape)) for weight in weights) for weights in (layer.weights, layer.trainable_weights)
     )
     return total, trainable
+
+
+def _last_activation(model: keras.Model) -> Any:
+    """What a model says its outputs have gone through; else what its last layer says, if that gives the outputs."""
+    said = getattr(model, "activation", None)
+    if said is None and model.layers and gives_the_output(model.layers[-1], model):
+        last = model.layers[-1]
+        said = "softmax" if isinstance(last, keras.layers.Softmax) else getattr(last, "activation", None)
+    return keras.activations.get(said)
 
 
 def _checked_names(names: Any) -> tuple[str, ...]:

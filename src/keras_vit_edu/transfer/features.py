@@ -17,7 +17,7 @@ from rich.console import Console
 from keras_vit_edu.doctor import precision_and_threads
 from keras_vit_edu.training.checkpoint import write_atomically
 from keras_vit_edu.training.progress import counting
-from keras_vit_edu.training.run_folder import device, environment
+from keras_vit_edu.training.run_folder import device, environment, version_of
 from keras_vit_edu.transfer.freezing import head_of
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 from keras_vit_edu.transfer.training_images import TrainingImages, scaled
@@ -78,7 +78,7 @@ def compute_features(
     key = {
         "format_version": FORMAT_VERSION,
         "backend": keras.backend.backend(),
-        "versions": environment()["versions"],
+        "versions": {**environment()["versions"], "pillow": version_of("pillow")},  # which decodes
         "device": device(),
         "precision": precision_and_threads()["matrix products"],
         "model": model_fingerprint(part),

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from keras_vit_edu import random
 from keras_vit_edu._weights import copy_variables
-from keras_vit_edu.datasets import Batches, class_weights, stratified_split
+from keras_vit_edu.datasets import Augmentation, Batches, class_weights, stratified_split
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from keras_vit_edu.training.evaluate import Evaluation, probabilities, write_evaluation
 from keras_vit_edu.training.progress import ProgressDisplay, counting
@@ -304,6 +304,11 @@ class _Job:
         )
         return self.run.record
 
+    def _default_options(self) -> dict[str, Any]:
+        """The options' defaults, and the augmentation's if it has fields."""
+        has_fields = isinstance(self.options.augmentation, Augmentation)
+        return FineTuning(augmentation=Augmentation() if has_fields else self.options.augmentation).to_json()
+
     def _begin(self) -> None:
         own_head = self.head.get_weights()
         if self.options.new_head:
@@ -318,7 +323,7 @@ class _Job:
             "class_weights": {str(label): weight for label, weight in (self.weights or {}).items()},
         }
         try:
-            self.run.configure(configuration)
+            self.run.configure(configuration, defaults={"fine_tuning": self._default_options()})
         except RunFolderError as error:
             self.head.set_weights(own_head)
             if self.run.record.get("configuration", {}).get("model") == configuration["model"]:

@@ -1,6 +1,7 @@
 """How to fine-tune: everything but the model and the images."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +168,10 @@ class FineTuning:
         return Augmentation(rotation=10, shift=min(height, width) / 14, scale=0.15, mirror=0.5, fill=128)
 
 
+def _are_different_projections(names: Sequence[Any]) -> bool:
+    return all(name in PROJECTIONS for name in names) and len(set(names)) == len(names)
+
+
 _POSITIVE: Rule = number_rule(lambda value: value > 0, "a number above 0")
 _COUNT: Rule = (lambda value: is_whole(value) and value >= 1, "a whole number, 1 or more")
 
@@ -185,8 +190,8 @@ RULES: dict[str, Rule] = {
     "rank": _COUNT,
     "alpha": or_none_rule(_POSITIVE),
     "projections": (
-        lambda value: isinstance(value, tuple) and bool(value) and all(name in PROJECTIONS for name in value),
-        f"some of {', '.join(PROJECTIONS)}",
+        lambda value: isinstance(value, tuple) and bool(value) and _are_different_projections(value),
+        f"some of {', '.join(PROJECTIONS)}, each once",
     ),
     "label_smoothing": RECIPE_RULES["label_smoothing"],
     "batch_size": _COUNT,

@@ -98,7 +98,7 @@ def check_has_no_lora(model: keras.Model) -> None:
 def head_of(model: keras.Model) -> keras.layers.Dense:
     """The Dense layer that a model ends in, from its features to logits."""
     last = model.layers[-1] if model.layers else None
-    if not isinstance(last, keras.layers.Dense) or last.output is not model.output:
+    if not isinstance(last, keras.layers.Dense) or not gives_the_output(last, model):
         found = "nothing" if last is None else f"{type(last).__name__} {last.name!r}"
         raise ValueError(f"A classifier must end in a Dense layer, its head. Received: {model.name}, with {found}")
     if last.activation is not None and last.activation is not keras.activations.linear:
@@ -107,6 +107,12 @@ def head_of(model: keras.Model) -> keras.layers.Dense:
             f"Received: {model.name}, with {keras.activations.serialize(last.activation)!r}"
         )
     return last
+
+
+def gives_the_output(layer: keras.layers.Layer, model: keras.Model) -> bool:
+    """Whether what a layer gives is what the model gives, and all of it."""
+    outputs = getattr(model, "outputs", None) or []
+    return len(outputs) == 1 and getattr(layer, "output", None) is outputs[0]
 
 
 def blocks_of(model: keras.Model) -> list[keras.layers.Layer]:

@@ -112,7 +112,10 @@ def _all_presets() -> Iterator[HubPreset]:
 
 
 def _is_of_imagenet_1k(text: str) -> bool:
-    return re.search(r"imagenet(?![_ ]?21k)|in1k", text.lower()) is not None
+    """21k, 22k and 12k are larger ImageNets; what was tuned on 1k after one of them says so."""
+    text = text.lower()
+    is_of_a_larger = re.search(r"(imagenet[-_ ]?|_in)\d\dk", text) is not None
+    return re.search(r"(imagenet[-_ ]?|_in)1k", text) is not None or ("imagenet" in text and not is_of_a_larger)
 
 
 def _image_size(name: str, description: str) -> int | None:

@@ -52,9 +52,9 @@ def add_lora(
     if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not alpha > 0):
         raise ValueError(f"`alpha` must be a number above 0, or None. Received: alpha={alpha!r}")
     unknown = [name for name in projections if name not in PROJECTIONS]
-    if unknown or not projections or isinstance(projections, str):
+    if unknown or not projections or isinstance(projections, str) or len(set(projections)) < len(projections):
         raise ValueError(
-            f"`projections` must be some of {', '.join(PROJECTIONS)}. Received: projections={projections!r}"
+            f"`projections` must be some of {', '.join(PROJECTIONS)}, each once. Received: projections={projections!r}"
         )
     check_takes_lora(model)
     copy = copied(model)

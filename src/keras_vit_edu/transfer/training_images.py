@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import hashlib
+import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -142,9 +144,29 @@ class TrainingImages:
 
 
 def _room(shape: tuple[int, ...]) -> np.ndarray:
-    if np.prod(shape, dtype="int64") <= LARGEST_IN_MEMORY:
+    size = math.prod(shape)
+    if size <= LARGEST_IN_MEMORY:
         return np.empty(shape, "uint8")
-    return np.memmap(tempfile.TemporaryFile(), "uint8", "w+", shape=shape)
+    with tempfile.TemporaryFile() as file:
+        try:
+            _reserve(file.fileno(), size)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{size:,} bytes of pixels do not fit into {tempfile.gettempdir()} (the environment variable TMPDIR "
+                f"names another folder): {error.strerror}",
+            ) from None
+        return np.memmap(file, "uint8", "r+", shape=shape)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Make a file of that size with a place for every byte: on a full disk, a map of one without ends the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    zeros = bytes(2**24)
+    while size > 0:
+        size -= os.write(descriptor, zeros[:size])
 
 
 def scaled(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
