@@ -1,4 +1,4 @@
-"""What each means contributes, from Program P to the hybrid: runs of equal length, each with one thing more.
+"""What each means contributes, from Program P to the presets: runs of equal length, each with some more.
 
     python tools/ablation.py --data MNIST.NPZ --out FOLDER --seeds 0 1 --picture docs/images/ablation.png
 
@@ -45,7 +45,7 @@ ROWS = {
         f"{PROGRAM_P} {SCHEDULE} {EMA} {SMOOTHING} {AUGMENTATION} --batch-size 128 --learning-rate 1.5e-3",
     ),
     "patches": (
-        "+ 4x4 patches, 6 narrower blocks as published, mean of the tokens",
+        "+ 4x4 patches, 6 narrower blocks as published, mean of the tokens; no dropout, no hidden layers in the head",
         f"{NARROW} {AS_PUBLISHED} --override head=mean",
     ),
     "pooling": ("+ attention pooling in place of the mean", f"{NARROW} {AS_PUBLISHED} --override head=sequence"),
