@@ -312,12 +312,7 @@ RECIPES = {
         name="fashion-hybrid", epochs=32, augmentation=AUGMENTATIONS["clothes"], augmentation_final_strength=0.5
     ),
     "cnn": SMALL_DATA.replace(
-        name="cnn",
-        no_weight_decay=("bias",),
-        epochs=30,
-        augmentation="none",
-        augmentation_final_epochs=0.0,
-        augmentation_final_strength=0.0,
+        name="cnn", no_weight_decay=("bias",), epochs=30, augmentation="none", augmentation_final_epochs=0.0
     ),
     "cnn-augmented": HYBRID.replace(name="cnn-augmented", no_weight_decay=("bias",)),
 }
