@@ -316,7 +316,8 @@ def evaluate(
         return
     with _checking():
         classifier, of_run, class_names = _trained(model)
-        if dataset is None and data is None and of_run is not None:
+        is_own = dataset is None and data is None and of_run is not None
+        if is_own:
             images = _images_of_run(Path(model))
         else:
             given = dataset or of_run or "mnist-sample"
@@ -328,7 +329,8 @@ def evaluate(
                 f"Received: {', '.join(class_names[:3])}... and {', '.join(images.class_names[:3])}..."
             )
         found = training.evaluate(classifier, images.x_test, images.y_test, images.class_names)
-        is_own = of_run is not None and fingerprint(images) == _dataset_of_run(Path(model))[0]
+        if out is None and of_run is not None and not is_own:
+            is_own = fingerprint(images) == _dataset_of_run(Path(model))[0]
         folder = out or (Path(model) if is_own else Path(f"evaluate-{_short_name(named)}-{dataset}"))
         folder.mkdir(parents=True, exist_ok=True)
         from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is written)

@@ -83,7 +83,7 @@ class Preset:
             )
         try:
             model: Any = model_class(**{**config["config"], **overrides})
-        except TypeError as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(
                 f"The arguments of the preset {preset} do not fit {model_class.__name__}: {error}"
             ) from error

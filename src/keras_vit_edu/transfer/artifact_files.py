@@ -24,6 +24,8 @@ from keras_vit_edu.training.checkpoint import replacing, write_atomically
 MANIFEST = "artifact.json"
 WEIGHTS_NAMES = ("weights.safetensors", "weights-2.safetensors")
 PART_OF = "an artifact of keras_vit_edu"  # in the header of its weights
+ASIDE = tuple(f"{name}.new" for name in (MANIFEST, *WEIGHTS_NAMES))  # how a file is called while it is written
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of the others, Python unpacks more than it is asked for
 LARGEST_MANIFEST = 1 << 24  # bytes; the names of 1000 classes take 20,000
 LARGEST_EXPANSION = 10  # a zip unpacks to at most so many times its own size, and a manifest; weights hardly shrink
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the date of every entry, so that the same classifier makes the same file
@@ -82,8 +84,6 @@ def _names_in_zip(file: Path) -> list[str]:
 
 
 def _write_folder(folder: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
-    ours = [MANIFEST, *WEIGHTS_NAMES]
-    ours += [f"{name}.new" for name in ours]
     is_new = not folder.exists()
     if not is_new and not folder.is_dir():
         raise ArtifactError(f"An artifact is a folder or a file that ends in .zip. Received: {folder}, another file")
@@ -105,15 +105,15 @@ def _write_folder(folder: Path, manifest: Mapping[str, Any], weights: bytes) -> 
             if is_new:
                 folder.rmdir()
         raise
-    for other in ours:  # the old weights, and what a process left that was killed
-        if other not in (MANIFEST, name):
+    for other in (*WEIGHTS_NAMES, *ASIDE):  # the old weights, and what a process left that was killed
+        if other != name:
             (folder / other).unlink(missing_ok=True)
 
 
 def _is_left_over(file: Path) -> bool:
     """Whether a file was left by a process that was killed while it wrote an artifact."""
     if file.name not in WEIGHTS_NAMES:
-        return file.name in (f"{name}.new" for name in (MANIFEST, *WEIGHTS_NAMES))
+        return file.name in ASIDE
     try:
         with safetensors.safe_open(file, framework="numpy") as stored:
             return (stored.metadata() or {}).get("part_of") == PART_OF
@@ -227,10 +227,7 @@ class Zip:
         parts = name.replace("\\", "/").split("/")
         if ".." in parts or parts[0] == "" or ":" in name:
             raise ArtifactError(f"The zip has an entry that leads out of its folder, {name!r}. Received: {self.path}")
-        if entry.compress_type not in (
-            zipfile.ZIP_STORED,
-            zipfile.ZIP_DEFLATED,
-        ):  # only these unpack no more than asked
+        if entry.compress_type not in COMPRESSIONS:
             raise ArtifactError(
                 f"The entries of an artifact's zip are stored or deflated. Received: {self.path}, where {name!r} is of "
                 f"compression method {entry.compress_type}"

@@ -1,7 +1,6 @@
 """How to fine-tune: everything but the model and the images."""
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,7 @@ from keras_vit_edu import _checks
 from keras_vit_edu.datasets import Augmentation, load_augmentation
 from keras_vit_edu.training.recipe import RULES as RECIPE_RULES
 from keras_vit_edu.training.recipe import Recipe, Rule, is_whole, number_rule, one_of_rule, or_none_rule
-from keras_vit_edu.transfer.lora import PROJECTIONS
+from keras_vit_edu.transfer.lora import PROJECTIONS, are_projections
 
 METHODS = ("probe", "lp-ft", "lora", "full")
 PHOTOGRAPHS = "photographs"
@@ -168,10 +167,6 @@ class FineTuning:
         return Augmentation(rotation=10, shift=min(height, width) / 14, scale=0.15, mirror=0.5, fill=128)
 
 
-def _are_different_projections(names: Sequence[Any]) -> bool:
-    return all(name in PROJECTIONS for name in names) and len(set(names)) == len(names)
-
-
 _POSITIVE: Rule = number_rule(lambda value: value > 0, "a number above 0")
 _COUNT: Rule = (lambda value: is_whole(value) and value >= 1, "a whole number, 1 or more")
 
@@ -190,7 +185,7 @@ RULES: dict[str, Rule] = {
     "rank": _COUNT,
     "alpha": or_none_rule(_POSITIVE),
     "projections": (
-        lambda value: isinstance(value, tuple) and bool(value) and _are_different_projections(value),
+        lambda value: isinstance(value, tuple) and are_projections(value),
         f"some of {', '.join(PROJECTIONS)}, each once",
     ),
     "label_smoothing": RECIPE_RULES["label_smoothing"],

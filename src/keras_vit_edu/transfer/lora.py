@@ -51,8 +51,7 @@ def add_lora(
     rank = _checks.positive_int("rank", rank)
     if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not alpha > 0):
         raise ValueError(f"`alpha` must be a number above 0, or None. Received: alpha={alpha!r}")
-    unknown = [name for name in projections if name not in PROJECTIONS]
-    if unknown or not projections or isinstance(projections, str) or len(set(projections)) < len(projections):
+    if isinstance(projections, str) or not are_projections(projections):
         raise ValueError(
             f"`projections` must be some of {', '.join(PROJECTIONS)}, each once. Received: projections={projections!r}"
         )
@@ -67,6 +66,11 @@ def add_lora(
             if projection.bias is not None:
                 projection.bias.trainable = False
     return copy
+
+
+def are_projections(names: Sequence[Any]) -> bool:
+    """Whether these are some of the projections of an attention, each once."""
+    return bool(names) and all(name in PROJECTIONS for name in names) and len(set(names)) == len(names)
 
 
 def check_takes_lora(model: Any) -> None:
