@@ -18,7 +18,8 @@ TOP = """# Presets
 <!-- Made by tools/model_cards.py out of the presets' metadata.json: change those, not this page. -->
 
 A preset is a model by name. Those with weights come trained, inside the package: no network is needed, and they give
-the same logits on every backend, to 1e-5 of the largest. `keras-vit-edu presets` prints this table;
+the same logits on every backend, to 1e-5 of the largest. One without is built by
+`ViTClassifier.from_preset(name, load_weights=False)`. `keras-vit-edu presets` prints this table;
 [Saving and loading](saving.md#presets) says what a preset is made of, and how to make one of a model of your own.
 
 """

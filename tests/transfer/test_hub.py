@@ -85,7 +85,7 @@ def test_vit_and_deit_come_first_and_have_attention_maps(keras_hub):
         "no attention maps, wrapped as it is"
     }
     assert {note for note, dino in zip(notes, is_dino, strict=True) if dino} == {
-        'a backbone alone, for `hub.load(..., task="backbone")`'
+        'a backbone alone, for `transfer.load(..., task="backbone")`'
     }
     assert len({preset.name for preset in presets}) == len(presets) > 80
     assert set(keras_hub.models.ImageClassifier.presets) <= {preset.name for preset in presets}

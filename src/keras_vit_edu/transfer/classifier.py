@@ -157,7 +157,7 @@ class TransferClassifier:
             image_size: `(height, width)` or an int, if another one than the preset's. The positions of a ViT or DeiT
                 are interpolated.
             load_weights: False for random weights, which keras_hub draws: other ones on each backend.
-            fallback: a preset to take if this one cannot be had, such as `hub.COURSES_FALLBACK`.
+            fallback: a preset to take if this one cannot be had, such as `transfer.COURSES_FALLBACK`.
             preprocessing: instead of the preset's; it must come with the size that the model takes.
             dtype: a dtype policy, such as `"mixed_bfloat16"`; None for the preset's.
 

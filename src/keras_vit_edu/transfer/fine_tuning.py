@@ -123,7 +123,7 @@ def fine_tune(
         >>> images[:10] //= 2  # ten are dark
         >>> quick = FineTuning(probe_epochs=2, epochs=1, batch_size=8)
         >>> record = fine_tune(model, Preprocessing(32, scale=1 / 255), (images, np.repeat([0, 1], 10)),
-        ...     options=quick, console=Console(quiet=True), cache="/tmp/features")  # doctest: +SKIP
+        ...     options=quick, console=Console(quiet=True), cache="features")  # doctest: +SKIP
         >>> [phase["name"] for phase in record["phases"]]  # doctest: +SKIP
         ['probe', 'lp-ft']
     """

@@ -56,7 +56,7 @@ class HubPreset:
     def note(self) -> str:
         """What becomes of it here, in a few words."""
         if self.family in WITHOUT_CLASSIFIER:
-            return 'a backbone alone, for `hub.load(..., task="backbone")`'
+            return 'a backbone alone, for `transfer.load(..., task="backbone")`'
         return "attention maps" if self.attention_maps else "no attention maps, wrapped as it is"
 
 
@@ -134,7 +134,7 @@ def load(preset: str | Path, task: str = "classifier", fallback: str | None = No
             keras_hub or `save_pretrained` of transformers wrote.
         task: `"classifier"` (with its preprocessor) or `"backbone"`.
         fallback: what to load if `preset` is unavailable, with a line that says so. The course asks for DeiT and
-            falls back on ViT-B/16: `fallback=hub.COURSES_FALLBACK`. None: an error.
+            falls back on ViT-B/16: `fallback=transfer.COURSES_FALLBACK`. None: an error.
         **arguments: of keras_hub's `from_preset`: `load_weights=False` for random weights, `num_classes` for a new
             head, `dtype`.
 
