@@ -41,7 +41,10 @@ def test_a_rate_in_its_range_comes_back_as_a_float(value):
     assert type(checked) is float
 
 
-@pytest.mark.parametrize("value", [1, 1.0, -0.1, -1, 2, math.nan, math.inf, "0.5", None, False, [0.5]])
+@pytest.mark.parametrize(
+    "value",
+    [1, 1.0, -0.1, -1, 2, pytest.param(10**400, id="beyond floats"), math.nan, math.inf, "0.5", None, False, [0.5]],
+)
 def test_another_rate_is_refused(value):
     expected = f"`rate` must be a number in [0, 1): 1 would drop everything. Received: rate={value!r}"
     with pytest.raises(ValueError, match=re.escape(expected)):

@@ -26,7 +26,7 @@ def positive_int(name: str, value: Any, minimum: int = 1) -> int:
 
 def dropout_rate(name: str, value: Any) -> float:
     """`value` as a float in [0, 1)."""
-    rate = _number(value)
+    rate = number(value)
     if not 0 <= rate < 1:
         raise ValueError(f"`{name}` must be a number in [0, 1): 1 would drop everything. Received: {name}={value!r}")
     return rate
@@ -34,15 +34,20 @@ def dropout_rate(name: str, value: Any) -> float:
 
 def non_negative(name: str, value: Any) -> float:
     """`value` as a finite float of at least 0."""
-    number = _number(value)
-    if not 0 <= number < math.inf:
+    finite = number(value)
+    if not 0 <= finite < math.inf:
         raise ValueError(f"`{name}` must be a finite number, 0 or more. Received: {name}={value!r}")
-    return number
+    return finite
 
 
-def _number(value: Any) -> float:
-    """`value` as a float; NaN, which is in no range, if it is no real number."""
-    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+def number(value: Any) -> float:
+    """`value` as a float; NaN, which is in no range, if it is no real number, or a whole one beyond all floats."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
 
 
 def ints(name: str, value: Any) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ one line that says what was wrong, never a traceback.
 import contextlib
 import dataclasses
 import difflib
+import io
 import json
 import os
 import signal
@@ -89,6 +90,8 @@ FallbackOption = Annotated[
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
     signal.signal(signal.SIGTERM, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that cannot be printed there ends no work
     sys.exit(run(arguments))
 
 
@@ -328,12 +331,13 @@ def evaluate(
                 f"{named} tells other classes apart than {dataset} has; --dataset says whose images to test on. "
                 f"Received: {', '.join(class_names[:3])}... and {', '.join(images.class_names[:3])}..."
             )
-        found = training.evaluate(classifier, images.x_test, images.y_test, images.class_names)
         if out is None and of_run is not None and not is_own:
             is_own = fingerprint(images) == _dataset_of_run(Path(model))[0]
         folder = out or (Path(model) if is_own else Path(f"evaluate-{_short_name(named)}-{dataset}"))
-        folder.mkdir(parents=True, exist_ok=True)
-        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is written)
+        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
+
+        _make_folder(folder)
+        found = training.evaluate(classifier, images.x_test, images.y_test, images.class_names)
     content = {"model": model, "dataset": dataset, "source": images.source, **found.to_json()}
     files = training.write_evaluation(found, folder, content, images.x_test.__getitem__, lambda i: f"no. {i}", most)
     if json_only:
@@ -345,6 +349,13 @@ def evaluate(
         f"{classifier.name} on {dataset}: test accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
         f"(standard error, {len(found.labels):,} images), loss {found.loss:.4f}\n{folder}{os.sep}: {', '.join(files)}"
     )
+
+
+def _make_folder(folder: Path) -> None:
+    """Of a report; before the long work, so that none is lost."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out names a folder to write into. Received: {folder}, a file")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _by_class(found: training.Evaluation) -> Table:
@@ -376,10 +387,9 @@ def _evaluate_photographs(
             images = datasets.scan_folder(photos, progress=progress)
         for file, reason in images.skipped:
             _complain(f"{file}: {reason}", 0)
-    with _checking(only_ours=True):
-        with _progress("classifying") as progress:
-            found = classifier.evaluate(images, progress=progress)
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
+    with _checking(only_ours=True), _progress("classifying") as progress:
+        found = classifier.evaluate(images, progress=progress)
     occurring = found.of_occurring_classes()
     content = {
         "model": model,

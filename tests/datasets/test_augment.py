@@ -314,6 +314,7 @@ def test_an_augmentation_by_its_name_or_values():
         ("shear", 1.5),
         ("mirror", 2),
         ("elastic", float("nan")),
+        pytest.param("elastic", 10**400, id="elastic-beyond floats"),
         ("elastic_sigma", 0),
         ("erase", "often"),
         ("erase_area", 0),

@@ -115,6 +115,12 @@ def huge_png():
     return bytes(content)
 
 
+def png_of(width, height):
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def truncated_jpeg():
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200), "uint8")).save(buffer, "JPEG")
@@ -135,11 +141,12 @@ def damaged_png():
         (b"", "The file is empty"),
         (b"print('no image')", "no image file that Pillow knows"),
         (huge_png(), "at most 89,478,485 pixels"),
+        (png_of(1_000_001, 1), "a side of it has more than 1,000,000 pixels"),
         (truncated_jpeg(), "cannot be read: .*truncated"),
         (damaged_png(), "cannot be read: "),
         (b"\x89PNG\r\n\x1a\n", "no image file|cannot be read"),
     ],
-    ids=["empty", "text", "huge", "truncated JPEG", "damaged PNG", "a PNG's first bytes"],
+    ids=["empty", "text", "huge", "wide", "truncated JPEG", "damaged PNG", "a PNG's first bytes"],
 )
 def test_a_file_that_is_no_image(content, complaint, tmp_path):
     file = tmp_path / "file.png"

@@ -98,6 +98,7 @@ def test_replace_changes_what_is_given():
         ("optimizer", "adan"),
         ("learning_rate", 0),
         ("learning_rate", math.nan),
+        pytest.param("learning_rate", 10**400, id="learning_rate-beyond floats"),
         ("learning_rate", "0.1"),
         ("schedule", "step"),
         ("warmup_epochs", -1),

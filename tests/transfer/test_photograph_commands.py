@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -184,6 +185,30 @@ def test_evaluate_prints_tables_and_draws(classifier, photographs, capsys, tmp_p
     for picture in ("confusion.png", "mistakes.png"):
         with Image.open(tmp_path / "report" / picture) as image:
             assert min(image.size) > 200
+
+
+@pytest.mark.parametrize("images", [["photos"], []], ids=["photographs", "digits"])
+def test_a_report_that_cannot_be_written_is_said_before_the_work(images, classifier, tmp_path, monkeypatch, capsys):
+    (tmp_path / "report").write_text("a file")
+    monkeypatch.setattr(TransferClassifier, "evaluate", None)
+    monkeypatch.setattr(training, "evaluate", None)
+    model = str(classifier[1]) if images else "vit_mnist_hybrid"
+    assert cli.run(["evaluate", model, *images, "--out", "report"]) == 2
+    assert capsys.readouterr().err.endswith("--out names a folder to write into. Received: report, a file\n")
+
+
+def test_a_name_that_the_output_has_no_letters_for_stops_nothing(classifier, photographs, tmp_path, monkeypatch):
+    os.rename("photos/dog/a.png", "猫.png")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    arguments = ["classify", "猫.png", "photos/dog/b.png", "--preset", str(classifier[1])]
+    with open(tmp_path / "output", "w", encoding="latin-1") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+    assert ended.value.code == 0
+    first, second = (tmp_path / "output").read_text("latin-1").splitlines()
+    assert first.startswith(r"\u732b.png: ")
+    assert second.startswith("photos/dog/b.png: ")
 
 
 def test_each_run_is_evaluated_into_a_folder_of_its_own_name(classifier, tmp_path, capsys):

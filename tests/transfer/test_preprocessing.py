@@ -212,6 +212,7 @@ def test_images_of_several_sizes_need_an_image_size():
         {"scale": [1.0, 2.0]},
         {"scale": [[1.0, 2.0, 3.0]]},
         {"offset": float("nan")},
+        pytest.param({"offset": 10**400}, id="offset beyond floats"),
         {"offset": True},
         {"data_format": "NHWC"},
     ],

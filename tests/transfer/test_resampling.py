@@ -1,5 +1,7 @@
 """Images at another size: against cases worked by hand, and against Pillow."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,18 @@ def test_columns_are_resized_as_rows_are(rng):
     image = rng.random((5, 9, 3))
     turned = resize(image.swapaxes(0, 1), (4, 7), "bicubic", True).swapaxes(0, 1)
     np.testing.assert_allclose(resize(image, (7, 4), "bicubic", True), turned, atol=1e-12)
+
+
+@pytest.mark.parametrize("padding", [(0, 0), (0, 900)])
+def test_a_strip_of_many_columns_takes_no_more_memory_than_one_of_many_rows(padding, rng):
+    strip = rng.random((2, 60_000, 1))
+    turned = resize(strip.swapaxes(0, 1), (5, 200), "bilinear", True, padding[::-1]).swapaxes(0, 1)
+    tracemalloc.start()
+    resized = resize(strip, (200, 5), "bilinear", True, padding)  # 200 rows of 60,000 columns are 96 MB
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(resized, turned, atol=1e-12)
+    assert peak < 48e6
 
 
 @pytest.mark.parametrize("antialias", [False, True])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 CHUNK = 1 << 16  # pixels
+MAX_SIDE = 1_000_000  # pixels
 
 
 def read_image(file: str | Path) -> np.ndarray:
@@ -25,7 +26,8 @@ def read_image(file: str | Path) -> np.ndarray:
 
     Raises:
         ValueError: if there is no such file; if it is a folder, empty, damaged, no image, or larger than
-            `PIL.Image.MAX_IMAGE_PIXELS` (89 million pixels), which a small file can pretend to be.
+            `PIL.Image.MAX_IMAGE_PIXELS` (89 million pixels), which a small file can pretend to be, or one of its sides
+            than a million pixels.
         ImportError: without Pillow.
 
     Examples:
@@ -76,6 +78,8 @@ def _opened(file: str | Path) -> Iterator[Any]:
             # warnings are the whole process's, and there are threads.
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError
+            if max(image.size) > MAX_SIDE:
+                raise ValueError(f"a side of it has more than {MAX_SIDE:,} pixels")
             yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"Images have at most {Image.MAX_IMAGE_PIXELS:,} pixels. Received: {file}") from None

@@ -235,7 +235,7 @@ class LinearWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and math.isfinite(_checks.number(value))
 
 
 def is_whole(value: Any) -> bool:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import numbers
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -253,7 +252,7 @@ def _per_channel(name: str, value: Any) -> float | tuple[float, ...] | None:
         return None
     several = value.tolist() if isinstance(value, np.ndarray) else value
     several = list(several) if isinstance(several, (list, tuple)) else [several]
-    is_number = [isinstance(one, numbers.Real) and not isinstance(one, bool) and math.isfinite(one) for one in several]
+    is_number = [math.isfinite(_checks.number(one)) for one in several]
     if not all(is_number) or len(several) not in (1, 3):
         raise ValueError(f"`{name}` must be a number, three of them, or None. Received: {name}={value!r}")
     return float(several[0]) if len(several) == 1 else tuple(float(one) for one in several)

@@ -32,6 +32,7 @@ KERNELS = {  # how many pixels it reaches to either side, and the weight at a di
     "lanczos5": (5, _lanczos(5)),
 }
 INTERPOLATIONS = ("nearest", *KERNELS)
+LARGE = 1 << 23  # pixels, of 8 bytes a channel
 
 
 def resize(
@@ -70,9 +71,21 @@ def resize(
     resized = np.zeros((*size, image.shape[2]))
     drawn = np.flatnonzero(row_weights.any(axis=1))  # in other rows there is nothing but padding
     rows, row_weights = rows[drawn], row_weights[drawn]
-    image = sum(image[rows[:, k]] * row_weights[:, k, None, None] for k in range(rows.shape[1]))  # (drawn, W, C)
-    resized[drawn] = sum(image[:, columns[:, k]] * column_weights[:, k, None] for k in range(columns.shape[1]))
+    if len(drawn) * image.shape[1] <= max(LARGE, image.shape[0] * size[1]):
+        image = _resampled_rows(image, rows, row_weights)  # (drawn, W, C)
+        resized[drawn] = _resampled_columns(image, columns, column_weights)
+    else:  # a few rows of very many columns, of which the other order would make many rows first
+        image = _resampled_columns(image, columns, column_weights)  # (H, width, C)
+        resized[drawn] = _resampled_rows(image, rows, row_weights)
     return resized
+
+
+def _resampled_rows(image: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return sum(image[rows[:, k]] * weights[:, k, None, None] for k in range(rows.shape[1]))
+
+
+def _resampled_columns(image: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return sum(image[:, columns[:, k]] * weights[:, k, None] for k in range(columns.shape[1]))
 
 
 def _padded_contributions(
