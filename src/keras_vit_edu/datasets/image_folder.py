@@ -51,7 +51,8 @@ def scan_folder(
     file that `read_image` reads is an image, whatever its name, kind or size: 16 bits, CMYK, the first frame of an
     animation, a single pixel. The following is left out, and told in `skipped`:
 
-    - files that `read_image` refuses: damaged, empty, no image, not allowed to be opened, more than 89 million pixels;
+    - files that `read_image` refuses: damaged, empty, no image, not allowed to be opened, more than 89 million pixels
+      or a million along a side;
     - files beside the subfolders, folders that may not be opened, and names that are no valid Unicode;
     - a subfolder without any image: it makes no class.
 
