@@ -50,6 +50,11 @@ def number(value: Any) -> float:
         return math.nan
 
 
+def is_number(value: Any) -> bool:
+    """Whether it is an int or float as JSON has them, and finite."""
+    return isinstance(value, (int, float)) and math.isfinite(number(value))
+
+
 def ints(name: str, value: Any) -> tuple[int, ...]:
     """A list or tuple of whole numbers, 1 or more each, as a tuple; it may be empty."""
     if not isinstance(value, (tuple, list)):

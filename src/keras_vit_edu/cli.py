@@ -90,8 +90,6 @@ FallbackOption = Annotated[
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
     signal.signal(signal.SIGTERM, _stop)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that cannot be printed there ends no work
     sys.exit(run(arguments))
 
 
@@ -102,6 +100,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: what stands after `keras-vit-edu`; None for those of this process.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that cannot be printed there ends no work
     try:
         status = app(arguments or ["--help"], prog_name=_backend.COMMAND, standalone_mode=False) or 0
     except UsageError as error:
@@ -761,8 +761,7 @@ def _failed(file: Path, reason: str) -> dict[str, Any]:
 def _classified(file: Path, best: Sequence[tuple[str, float]], console: Console | None) -> dict[str, Any]:
     """Say what a file shows, if there is a console; what `--json` prints of it."""
     if console is not None:
-        readable = str(file).encode("utf-8", "backslashreplace").decode()  # a name may be of other bytes
-        console.print(f"{readable}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}")
+        console.print(f"{file}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}")
     return {"file": str(file), "classes": [{"class": name, "probability": p} for name, p in best]}
 
 

@@ -352,9 +352,8 @@ def test_a_plain_model_that_takes_its_own_softmax_is_refused(last, functional):
     with pytest.raises(ValueError, match=r"must give logits.*which ends in softmax$"):
         TransferClassifier(model, Preprocessing(16), ["a", "b"])
     if last:
-        assert (
-            TransferClassifier(keras.Model(model.inputs, head.output), Preprocessing(16), ["a", "b"]).num_classes == 2
-        )
+        without_last = keras.Model(model.inputs, head.output)
+        assert TransferClassifier(without_last, Preprocessing(16), ["a", "b"]).num_classes == 2
     logits = keras.Model(model.inputs, head.input)  # all but the head: no logits, but no softmax either
     with pytest.raises(ValueError, match="a logit for each"):
         TransferClassifier(logits, Preprocessing(16), ["a", "b"])

@@ -100,6 +100,7 @@ def test_mixed_precision():
     [
         ({"rank": 0}, "`rank` must be 1 or more"),
         ({"alpha": 0}, r"`alpha` must be a number above 0.*Received: alpha=0"),
+        pytest.param({"alpha": 10**400}, r"`alpha` must be a number above 0.*Received: alpha=10", id="beyond floats"),
         ({"projections": ("query",)}, r"`projections` must be some of q_dense.*Received: projections=\('query',\)"),
         ({"projections": ()}, "`projections` must be some of q_dense"),
         ({"projections": ("q_dense", "q_dense")}, "each once"),

@@ -88,8 +88,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         for field, (is_right, wanted) in RULES.items():
             value = getattr(self, field)
-            is_number = isinstance(value, (int, float)) and math.isfinite(_checks.number(value))
-            if not is_number or not is_right(value):
+            if not _checks.is_number(value) or not is_right(value):
                 raise ValueError(f"The augmentation's `{field}` must be {wanted}. Received: {field}={value!r}")
 
     @property

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,10 +233,6 @@ class LinearWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
         return {name: getattr(self, name) for name in names}
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(_checks.number(value))
-
-
 def is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -246,7 +241,7 @@ Rule = tuple[Callable[[Any], bool], str]
 
 
 def number_rule(is_right: Callable[[Any], bool], wanted: str) -> Rule:
-    return lambda value: is_number(value) and is_right(value), wanted
+    return lambda value: _checks.is_number(value) and is_right(value), wanted
 
 
 def one_of_rule(choices: Sequence[str]) -> Rule:

@@ -49,7 +49,7 @@ def add_lora(
         192
     """
     rank = _checks.positive_int("rank", rank)
-    if alpha is not None and (isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not alpha > 0):
+    if alpha is not None and not (_checks.is_number(alpha) and alpha > 0):
         raise ValueError(f"`alpha` must be a number above 0, or None. Received: alpha={alpha!r}")
     if isinstance(projections, str) or not are_projections(projections):
         raise ValueError(
