@@ -8,9 +8,10 @@ import safetensors.numpy
 from rich.console import Console
 
 from keras_vit_edu import datasets, training
+from keras_vit_edu._files import write_atomically
 from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.training import Recipe, RunFolderError, TrainingFailed, checkpoint
-from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint, write_atomically
+from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from tests.support import revived, to_numpy
 
 # Everything that has a state: an average, a schedule, moments, dropout in every place, one-hot labels, clipping.

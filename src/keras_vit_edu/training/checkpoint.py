@@ -7,20 +7,20 @@ for disks that lie. Batches depend on the seed and the epoch alone, so an epoch 
 its beginning and comes out the same.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import keras
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from keras_vit_edu._files import write_atomically
 
 FORMAT_VERSION = 1
 KEPT = 2  # the newest, and the one before in case the newest is damaged
@@ -93,34 +93,6 @@ def save_checkpoint(folder: Path, model: keras.Model, epochs_done: int, history:
     for old in _files(folder)[KEPT:]:
         old.unlink()
     return file
-
-
-def write_atomically(file: Path, data: bytes) -> None:
-    """Give `file` the content `data` in one step: after a crash it holds the old content or the new."""
-    with replacing(file) as stream:
-        stream.write(data)
-
-
-@contextlib.contextmanager
-def replacing(file: Path) -> Iterator[BinaryIO]:
-    """A stream whose content becomes that of `file` in one step, when the block ends without an error."""
-    aside = file.with_name(file.name + ".new")
-    try:
-        with open(aside, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
-    if os.name == "posix":  # the rename itself reaches the disk with its folder
-        descriptor = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def load_newest(folder: Path, model: keras.Model, complain: Callable[[str], None]) -> Checkpoint | None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit_edu.training.checkpoint import write_atomically
+from keras_vit_edu._files import write_atomically
 
 CONFUSED = 40  # classes in a picture of the confusion matrix, at most: beyond, it would grow to gigabytes
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import keras
 
-from keras_vit_edu.training.checkpoint import RunFolderError, write_atomically
+from keras_vit_edu._files import write_atomically
+from keras_vit_edu.training.checkpoint import RunFolderError
 
 # What a run and its evaluation may leave in the folder. `overwrite` removes these and nothing else.
 FILES = (

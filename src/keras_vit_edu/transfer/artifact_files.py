@@ -18,8 +18,8 @@ from typing import Any
 
 import safetensors
 
+from keras_vit_edu._files import replacing, write_atomically
 from keras_vit_edu.models import preset_files
-from keras_vit_edu.training.checkpoint import replacing, write_atomically
 
 MANIFEST = "artifact.json"
 WEIGHTS_NAMES = ("weights.safetensors", "weights-2.safetensors")

@@ -14,8 +14,8 @@ import safetensors
 import safetensors.numpy
 from rich.console import Console
 
+from keras_vit_edu._files import write_atomically
 from keras_vit_edu.doctor import precision_and_threads
-from keras_vit_edu.training.checkpoint import write_atomically
 from keras_vit_edu.training.progress import counting
 from keras_vit_edu.training.run_folder import device, environment, version_of
 from keras_vit_edu.transfer.freezing import head_of

@@ -1,0 +1,150 @@
+"""Files: read with a bound on their size, written in one step, and text from them made safe to print."""
+
+import contextlib
+import json
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+LARGEST_JSON = 4 << 20  # bytes; Python's objects take up to 40 times as much
+# Invisible characters that some scripts and emoji need: zero-width non-joiner and joiner.
+JOINERS = "\u200c\u200d"
+
+
+# Reading. -------------------------------------------------------------------------------------------------------------
+
+
+def read_bounded(file: str | Path, limit: int) -> bytes:
+    """All bytes of a regular file.
+
+    Args:
+        file: its path.
+        limit: the largest size in bytes.
+
+    Raises:
+        ValueError: if it is no regular file (a folder, a pipe or a device, which may never end), if it holds more
+            than `limit` bytes, or if it cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a").write_bytes(b"abc")
+        ...     read_bounded(Path(folder, "a"), limit=3)
+        b'abc'
+    """
+    with open_regular(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        data = stream.read(limit + 1) if size <= limit else b""
+    if size > limit or len(data) > limit:  # it may have grown meanwhile
+        raise ValueError(f"The file may have at most {limit:,} bytes. Received: {file} with {max(size, len(data)):,}")
+    return data
+
+
+@contextlib.contextmanager
+def open_regular(file: str | Path) -> Iterator[BinaryIO]:
+    """A stream of a regular file's bytes; `ValueError` for anything else. Never waits for a pipe's other end."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"The file cannot be opened: {reason}. Received: {file}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError(f"This is no regular file. Received: {file}")
+    with open(descriptor, "rb") as stream:
+        yield stream
+
+
+def read_json(file: str | Path, limit: int = LARGEST_JSON) -> Any:
+    """The value that a JSON file holds.
+
+    Args:
+        file: its path.
+        limit: the largest size in bytes.
+
+    Raises:
+        ValueError: as `read_bounded` and `parse_json` do; names the file.
+    """
+    data = read_bounded(file, limit)
+    try:
+        return parse_json(data)
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read as JSON: {error}") from None
+
+
+def parse_json(data: bytes | str) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Raises:
+        ValueError: if it is no JSON, is nested too deep, or holds NaN or infinity, which JSON has not.
+    """
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:20]} is beyond all floats")
+    return number
+
+
+# Writing. -------------------------------------------------------------------------------------------------------------
+
+
+def write_atomically(file: Path, data: bytes) -> None:
+    """Give `file` the content `data` in one step: after a crash it holds the old content or the new."""
+    with replacing(file) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """A stream whose content becomes that of `file` in one step, when the block ends without an error."""
+    aside = file.with_name(file.name + ".new")
+    try:
+        with open(aside, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+    if os.name == "posix":  # the rename itself reaches the disk with its folder
+        descriptor = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# Printing. ------------------------------------------------------------------------------------------------------------
+
+
+def printable(text: str) -> str:
+    """`text` with every control character and mark of direction escaped, for a terminal, a report or a picture.
+
+    A stranger's class or file name may hold ESC, newlines, NUL, or marks that turn the direction of the text around.
+
+    Examples:
+        >>> print(printable("cat\\x1b[2J\\n"))
+        cat\\x1b[2J\\n
+    """
+    return "".join(map(_printable_character, text))
+
+
+def _printable_character(character: str) -> str:
+    is_safe = character.isprintable() or character in JOINERS or unicodedata.category(character) == "Zs"
+    return character if is_safe else character.encode("unicode_escape").decode("ascii")
