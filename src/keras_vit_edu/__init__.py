@@ -1,7 +1,11 @@
 """keras_vit_edu: Vision Transformer layers, models and presets for Keras 3, the same on every backend."""
 
-from keras_vit_edu import _backend
+import sys
 
+from keras_vit_edu import _backend, _interruption
+
+if _backend.is_our_command(sys.argv, sys.orig_argv):
+    _interruption.hold_for_good()
 _backend.choose_backend()
 
 from keras_vit_edu import datasets, initializers, layers, models, parity, random, training, transfer  # noqa: E402  (the backend comes first)

@@ -20,3 +20,18 @@ def copy_variables(source: Sequence[Any], target: Sequence[Any]) -> None:
     """Assign the values of variables to others, in order."""
     for theirs, ours in zip(source, target, strict=True):
         ours.assign(copy_of(theirs.value))
+
+
+def unshare(model: Any) -> None:
+    """Give the optimizer's variables arrays of their own, where Keras let them share those of the weights.
+
+    On JAX `fit` with a moving average ends so: averages and weights are the same arrays, and `evaluate` or `predict`
+    give their memory away. The next `fit` would fail ("Array has been deleted").
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if keras.backend.backend() != "jax" or optimizer is None:
+        return
+    weights = {id(variable._value) for variable in model.variables}
+    for variable in optimizer.variables:
+        if variable._value is not None and id(variable._value) in weights:
+            variable.assign(copy_of(variable.value))

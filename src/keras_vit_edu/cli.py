@@ -10,7 +10,6 @@ import difflib
 import io
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
-from keras_vit_edu import _backend
+from keras_vit_edu import _backend, _interruption
 
 try:
     import typer
@@ -47,7 +46,6 @@ from keras_vit_edu.transfer.photographs import image_files
 SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
 DIGIT_READER = "vit_mnist_hybrid"  # the preset that `classify` takes if not told
 PICTURED = 20  # files on the sheet of `classify --picture`, at most
-INTERRUPTED = 130  # as a shell reports it
 # Of click, or of the copy of it inside newer versions of typer.
 UsageError: Any = typer.BadParameter.__base__
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -89,7 +87,6 @@ FallbackOption = Annotated[
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its status."""
-    signal.signal(signal.SIGTERM, _stop)
     sys.exit(run(arguments))
 
 
@@ -103,6 +100,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that cannot be printed there ends no work
     try:
+        _interruption.check()
         status = app(arguments or ["--help"], prog_name=_backend.COMMAND, standalone_mode=False) or 0
     except UsageError as error:
         return _complain(error.format_message(), 2)
@@ -111,8 +109,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (training.TrainingFailed, OSError) as error:  # OSError: a full disk, say
         return _complain(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        status = INTERRUPTED
-    return _complain("interrupted", status) if status == INTERRUPTED else status
+        status = _interruption.STATUS
+    return _complain("interrupted", status) if status == _interruption.STATUS else status
 
 
 class UsersMistake(Exception):
@@ -143,11 +141,6 @@ def _is_ours(error: BaseException) -> bool:
 def _complain(text: str, status: int) -> int:
     print(f"{_backend.COMMAND}: {' '.join(text.split())}", file=sys.stderr)
     return status
-
-
-def _stop(number: int, frame: Any) -> NoReturn:
-    """A request to end, as batch systems send it, is an interruption like Ctrl-C."""
-    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _show_version(asked: bool) -> None:

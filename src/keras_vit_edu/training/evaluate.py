@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_vit_edu._files import write_atomically
+from keras_vit_edu._inference import predict_batch
 
 CONFUSED = 40  # classes in a picture of the confusion matrix, at most: beyond, it would grow to gigabytes
 
@@ -159,7 +160,7 @@ def probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
     Returns:
         float64 `(n, num_classes)`; each row sums to 1.
     """
-    logits = model.predict_on_batch(images).astype("float64")
+    logits = predict_batch(model, images).astype("float64")
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return scores / scores.sum(axis=1, keepdims=True)
 

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from keras_vit_edu._files import write_atomically
-from keras_vit_edu.training.checkpoint import RunFolderError
+from keras_vit_edu.training.checkpoint import Checkpoint, RunFolderError, load_newest
 
 # What a run and its evaluation may leave in the folder. `overwrite` removes these and nothing else.
 FILES = (
@@ -31,16 +31,17 @@ BEFORE_A_RUN = (LOCK, "run.json.new", AUGMENTATION)  # what may lie in a folder 
 
 
 class RunFolder:
-    """The folder of one run, new or to be gone on with.
+    """The folder of one run, new or to be resumed.
 
     `run.json` is written first, with `"status": "running"`, and last, with `"finished"`: a run that is half done can be
     told from one that came to its end. While a process works in the folder it holds a lock there, which the operating
     system lets go when the process ends, however it ends.
 
     Args:
-        path: where; parents are created. A run in there that is not finished will be gone on with.
-        overwrite: remove the run that is there, as soon as `configure` says what takes its place: a call that is
-            refused before leaves the old run alone.
+        path: where; parents are created. An unfinished run in there will be resumed.
+        overwrite: replace a finished run, or an unfinished one of another configuration. An unfinished run of the same
+            configuration is resumed. The old run is removed as soon as `configure` says what takes its place: a call
+            that is refused before leaves it alone.
         lock: False for a folder that no other process knows of.
 
     Raises:
@@ -52,9 +53,10 @@ class RunFolder:
         self.path = Path(path)
         self.record: dict[str, Any] = {}
         self._held: Any = None
+        self._overwrite = overwrite
         self._is_to_be_cleared = False
         try:
-            self._open(overwrite, lock)
+            self._open(lock)
         except OSError as error:
             self.close()
             raise RunFolderError(f"The run folder {self.path} cannot be written: {error.strerror or error}") from None
@@ -62,7 +64,7 @@ class RunFolder:
             self.close()
             raise
 
-    def _open(self, overwrite: bool, lock: bool) -> None:
+    def _open(self, lock: bool) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"The run folder {self.path} is a file.")
         is_run = (self / "run.json").is_file()
@@ -71,12 +73,17 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if lock:
             self._lock()
-        if is_run and overwrite:
-            self._is_to_be_cleared = True
-        elif is_run:
+        if not is_run:
+            return
+        try:
             self.record = self._read_record()
             if self.record.get("status") == "finished":
                 raise RunFolderError(f"{self.path} holds a finished run; name another --run, or give --overwrite.")
+        except RunFolderError:
+            if not self._overwrite:
+                raise
+            self.record = {}
+            self._is_to_be_cleared = True
 
     def _lock(self) -> None:
         try:
@@ -94,6 +101,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         self._is_to_be_cleared = False
+        self.record = {}
         for folder in (CHECKPOINTS, CLASSIFIER):
             shutil.rmtree(self / folder, ignore_errors=True)
         for name in FILES:  # run.json is the last of them: until then the folder is a run's
@@ -140,17 +148,44 @@ class RunFolder:
             RunFolderError: if the run that was begun here was configured otherwise; names what differs.
         """
         configuration = json.loads(json.dumps(configuration))
-        if self._is_to_be_cleared:
-            self._clear()
         if self.record:
             begun = completed(self.record.get("configuration", {}), configuration, defaults or {})
             differing = list(differences(begun, configuration))
-            if differing:
+            if differing and not self._overwrite:
                 raise RunFolderError(
                     f"{self.path} holds the beginning of another run: {'; '.join(differing)}. "
                     "Name another --run, or give --overwrite."
                 )
+            self._is_to_be_cleared = bool(differing)
+        if self._is_to_be_cleared:
+            self._clear()
         self.record["configuration"] = configuration
+
+    def load_newest(
+        self, model: keras.Model, complain: Callable[[str], None], phase: str | None = None
+    ) -> Checkpoint | None:
+        """Put the state of the run's newest sound checkpoint into `model`.
+
+        Args:
+            model: compiled, its optimizer built.
+            complain: called with one line for each checkpoint that is damaged and therefore passed over.
+            phase: the name of a phase that has checkpoints of its own.
+
+        Returns:
+            What the checkpoint says; None if there is no checkpoint.
+
+        Raises:
+            RunFolderError: if no checkpoint can be used; with `overwrite` they are removed instead.
+        """
+        folder = self / CHECKPOINTS if phase is None else self / CHECKPOINTS / phase
+        try:
+            return load_newest(folder, model, complain)
+        except RunFolderError as error:
+            if not self._overwrite:
+                raise
+            complain(f"{error} Starting again, as --overwrite asks.")
+            shutil.rmtree(folder)
+            return None
 
     def update(self, **entries: Any) -> None:
         """Add entries to `run.json`, which is replaced in one step: never half-written.

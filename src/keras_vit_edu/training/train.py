@@ -13,12 +13,14 @@ from typing import Any
 import keras
 from rich.console import Console
 
-from keras_vit_edu._weights import copy_of, copy_variables
+from keras_vit_edu import _interruption
+from keras_vit_edu._weights import copy_of, copy_variables, unshare
 from keras_vit_edu.datasets import Augmentation, Batches, ImageDataset, split
-from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
+from keras_vit_edu.training.checkpoint import save_checkpoint
 from keras_vit_edu.training.progress import ProgressDisplay
 from keras_vit_edu.training.recipe import Recipe
 from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, environment, now
+from keras_vit_edu.training.stop_when_asked import StopWhenAsked
 
 
 class TrainingFailed(RuntimeError):
@@ -36,10 +38,12 @@ def train(
 ) -> dict[str, Any]:
     """Train a classifier with Keras's `fit`, evaluate it on the test set, and write it all down.
 
-    A run that was interrupted, at whatever moment, is gone on with by the same call on the same folder, and ends with
-    the same weights, bit for bit, as one that never was (on the same backend, with the same versions). The model must
-    be made anew for it in the same way, and with a `name` (else Keras numbers it): `keras.utils.set_random_seed` with
-    the recipe's seed, then the model, fixes weights and dropout masks; the seed also fixes the order of the batches.
+    Call it again with the same folder to resume an interrupted run. Whenever it was interrupted, it ends with the same
+    weights, bit for bit, as an uninterrupted one (on the same backend, with the same versions). Make the model anew in
+    the same way, and with a `name` (else Keras numbers it): `keras.utils.set_random_seed` with the recipe's seed, then
+    the model, fixes weights and dropout masks; the seed also fixes the order of the batches.
+
+    SIGINT (Ctrl-C) and SIGTERM end the run after the batch that is being computed. A second signal ends it at once.
 
     Written into the run folder: `run.json` (first, and once more at the end), `summary.txt`, `model.png` (if Graphviz
     is installed), `history.csv` and a checkpoint (after each epoch), `accuracy.png`, `loss.png`, `model.keras`
@@ -63,8 +67,21 @@ def train(
             newer format, or all damaged.
         ValueError: if the model cannot be saved as its configuration describes it (a Lambda layer, say).
         TrainingFailed: if the loss is no longer a finite number; says where.
+        KeyboardInterrupt: after SIGINT or SIGTERM. Weights, optimizer and `run.json` are sound then.
     """
-    recipe = recipe or Recipe()
+    with _interruption.held():
+        return _train(model, dataset, run, recipe or Recipe(), console, callbacks, jit_compile)
+
+
+def _train(
+    model: keras.Model,
+    dataset: ImageDataset,
+    run: RunFolder,
+    recipe: Recipe,
+    console: Console | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    jit_compile: bool | None,
+) -> dict[str, Any]:
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     copy_of_model(model)  # complains, before hours of training, if it could not be saved
     (x_train, y_train), (x_validation, y_validation) = split(dataset, recipe.validation_split)
@@ -81,7 +98,7 @@ def train(
     layers = summary(model)  # before it is compiled: the optimizer's parameters are not the model's
     optimizer = recipe.build_optimizer(model, len(training))
     compile_classifier(model, optimizer, recipe.targets_are_rows, recipe.label_smoothing, jit_compile)
-    found = load_newest(run / CHECKPOINTS, model, console.print)
+    found = run.load_newest(model, console.print)
     history = History(run, found.history if found else {})
     session = {"started": now(), "epochs_done": history.epochs_done, **environment(), "jit_compile": jit_compile}
     run.update(
@@ -102,11 +119,13 @@ def train(
         draw_layers(model, run, console)
         _warn_of_short_average(recipe, len(training), console)
         if found:
-            console.print(f"going on after epoch {found.epochs_done} ({found.file})")
+            console.print(f"resuming after epoch {found.epochs_done} ({found.file})")
+        _interruption.check()
         measured = _fit_and_test(model, training, validation, test, recipe, history, checkpoints, display, callbacks)
         check_finite(measured, "on the test images")
         draw_curves(history.values, run, console, measured)
         save_uncompiled(model, run / "model.keras")
+        _interruption.check()
     except BaseException as error:
         display.close()
         status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
@@ -159,9 +178,11 @@ def _fit_and_test(
             checkpoints,
             display,
             *callbacks,
+            StopWhenAsked(),
         ],
     )
-    return model.evaluate(test, verbose=0, return_dict=True)
+    unshare(model)
+    return model.evaluate(test, verbose=0, return_dict=True, callbacks=[StopWhenAsked()])
 
 
 def _warn_of_short_average(recipe: Recipe, steps_per_epoch: int, console: Console) -> None:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _checks, training
+from keras_vit_edu._inference import turn
 from keras_vit_edu._weights import copy_variables
 from keras_vit_edu.datasets import ImageFolder, scan_folder
 from keras_vit_edu.training.run_folder import CLASSIFIER
@@ -54,6 +55,9 @@ class TransferClassifier:
     Images are raw, from 0 to 255, of any size: an array `(H, W, 3)`, a batch `(B, H, W, 3)`, or a list of arrays of any
     sizes. Where files are said to do, it is a path, a folder (every file below it), a list of paths, or an
     `ImageFolder`.
+
+    Several threads of a service may share one classifier: the methods that compute take turns, in the whole process.
+    While `fit` runs in one thread, no other may use the classifier.
 
     Args:
         model: preprocessed images `(B, height, width, 3)` to logits `(B, num_classes)`; no softmax. Attention can be
@@ -355,7 +359,9 @@ class TransferClassifier:
                 "Attention scores are there for ViT and DeiT, which are opened; this model is taken as it is. "
                 f"Received: {self.model.name}, a {type(self.model).__name__}"
             )
-        scores = self.model.attention_scores(self.preprocess(images))
+        preprocessed = self.preprocess(images)
+        with turn(self.model):
+            scores = self.model.attention_scores(preprocessed)
         return [keras.ops.convert_to_numpy(keras.ops.cast(of_a_block, "float32")) for of_a_block in scores]
 
     def preprocess(self, images: Any) -> np.ndarray:
@@ -544,7 +550,8 @@ class TransferClassifier:
             ...     TransferClassifier.load(f"{folder}/pets.zip").class_names
             ('cat', 'dog')
         """
-        artifact.save(path, self.model, self.preprocessing, self.class_names, self.provenance, self.metrics)
+        with turn(self.model):
+            artifact.save(path, self.model, self.preprocessing, self.class_names, self.provenance, self.metrics)
 
     @classmethod
     def load(cls, path: str | Path) -> "TransferClassifier":

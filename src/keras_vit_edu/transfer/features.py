@@ -15,6 +15,7 @@ import safetensors.numpy
 from rich.console import Console
 
 from keras_vit_edu._files import write_atomically
+from keras_vit_edu._inference import predict_batch
 from keras_vit_edu.doctor import precision_and_threads
 from keras_vit_edu.training.progress import counting
 from keras_vit_edu.training.run_folder import device, environment, version_of
@@ -142,7 +143,7 @@ def _computed(
             batch = images.batch(preprocessing, indices)
             missing = min(batch_size, len(images)) - len(batch)  # a batch of another size would be compiled anew
             batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
-            found = np.asarray(part.predict_on_batch(scaled(batch, preprocessing)), "float32")
+            found = np.asarray(predict_batch(part, scaled(batch, preprocessing)), "float32")
             several.append(found[: len(indices)])
             advance(len(indices))
     return np.concatenate(several)

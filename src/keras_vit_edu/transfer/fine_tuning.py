@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from keras_vit_edu import random
+from keras_vit_edu import _interruption, random
 from keras_vit_edu._weights import copy_variables
 from keras_vit_edu.datasets import Augmentation, Batches, class_weights, stratified_split
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
@@ -22,6 +22,7 @@ from keras_vit_edu.training.evaluate import Evaluation, probabilities, write_eva
 from keras_vit_edu.training.progress import ProgressDisplay, counting
 from keras_vit_edu.training.recipe import Recipe
 from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, RunFolderError, environment, now
+from keras_vit_edu.training.stop_when_asked import StopWhenAsked
 from keras_vit_edu.training.train import (
     History,
     KeepCheckpoints,
@@ -70,10 +71,11 @@ def fine_tune(
     By default as LP-FT: a linear probe on features that are computed once, then all of the model from there, slower in
     the lower layers, on varied images. See `FineTuning`.
 
-    The same seed gives the same run on every backend, as far as rounding allows. A run that was interrupted, at
-    whatever moment, is gone on with by the same call on the same folder and a model made in the same way, and ends with
-    the same weights, bit for bit, as one that never was. If the loss is no longer a number, the model gets the last
-    good weights back.
+    The same seed gives the same run on every backend, as far as rounding allows. Call it again with the same folder,
+    and a model made in the same way, to resume an interrupted run. Whenever it was interrupted, it ends with the same
+    weights, bit for bit, as an uninterrupted one. If the loss is no longer a number, the model gets the last good
+    weights back. SIGINT (Ctrl-C) and SIGTERM end the run after the batch that is being computed; a second signal ends
+    it at once.
 
     Written into the run folder: `run.json`, `history.csv` (first the probe's epochs, then the tuning's; `phases` in
     `run.json` says how many), a checkpoint after each epoch, `summary.txt`, `accuracy.png`, `loss.png`; with validation
@@ -109,6 +111,7 @@ def fine_tune(
             callback that stops a phase early.
         RunFolderError: as `training.train`.
         TrainingFailed: if the loss is no longer a finite number; says where.
+        KeyboardInterrupt: after SIGINT or SIGTERM. The weights, and `run.json`, are sound then.
 
     Warns:
         UserWarning: if images of the validation that was given are in training too.
@@ -137,7 +140,7 @@ def fine_tune(
         check_takes_lora(model)
     parts = _split(train, validation, options, model, console)
     weights = _checked_weights(class_weights, parts[0].labels, head.units)
-    with contextlib.ExitStack() as stack:
+    with _interruption.held(), contextlib.ExitStack() as stack:
         is_kept = run is not None
         if run is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fine-tuning-"))
@@ -284,6 +287,7 @@ class _Job:
             more = dict(afterwards(evaluation)) if afterwards is not None else {}
             if self.is_kept:  # what was learned is safe by now
                 self._draw(evaluation, self.validation)
+            _interruption.check()
         except BaseException as error:
             status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
             with contextlib.suppress(OSError):  # a full disk must not hide what filled it
@@ -426,13 +430,13 @@ class _Job:
         self.phases.append({"name": recipe.name, "epochs": recipe.epochs, **count._asdict()})
         compile_classifier(model, optimizer, rows, recipe.label_smoothing, self.jit_compile)
         folder = self.run / CHECKPOINTS / recipe.name
-        found = load_newest(folder, model, self.console.print)
+        found = self.run.load_newest(model, self.console.print, recipe.name)
         if found is None:  # what to fall back on
             save_checkpoint(folder, model, first, self.history.values)
         else:
             self.history.values = found.history
             if found.epochs_done > first:
-                self.console.print(f"going on after epoch {found.epochs_done} ({found.file})")
+                self.console.print(f"resuming after epoch {found.epochs_done} ({found.file})")
             if found.epochs_done == last:
                 return
         training = batches(self.training, True)
@@ -453,6 +457,7 @@ class _Job:
                     KeepCheckpoints(folder, self.history),
                     display,
                     *self.callbacks,
+                    StopWhenAsked(),
                 ],
             )
         except BaseException:  # on JAX a model whose training was interrupted may be left without any weights
