@@ -71,7 +71,9 @@ class Suite(StrEnum):
 # Options of several commands.
 BackendOption = Annotated[Backend | None, typer.Option(help="What Keras computes with.")]
 SeedOption = Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the run in that folder.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a finished run, or one of another configuration, in that folder.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")]
 JitCompileOption = Annotated[
     bool | None,
@@ -220,7 +222,7 @@ def train(
 ) -> None:
     """Train a Vision Transformer from scratch and evaluate it on the test images.
 
-    The same command again goes on with a run that was interrupted.
+    The same command again resumes an interrupted run.
     """
     console = Console(quiet=quiet, highlight=False, soft_wrap=True, markup=False)
     dataset = dataset or ("mnist-sample" if data is None else "mnist")
@@ -483,7 +485,7 @@ def _trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None
     record = read_json(Path(name) / "run.json")
     if record.get("status", "finished") != "finished":
         verb = "fine-tune" if "fine_tuning" in record else "train"
-        raise ValueError(f"The run in {name} is not finished (it says {record['status']!r}); {verb} goes on with it.")
+        raise ValueError(f"The run in {name} is not finished (it says {record['status']!r}); {verb} resumes it.")
     if "fine_tuning" in record:
         raise ValueError(f"The run in {name} is a finished fine-tuning, but its {CLASSIFIER} is no longer there.")
     try:
@@ -563,7 +565,7 @@ def fine_tune(
 ) -> None:
     """Fine-tune a pretrained model on a folder of photographs; the result is RUN/classifier.
 
-    The same command again goes on with a run that was interrupted.
+    The same command again resumes an interrupted run.
     """
     console = Console(quiet=quiet, highlight=False, soft_wrap=True, markup=False)
     with _checking():

@@ -1,11 +1,13 @@
 """Interrupt a training run again and again, and see that it ends as if nothing had been.
 
-    python -m tests.training.resume_harness --signals 25 --writes 10 --full-disks 5
+    python -m tests.training.resume_harness --signals 25 --writes 10 --full-disks 5 --inside 50
 
 A small model is trained once without interruption, in a process of its own, by the command `keras-vit-edu train`.
-Then the same command is interrupted at random moments (SIGINT, SIGTERM and SIGKILL in turn), killed while it writes a
-checkpoint, and run with the disk full, each time gone on with to the end. Every weight of every model so made must
-equal the first one's, bit for bit. Prints a line an interruption and a summary; exits with 1 if any run was lost.
+Then the same command is interrupted: by signals at random moments of its life (SIGINT, SIGTERM and SIGKILL in turn),
+killed while it writes a checkpoint, and run with the disk full. Each time the same command resumes it to the end. After
+SIGINT and SIGTERM the command must exit with 130 and say "interrupted". `--inside` sends signals to this process, while
+`training.train` runs in it. Every weight of every model so made must equal the first one's, bit for bit. Prints a line
+an interruption and a summary; exits with 1 if a signal or a run was lost.
 """
 
 import argparse
@@ -20,15 +22,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
+from rich.console import Console
 
-from keras_vit_edu import datasets
+from keras_vit_edu import datasets, training
 from keras_vit_edu.models import ViTClassifier
 
 EPOCHS = 4
@@ -42,6 +47,7 @@ class Harness:
     python: str = sys.executable
     reference: str = ""
     seconds: float = 0.0  # from the first checkpoint to the end
+    lifetime: float = 0.0  # from the start of the process to its end
     lost: list[str] = field(default_factory=list)
     interruptions: int = 0
 
@@ -64,11 +70,13 @@ class Harness:
         )
         model.save_to_preset(self.folder / "preset")
         run = self.folder / "reference"
+        started = time.monotonic()
         process = self.start(run)
         self.wait_for_a_checkpoint(run, process)
         began = time.monotonic()
         process.communicate()
         self.seconds = time.monotonic() - began
+        self.lifetime = time.monotonic() - started
         self.reference = self.weights(run)
 
     def wait_for_a_checkpoint(self, run: Path, process: subprocess.Popen) -> None:
@@ -121,32 +129,104 @@ class Harness:
         if not same:
             self.lost.append(what)
         say(f"{self.interruptions:3}  {what:48} {'same weights' if same else 'LOST'}")
-        shutil.rmtree(run)
+        shutil.rmtree(run, ignore_errors=True)
         return same
 
     # The three ways to interrupt. -------------------------------------------------------------------------------------
 
-    def interrupt_at_random(self, number: signal.Signals, seed: int) -> tuple[str, Path]:
-        """Send a signal at a random moment between the first checkpoint and the end; what was done, and the run."""
+    def interrupt_at_random(self, number: signal.Signals, seed: int, whole_life: bool = False) -> tuple[str, Path]:
+        """Send a signal at a random moment; what was done, and the run.
+
+        Args:
+            number: the signal.
+            seed: of the moment.
+            whole_life: from the first second of the process on; else from the first checkpoint on.
+        """
         for attempt in range(20):
             run = self.folder / f"{number.name}-{seed}-{attempt}"
             began = time.monotonic()
             process = self.start(run)
-            self.wait_for_a_checkpoint(run, process)
-            delay = random.Random(f"{seed} {attempt}").uniform(0, 0.8) * self.seconds
+            draw = random.Random(f"{seed} {attempt}").uniform
+            if whole_life:
+                delay = draw(1.0, self.lifetime)
+            else:
+                self.wait_for_a_checkpoint(run, process)
+                delay = draw(0, 0.8) * self.seconds
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(delay)
             process.send_signal(number)
-            process.communicate()
-            if self.status(run) != "finished":  # else it came to its end before the signal
+            sent = time.monotonic()
+            _, errors = process.communicate()
+            status = self.status(run)
+            if status != "finished":  # else it came to its end before the signal
+                what = f"{number.name} after {sent - began:.2f} s, answered in {time.monotonic() - sent:.2f} s"
+                if number != signal.SIGKILL:
+                    self.check_answer(what, process.returncode, errors, status)
                 kept = ", ".join(name[6:11] for name in self.checkpoints(run))
-                return f"{number.name} after {time.monotonic() - began:.2f} s, checkpoints {kept}", run
+                return f"{what}, checkpoints {kept or 'none'}", run
             shutil.rmtree(run)
         raise RuntimeError("no signal came in time in 20 attempts")
 
-    def status(self, run: Path) -> str:
-        """What `run.json` says."""
-        return json.loads((run / "run.json").read_text())["status"]
+    def check_answer(self, what: str, code: int, errors: str, status: str | None) -> None:
+        """How the command must end after SIGINT or SIGTERM."""
+        is_right = code == 130 and errors.strip() == "keras-vit-edu: interrupted" and status in (None, "interrupted")
+        if not is_right:
+            self.lost.append(what)
+            print(f"WRONG ANSWER to {what}: exit status {code}, run.json {status!r}, {errors.strip()[-300:]!r}")
+
+    def interrupt_inside(self, count: int, seed: int, say=print) -> None:
+        """Send signals to this process while `training.train` runs in it; resume until all are sent, and to the end."""
+        arrays = np.load(self.folder / "data.npz")
+        images = {name: arrays[name][..., None] for name in ("x_train", "x_test")}
+        labels = {name: arrays[name].astype("int32") for name in ("y_train", "y_test")}
+        dataset = datasets.ImageDataset("mnist", "data.npz", **images, **labels, class_names=datasets.DIGITS)
+        recipe = training.Recipe(epochs=EPOCHS, batch_size=100, ema=0.9, schedule="cosine")
+        late: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: late.append(number))
+        draw = random.Random(seed)
+        duration, sent, reference, runs = 0.0, 0, "", 0
+        while sent < count or not reference:
+            folder, interruptions = self.folder / f"inside-{runs}", 0
+            while True:
+                keras.utils.set_random_seed(0)
+                model = ViTClassifier.from_preset(self.folder / "preset", load_weights=False)
+                number = (signal.SIGINT, signal.SIGTERM)[sent % 2]
+                timer = threading.Timer(draw.uniform(0, duration), os.kill, (os.getpid(), number))
+                began = time.monotonic()
+                try:
+                    with training.RunFolder(folder) as run:
+                        if reference and sent < count:  # the first run is the one that nothing interrupts
+                            timer.start()
+                        training.train(model, dataset, run, recipe, Console(quiet=True))
+                    break
+                except KeyboardInterrupt:
+                    sent, interruptions = sent + 1, interruptions + 1
+                    whole = all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in model.weights)
+                    status = self.status(folder)
+                    if status != "interrupted" or not whole:
+                        self.lost.append(f"inside, signal {sent}")
+                        say(f"LOST inside, signal {sent}: run.json {status!r}, weights {'whole' if whole else 'gone'}")
+                finally:
+                    timer.cancel()
+                    if timer.is_alive():
+                        timer.join()
+            duration = duration or time.monotonic() - began
+            weights = self.weights(folder)
+            reference = reference or weights
+            if weights != reference:
+                self.lost.append(f"inside, run {runs}")
+            runs += 1
+            verdict = "same weights" if weights == reference else "LOST"
+            say(f"inside, run {runs}: {interruptions} interruptions, {verdict}")
+            shutil.rmtree(folder)
+        self.interruptions += sent
+        say(f"inside: {sent} signals in {runs - 1} runs; {len(late)} more came when a run had ended")
+
+    def status(self, run: Path) -> str | None:
+        """What `run.json` says; None if there is none."""
+        file = run / "run.json"
+        return json.loads(file.read_text())["status"] if file.is_file() else None
 
     def checkpoints(self, run: Path) -> list[str]:
         """The names of the checkpoints that are there, the oldest first."""
@@ -209,6 +289,7 @@ def main() -> int:
     parser.add_argument("--signals", type=int, default=25)
     parser.add_argument("--writes", type=int, default=10)
     parser.add_argument("--full-disks", type=int, default=5)
+    parser.add_argument("--inside", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -217,12 +298,14 @@ def main() -> int:
         print(f"uninterrupted: {harness.seconds:.1f} s after the first checkpoint, weights {harness.reference[:16]}")
         signals = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
         for seed in range(arguments.signals):
-            harness.check(*harness.interrupt_at_random(signals[seed % 3], arguments.seed + seed))
+            harness.check(*harness.interrupt_at_random(signals[seed % 3], arguments.seed + seed, whole_life=True))
         for seed in range(arguments.writes):
             harness.check(*harness.kill_in_a_write(arguments.seed + seed))
         for seed in range(arguments.full_disks):
             harness.check(*harness.fill_the_disk(arguments.seed + seed))
-        print(f"{harness.interruptions} interruptions, {len(harness.lost)} runs lost")
+        if arguments.inside:
+            harness.interrupt_inside(arguments.inside, arguments.seed)
+        print(f"{harness.interruptions} interruptions on {keras.backend.backend()}, {len(harness.lost)} lost")
         return 1 if harness.lost else 0
 
 

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import sys
 
 import keras
@@ -61,14 +63,39 @@ class StopAt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def go(path, dataset, stop_at=None, recipe=RECIPE, model=None, said=None):
-    """Train, or go on; returns the model. `stop_at`: the epoch, from 0, in which it is interrupted."""
+class SendSignal(keras.callbacks.Callback):
+    """A real signal, sent to this process in the middle of some phase of the third epoch."""
+
+    def __init__(self, number, phase):
+        super().__init__()
+        self.number, self.phase, self.epoch, self.batches_after = number, phase, 0, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def _step(self, phase):
+        if (self.epoch, phase) == (2, self.phase):
+            os.kill(os.getpid(), self.number)
+        self.batches_after += phase == "step" and self.epoch > 2
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._step("step" if batch == 1 else "")
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self._step("validation")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._step("checkpoint")
+
+
+def go(path, dataset, stop_at=None, recipe=RECIPE, model=None, said=None, overwrite=False, callbacks=()):
+    """Train, or resume; returns the model. `stop_at`: the epoch, from 0, in which it is interrupted."""
     model = model or new_model()
     console = Console(quiet=said is None)
     if said is not None:
         console.print = said.append
-    callbacks = [] if stop_at is None else [StopAt(stop_at)]
-    with training.RunFolder(path) as run:
+    callbacks = [*callbacks, *([] if stop_at is None else [StopAt(stop_at)])]
+    with training.RunFolder(path, overwrite=overwrite) as run:
         try:
             training.train(model, dataset, run, recipe, console, callbacks)
         except KeyboardInterrupt:
@@ -186,7 +213,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, small, unin
     said = []
     assert_same(go(tmp_path / "run", small, said=said), uninterrupted[0])
     assert any("epoch-00003.safetensors is damaged" in line for line in said)
-    assert any("going on after epoch 2" in line for line in said)
+    assert any("resuming after epoch 2" in line for line in said)
 
 
 def test_if_all_are_damaged_it_says_so(tmp_path, small):
@@ -195,6 +222,38 @@ def test_if_all_are_damaged_it_says_so(tmp_path, small):
         damage(file, "truncated")
     with pytest.raises(RunFolderError, match=r"Every checkpoint .* is damaged; --overwrite"):
         go(tmp_path / "run", small)
+
+
+@pytest.mark.any_backend
+def test_if_all_are_damaged_overwrite_starts_again(tmp_path, small, uninterrupted):
+    go(tmp_path / "run", small, stop_at=2)
+    for file in (tmp_path / "run" / "checkpoint").iterdir():
+        damage(file, "truncated")
+    said = []
+    assert_same(go(tmp_path / "run", small, said=said, overwrite=True), uninterrupted[0])
+    assert any("Starting again, as --overwrite asks" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("number", "phase"),
+    [
+        pytest.param(signal.SIGINT, "step", marks=pytest.mark.any_backend),
+        (signal.SIGTERM, "step"),
+        (signal.SIGTERM, "validation"),
+        pytest.param(signal.SIGTERM, "checkpoint", marks=pytest.mark.any_backend),
+    ],
+)
+def test_a_signal_ends_the_run_after_the_batch_and_it_resumes(tmp_path, small, uninterrupted, number, phase):
+    model, sender = new_model(), SendSignal(number, phase)
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt, match=number.name), training.RunFolder(tmp_path / "run") as run:
+        training.train(model, small, run, RECIPE, Console(quiet=True), [sender])
+    assert signal.getsignal(number) is before
+    assert sender.batches_after == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["status"], record["epochs_done"]) == ("interrupted", 3 if phase == "checkpoint" else 2)
+    assert all(np.isfinite(to_numpy(weight)).all() for weight in model.weights)  # the model is whole
+    assert_same(go(tmp_path / "run", small), uninterrupted[0])
 
 
 @pytest.mark.any_backend

@@ -64,6 +64,21 @@ def test_a_run_is_overwritten_when_the_next_one_begins_and_no_sooner(tmp_path):
     assert sorted(os.listdir(tmp_path / "run")) == [".lock", "run.json"]
 
 
+def test_overwrite_resumes_an_unfinished_run_of_the_same_configuration(tmp_path):
+    def begin(epochs, overwrite):
+        with RunFolder(tmp_path / "run", overwrite=overwrite) as run:
+            run.configure({"recipe": {"epochs": epochs}})
+            run.update(status="interrupted", epochs_done=run.record.get("epochs_done", 0) + 1)
+            (run / "checkpoint").mkdir(exist_ok=True)
+            (run / "checkpoint" / f"epoch-0000{run.record['epochs_done']}.safetensors").write_text("")
+            return run.record["epochs_done"], len(os.listdir(run / "checkpoint"))
+
+    assert begin(3, overwrite=False) == (1, 1)
+    assert begin(3, overwrite=True) == (2, 2)
+    assert begin(3, overwrite=True) == (3, 3)
+    assert begin(4, overwrite=True) == (1, 1)  # another run: the old one is gone
+
+
 def test_a_run_that_goes_on_no_longer_says_why_it_stopped(tmp_path):
     with RunFolder(tmp_path / "run") as run:
         run.update(status="interrupted", stopped="2026-01-01T00:00:00+00:00", reason="SIGTERM", seed=1)

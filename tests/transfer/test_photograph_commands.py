@@ -120,7 +120,7 @@ def test_an_unfinished_fine_tuning_is_said_to_be_one(tmp_path, capsys):
     for arguments in (classify, evaluate, [*evaluate, "photos"], fine_tune):
         assert cli.run(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "The run in run is not finished (it says 'interrupted'); fine-tune goes on with it." in line
+        assert "The run in run is not finished (it says 'interrupted'); fine-tune resumes it." in line
 
 
 def test_a_run_of_train_is_not_fine_tuned(tmp_path, capsys):

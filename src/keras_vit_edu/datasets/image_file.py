@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_vit_edu import _interruption
+
 CHUNK = 1 << 16  # pixels
 MAX_SIDE = 1_000_000  # pixels
 
@@ -61,6 +63,7 @@ def names_in(folder: str | Path) -> list[str]:
 @contextmanager
 def _opened(file: str | Path) -> Iterator[Any]:
     """The image in a file, for Pillow to read; whatever is wrong with it is a `ValueError`."""
+    _interruption.check()
     try:
         from PIL import Image
     except ImportError:

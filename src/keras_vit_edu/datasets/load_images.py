@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vit_edu import _interruption
 from keras_vit_edu.datasets.image_file import read_image
 from keras_vit_edu.datasets.image_folder import ImageFolder
 
@@ -65,6 +66,7 @@ def image_files_fingerprint(images: Images, indices: Sequence[int] | np.ndarray 
 def image_files_digests(images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Iterator[bytes]:
     """The SHA-256 of each file's bytes, 32 bytes, one after the other: equal for files that are copies."""
     for path in _chosen(images, indices):
+        _interruption.check()
         try:
             with open(path, "rb") as file:
                 yield hashlib.file_digest(file, "sha256").digest()

@@ -16,7 +16,7 @@ from typing import IO, Any
 import ml_dtypes
 import numpy as np
 
-from keras_vit_edu import _backend
+from keras_vit_edu import _backend, _interruption
 from keras_vit_edu.parity.checks import Measurement
 
 FORMAT_VERSION = 1
@@ -337,7 +337,11 @@ def _attend(workers: Mapping[str, _Worker], on_step: OnStep) -> None:
         threading.Thread(target=listen, args=(backend, worker), daemon=True).start()
     in_first_phase, running = set(workers), set(workers)
     while running:
-        backend, step = happenings.get()
+        _interruption.check()
+        try:
+            backend, step = happenings.get(timeout=0.5)
+        except queue.Empty:
+            continue
         worker = workers[backend]
         if step is None:
             running.discard(backend)

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
+from keras_vit_edu import _interruption
+
 
 class ProgressDisplay(keras.callbacks.Callback):
     """Shows how a training goes on: epoch, step, rate, loss, accuracy and time left.
@@ -124,6 +126,7 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[..., 
         def advance(count: int = 1) -> None:
             nonlocal done
             done += count
+            _interruption.check()
             if progress is not None:
                 progress.update(task, completed=done)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_vit_edu import _interruption
 from keras_vit_edu.datasets import ImageFolder, read_image
 from keras_vit_edu.datasets.image_file import names_in
 from keras_vit_edu.transfer.preprocessing import Preprocessing, listed
@@ -117,6 +118,7 @@ def in_batches(
                 now, ahead = ahead, [pool.submit(prepared, image) for image in following]
                 if start < 0:
                     continue
+                _interruption.check()
                 places, converted, failed = [], [], []
                 for place, future in enumerate(now, start):
                     try:
