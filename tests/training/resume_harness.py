@@ -97,7 +97,9 @@ class Harness:
         )
 
     def finish(self, run: Path) -> None:
-        """Train to the end."""
+        """Resume a run to its end."""
+        if self.status(run) == "finished":  # before the signal came
+            return
         process = self.start(run)
         _, errors = process.communicate()
         if process.returncode:
