@@ -3,6 +3,7 @@
 import math
 import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -67,3 +68,80 @@ def test_no_pair_is_refused_and_repeated_whole(value):
     )
     with pytest.raises(ValueError, match=re.escape(expected) + "$"):
         _checks.pair_of_ints("patch_size", value)
+
+
+# Labels. --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [2, 0, 1],
+        (2, 0, 1),
+        np.array([2, 0, 1], "uint8"),
+        np.array([2, 0, 1], "uint64"),
+        np.array([2, 0, 1], ">i8"),
+        np.array([1, 0, 2], "int64")[::-1],
+    ],
+)
+def test_labels_of_every_integer_dtype_become_int32(value):
+    labels = _checks.labels("`y`", value, num_classes=3, count=3)
+    assert labels.dtype == np.int32
+    assert labels.dtype.isnative
+    assert labels.tolist() == [2, 0, 1]
+
+
+def test_labels_in_a_tensor_of_the_backend():
+    labels = _checks.labels("`y`", keras.ops.convert_to_tensor(np.array([2, 0, 1], "int32")))
+    assert type(labels) is np.ndarray
+    assert labels.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ([1.9, 0], "whole numbers.*Received: float64"),
+        ([3.0, 0.0], "whole numbers.*Received: float64"),  # it may have been computed, and be 2.9999 next time
+        ([np.nan, 0], "whole numbers.*Received: float64"),
+        ([np.inf, 0], "whole numbers.*Received: float64"),
+        ([True, False], "whole numbers.*Received: bool"),
+        (["1", "0"], "whole numbers.*Received: <U1"),
+        ([1 + 0j], "whole numbers.*Received: complex128"),
+        (np.array([1, 0], object), "whole numbers.*Received: object"),
+        (np.array([1, 2], "m8[s]"), "whole numbers.*Received: timedelta64"),
+        (np.array(["2020-01-01"], "M8[D]"), "whole numbers.*Received: datetime64"),
+        (np.array([(1,)], [("a", "i4")]), "whole numbers"),
+        (np.ma.array([1, 2], mask=[False, True]), "whole numbers"),
+        ([1, None], "whole numbers.*Received: object"),
+        ([[0, 1], [1]], "whole numbers"),
+        ([2**70], "whole numbers.*Received: object"),
+        (np.eye(3), r"rows\.argmax\(axis=1\).*Received: float64 of shape \(3, 3\)"),
+        (np.eye(3, dtype="int32"), r"rows\.argmax\(axis=1\).*Received: int32 of shape \(3, 3\)"),
+        (np.array([[1], [2]]), r"shape \(2, 1\)"),
+        (3, r"Received: int64 of shape \(\)"),
+        (None, "whole numbers"),
+        ({0: 1}, "whole numbers"),
+        ((label for label in (0, 1)), "whole numbers"),
+        ([], r"one at least.*shape \(0,\)"),
+        (np.zeros(0, int), r"one at least.*shape \(0,\)"),
+        ([0, -1], "`y` must be 0 to 3. Received: from -1 to 0"),
+        ([0, 4], "`y` must be 0 to 3. Received: from 0 to 4"),
+        ([2**40 + 3], "`y` must be 0 to 3. Received: from 1099511627779"),
+        (np.array([2**64 - 1], "uint64"), "`y` must be 0 to 3. Received: from 18446744073709551615"),
+    ],
+)
+def test_what_is_no_label_of_four_classes(value, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        _checks.labels("`y`", value, num_classes=4)
+
+
+@pytest.mark.parametrize("value", [[2**31], [2**40 + 3], np.array([2**64 - 1], "uint64"), [-1]])
+def test_without_a_number_of_classes_labels_fit_into_int32(value):
+    with pytest.raises(ValueError, match=r"`y` must be (below|0 or more)"):
+        _checks.labels("`y`", value)
+    assert _checks.labels("`y`", [2**31 - 1]).tolist() == [2**31 - 1]
+
+
+def test_as_many_labels_as_images():
+    with pytest.raises(ValueError, match=r"`y` must be 3, one per image\. Received: 2"):
+        _checks.labels("`y`", [0, 1], count=3)

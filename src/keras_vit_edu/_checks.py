@@ -74,6 +74,43 @@ def pair_of_ints(name: str, value: Any) -> tuple[int, int]:
     return first, second
 
 
+def labels(what: str, value: Any, num_classes: int | None = None, count: int | None = None) -> np.ndarray:
+    """Labels as an int32 array `(n,)`; the one check of whatever numbers classes.
+
+    Only whole numbers of an integer dtype are labels. Floats are refused, 3.0 too: a number that is no class would be
+    cut to one that is. So are bools, texts, objects and rows with a 1 per class.
+
+    Args:
+        what: what to call them in a complaint, such as `"`labels`"`.
+        value: an array, a list or a tensor.
+        num_classes: every label must be below; None for below 2**31.
+        count: how many there must be; None for one at least.
+
+    Raises:
+        ValueError: if they are not whole numbers in that range, of shape `(n,)`, or of another count.
+    """
+    try:
+        array = keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else np.asarray(value)
+    except (TypeError, ValueError, OverflowError):  # a list of lists of several lengths
+        raise ValueError(f"{what} must be whole numbers of shape (n,). Received: {type(value).__name__}") from None
+    if array.dtype.kind not in "iu" or array.ndim != 1 or not len(array) or np.ma.is_masked(value):
+        hint = "; of rows with a 1 per class, take `rows.argmax(axis=1)`" if array.ndim == 2 else ""
+        raise ValueError(
+            f"{what} must be whole numbers of shape (n,), one at least{hint}. "
+            f"Received: {array.dtype} of shape {array.shape}"
+        )
+    if count is not None and len(array) != count:
+        raise ValueError(f"{what} must be {count:,}, one per image. Received: {len(array):,}")
+    smallest, largest = int(array.min()), int(array.max())
+    if num_classes is not None and not 0 <= smallest <= largest < num_classes:
+        raise ValueError(f"{what} must be 0 to {num_classes - 1}. Received: from {smallest} to {largest}")
+    if smallest < 0:
+        raise ValueError(f"{what} must be 0 or more. Received: {smallest}")
+    if largest >= 2**31:
+        raise ValueError(f"{what} must be below 2**31. Received: {largest}")
+    return array.astype("int32")
+
+
 def data_format(value: Any) -> str:
     """`value`, or Keras's global setting for None."""
     chosen = keras.config.image_data_format() if value is None else value

@@ -190,11 +190,27 @@ def test_fit_sees_each_epochs_batches_in_order():
         ({"seed": -1}, "seed=-1"),
         ({"seed": 2**31}, "below 2"),
         ({"seed": None}, "seed=None"),
+        ({"labels": None}, "3 images and None labels"),
+        ({"labels": 3}, "3 images and None labels"),
+        ({"images": [[[0]], [[1]], [[2]]]}, "uint8.*list"),
+        ({"one_hot": 0}, "one_hot=0"),
+        ({"one_hot": 2.0}, "one_hot=2.0"),
+        ({"labels": [0.0, 1.0, 2.0]}, "`labels` must be whole numbers.*float64"),
+        ({"labels": [1.9, 1, 1]}, "`labels` must be whole numbers.*float64"),
+        ({"labels": [np.nan, 1, 1]}, "`labels` must be whole numbers.*float64"),
+        ({"labels": [True, False, True]}, "`labels` must be whole numbers.*bool"),
+        ({"labels": [2**40 + 3, 0, 0]}, r"`labels` must be below 2\*\*31"),
+        ({"labels": [-1, 0, 0]}, "`labels` must be 0 or more"),
+        ({"labels": np.eye(3, dtype=int)}, "argmax"),
+        ({"labels": [-1, 0, 0], "one_hot": 3}, "`labels` must be 0 to 2. Received: from -1 to 0"),
+        ({"labels": [3, 0, 0], "one_hot": 3}, "`labels` must be 0 to 2. Received: from 0 to 3"),
+        ({"labels": np.eye(3, dtype=int), "one_hot": 3}, "argmax"),
     ],
 )
+@pytest.mark.any_backend
 def test_what_cannot_be_batched_is_refused(arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
-        Batches(**{"images": np.zeros((3, 2, 2, 1), "uint8"), "labels": np.zeros(3), **arguments})
+        Batches(**{"images": np.zeros((3, 2, 2, 1), "uint8"), "labels": np.zeros(3, int), **arguments})
 
 
 def test_labels_as_rows_with_a_one():

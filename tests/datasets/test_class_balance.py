@@ -156,6 +156,8 @@ def test_every_class_counts_the_same_and_an_image_1_in_the_mean(sizes):
         ([0, 1], 0, "Received: num_classes=0"),
         ([], 2, r"Received: float64 of shape \(0,\)"),
         ([0, -1], 2, "Received: -1"),
+        ([0, 2**31 - 1], None, r"Received: none of class 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, \.\.\."),
+        ([0.0, 1.0], None, r"Received: float64 of shape \(2,\)"),
     ],
 )
 def test_what_has_no_weights(labels, num_classes, message):

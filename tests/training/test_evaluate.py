@@ -83,6 +83,33 @@ def test_a_model_for_other_images_or_classes_is_refused():
         evaluate(model, np.zeros((1, 1, 2, 1), "uint8"), np.zeros(1, int), ("a", "b", "c"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"labels": [0.7, 0.0]}, "`labels` must be whole numbers.*float64"),
+        ({"labels": [0.0, 1.0]}, "`labels` must be whole numbers.*float64"),
+        ({"labels": [True, False]}, "`labels` must be whole numbers.*bool"),
+        ({"labels": np.eye(2)}, "argmax"),
+        ({"labels": [0, -1]}, "`labels` must be 0 to 1. Received: from -1 to 0"),
+        ({"labels": [0, 2]}, "`labels` must be 0 to 1. Received: from 0 to 2"),
+        ({"labels": [0]}, "`labels` must be 2, one per image. Received: 1"),
+        (
+            {"images": np.ones((2, 1, 2, 1), "float32")},
+            r"`images` must be a uint8 array.*float32 of shape \(2, 1, 2, 1\)",
+        ),
+        ({"images": np.ones((2, 1, 2, 1), "uint16")}, "`images` must be a uint8 array.*uint16"),
+        ({"images": [[[[0], [1]]]]}, "`images` must be a uint8 array.*list"),
+        ({"images": np.zeros((0, 1, 2, 1), "uint8"), "labels": []}, "one image at least"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_images_and_labels_are_checked(arguments, complaint):
+    model = keras.Sequential([keras.layers.Input((1, 2, 1)), keras.layers.Flatten()], name="two")
+    given = {"images": np.zeros((2, 1, 2, 1), "uint8"), "labels": [0, 1], "class_names": ("a", "b"), **arguments}
+    with pytest.raises(ValueError, match=complaint):
+        evaluate(model, **given)
+
+
 def test_without_the_classes_that_do_not_occur_the_numbers_stay():
     probabilities = np.array([[0.1, 0.6, 0.1, 0.1, 0.1], [0.0, 0.2, 0.0, 0.7, 0.1], [0.1, 0.2, 0.1, 0.5, 0.1]])
     found = Evaluation(np.array([1, 1, 3]), probabilities, tuple("abcde"))

@@ -27,7 +27,7 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         images: uint8 `(n, H, W, C)`; with `augment` whatever that takes, of shape `(n, ...)`.
-        labels: int `(n,)`.
+        labels: whole numbers `(n,)` of an integer dtype, from 0; below `one_hot` if that is given.
         batch_size: images per batch; the last batch may hold fewer.
         shuffle: False to keep the given order in every epoch.
         seed: int in [0, 2**31), of the order.
@@ -40,7 +40,8 @@ class Batches(keras.utils.PyDataset):
         `(b, one_hot)`.
 
     Raises:
-        ValueError: if there are no images, or not as many labels, or a size or seed is out of range.
+        ValueError: if there are no images, or not as many labels, or a size or seed is out of range; if a label is no
+            whole number (floats, bools and rows are refused, 3.0 too) or out of range.
 
     Examples:
         >>> batches = Batches(np.zeros((5, 28, 28, 1), "uint8"), np.arange(5), batch_size=2, seed=0)
@@ -59,20 +60,21 @@ class Batches(keras.utils.PyDataset):
         augment: Augment | None = None,
     ) -> None:
         super().__init__()
-        if len(images) != len(labels) or len(images) == 0:
+        number, number_of_labels = _length(images), _length(labels)
+        if number != number_of_labels or not number:
             raise ValueError(
-                f"There must be images, and one label each. Received: {len(images)} images and {len(labels)} labels"
+                f"There must be images, and one label each. Received: {number} images and {number_of_labels} labels"
             )
-        if augment is None and images.dtype != np.uint8:
-            raise ValueError(f"Images must be uint8, 0 to 255. Received: images of dtype {images.dtype}")
+        dtype = getattr(images, "dtype", type(images).__name__)
+        if augment is None and dtype != np.uint8:
+            raise ValueError(f"Images must be uint8, 0 to 255. Received: images of dtype {dtype}")
         checked_seed = random.check_seed(seed)
         if checked_seed is None:
             raise ValueError("`seed` must be an int. Received: seed=None")
         self.images = images
-        self.labels = np.asarray(labels, "int32")
-        if one_hot is not None:
-            self.labels = np.eye(one_hot, dtype="float32")[self.labels]
         self.batch_size = _checks.positive_int("batch_size", batch_size)
+        self.one_hot = None if one_hot is None else _checks.positive_int("one_hot", one_hot)
+        self.labels = _checks.labels("`labels`", labels, self.one_hot)
         self.shuffle = shuffle
         self.seed = checked_seed
         self.augment = augment
@@ -123,6 +125,8 @@ class Batches(keras.utils.PyDataset):
     def _prepare(self, order: np.ndarray, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
         images, labels = self.images[chosen], self.labels[chosen]
+        if self.one_hot is not None:
+            labels = (labels[:, None] == np.arange(self.one_hot)).astype("float32")  # (b, one_hot)
         if self.augment is not None:
             return self.augment(images, labels, epoch, index)
         return images.astype("float32") / np.float32(255), labels
@@ -134,3 +138,11 @@ class Batches(keras.utils.PyDataset):
             self.epoch = epoch
 
         return keras.callbacks.LambdaCallback(on_epoch_begin=set_epoch)
+
+
+def _length(value: Any) -> int | None:
+    """How many entries it has; None for a number, None or a generator, which have none."""
+    try:
+        return len(value)
+    except TypeError:
+        return None

@@ -4,7 +4,6 @@ import math
 import numbers
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -40,7 +39,7 @@ def stratified_split(
         >>> len(training), len(validation)
         (3, 3)
     """
-    labels = _checked_labels(labels)
+    labels = _checks.labels("`labels`", labels)
     if not isinstance(share, numbers.Real) or not 0 < share < 1:
         raise ValueError(f"`share` must be a number between 0 and 1, neither included. Received: share={share!r}")
     seed_of_split = random.derive_seed(seed, "stratified_split")
@@ -90,30 +89,19 @@ def class_weights(labels: np.ndarray | Sequence[int], num_classes: int | None = 
         >>> class_weights([0, 0, 0, 1])
         {0: 0.6666666666666666, 1: 2.0}
     """
-    labels = _checked_labels(labels)
+    labels = _checks.labels("`labels`", labels)
     largest = int(labels.max())
     classes = largest + 1 if num_classes is None else _checks.positive_int("num_classes", num_classes)
     if largest >= classes:
         raise ValueError(f"Labels must be 0 to {classes - 1}. Received: label {largest} with num_classes={classes}")
-    counts = np.bincount(labels, minlength=classes)
-    missing = np.flatnonzero(counts == 0)
-    if len(missing):
+    present, counts = np.unique(labels, return_counts=True)
+    if len(present) < classes:  # there may be billions of classes: not one of them is counted before
+        missing = np.setdiff1d(np.arange(min(classes, len(present) + 11)), present)
         raise ValueError(
             f"Every class must have an image. Received: none of class {', '.join(map(str, missing[:10]))}"
             + (", ..." if len(missing) > 10 else "")
         )
     return {label: len(labels) / (classes * int(count)) for label, count in enumerate(counts)}
-
-
-def _checked_labels(labels: Any) -> np.ndarray:
-    array = np.asarray(labels)
-    if array.ndim != 1 or not len(array) or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
-            f"Labels must be whole numbers of shape (n,), one at least. Received: {array.dtype} of shape {array.shape}"
-        )
-    if array.min() < 0:
-        raise ValueError(f"Labels must be 0 or more. Received: {array.min()}")
-    return array.astype("int64")
 
 
 def _count_each(labels: np.ndarray) -> str:

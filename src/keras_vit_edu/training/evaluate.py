@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vit_edu import _checks
 from keras_vit_edu._files import write_atomically
 from keras_vit_edu._inference import predict_batch
 
@@ -128,8 +129,8 @@ def evaluate(
 
     Args:
         model: images in [0, 1] to logits.
-        images: uint8 `(n, H, W, C)`.
-        labels: int `(n,)`.
+        images: uint8 `(n, H, W, C)`, 0 to 255; they are divided by 255 here.
+        labels: whole numbers `(n,)` of an integer dtype, one per image, each below the number of classes.
         class_names: what the labels stand for.
         batch_size: images at a time.
 
@@ -137,14 +138,22 @@ def evaluate(
         An `Evaluation`.
 
     Raises:
-        ValueError: if the model does not take such images, or gives another number of logits than there are classes.
+        ValueError: if images are not uint8 (they may be divided by 255 already) or there are none; if the model does
+            not take such images, or gives another number of logits than there are classes; if a label is no class.
     """
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or not len(images):
+        received = (
+            f"{images.dtype} of shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        )
+        raise ValueError(f"`images` must be a uint8 array, 0 to 255, of one image at least. Received: {received}")
+    batch_size = _checks.positive_int("batch_size", batch_size)
     wanted = tuple(model.input_shape[1:])
     if images.shape[1:] != wanted or model.output_shape[-1] != len(class_names):
         raise ValueError(
             f"{model.name} takes images of shape {wanted} and tells {model.output_shape[-1]} classes apart. "
             f"Received: images of shape {images.shape[1:]} of {len(class_names)} classes"
         )
+    labels = _checks.labels("`labels`", labels, len(class_names), len(images))
     scaled = (images[i : i + batch_size].astype("float32") / np.float32(255) for i in range(0, len(images), batch_size))
     found = np.concatenate([probabilities(model, batch) for batch in scaled])
     return Evaluation(np.asarray(labels, "int64"), found, tuple(class_names))
