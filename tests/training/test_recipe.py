@@ -255,3 +255,23 @@ def test_exempt_weights_do_not_decay():
         variable.path.split("/")[-1]: float(np.ravel(variable.numpy())[0]) for variable in model.trainable_variables
     }
     assert after == {"kernel": pytest.approx(0.95), "bias": 1.0, "gamma": 1.0, "beta": 1.0}
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lion"])
+def test_every_weight_may_be_exempt(name):
+    """Keras on torch fails in the first step of an optimizer that exempts all, so decay is what is left out."""
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(3)])
+    recipe = Recipe(optimizer=name, weight_decay=0.5, no_weight_decay=["/"])
+    with_exemptions = after_a_step(model, recipe)
+    without_decay = after_a_step(model, Recipe(optimizer=name, weight_decay=0))
+    for weight, expected in zip(with_exemptions, without_decay, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def after_a_step(model, recipe):
+    """The weights of a copy of the model after one step."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    copy.compile(recipe.build_optimizer(copy, 10), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    copy.train_on_batch(np.array([[0.5, -1.0]], "float32"), np.array([1]))
+    return copy.get_weights()

@@ -185,11 +185,15 @@ class Recipe:
             options |= {"momentum": 0.9, "nesterov": True}
         if self.ema is not None:
             options |= {"use_ema": True, "ema_momentum": self.ema}
+        exempt = self.exempt_from_decay(model) if self.weight_decay else []
+        paths = {v.path for v in exempt}
+        decays = any(v.path not in paths for v in model.trainable_variables)
+        rate = self.weight_decay if decays else 0  # Keras on torch fails over an optimizer that exempts all
         # AdamW wants a number, the others take 0 for "decay by nothing, at a cost".
-        weight_decay = self.weight_decay if self.optimizer == "adamw" else self.weight_decay or None
+        weight_decay = rate if self.optimizer == "adamw" else rate or None
         optimizer = OPTIMIZERS[self.optimizer](weight_decay=weight_decay, global_clipnorm=self.clip_norm, **options)
-        if self.weight_decay and self.no_weight_decay:
-            optimizer.exclude_from_weight_decay(var_list=self.exempt_from_decay(model))
+        if rate and exempt:
+            optimizer.exclude_from_weight_decay(var_list=exempt)
         optimizer.build(model.trainable_variables)
         return optimizer
 
