@@ -74,7 +74,9 @@ def pair_of_ints(name: str, value: Any) -> tuple[int, int]:
     return first, second
 
 
-def labels(what: str, value: Any, num_classes: int | None = None, count: int | None = None) -> np.ndarray:
+def labels(
+    what: str, value: Any, num_classes: int | None = None, count: int | None = None, received: str = ""
+) -> np.ndarray:
     """Labels as an int32 array `(n,)`; the one check of whatever numbers classes.
 
     Only whole numbers of an integer dtype are labels. Floats are refused, 3.0 too: a number that is no class would be
@@ -85,6 +87,7 @@ def labels(what: str, value: Any, num_classes: int | None = None, count: int | N
         value: an array, a list or a tensor.
         num_classes: every label must be below; None for below 2**31.
         count: how many there must be; None for one at least.
+        received: what to call those of a wrong range; empty for nothing.
 
     Raises:
         ValueError: if they are not whole numbers in that range, of shape `(n,)`, or of another count.
@@ -103,7 +106,8 @@ def labels(what: str, value: Any, num_classes: int | None = None, count: int | N
         raise ValueError(f"{what} must be {count:,}, one per image. Received: {len(array):,}")
     smallest, largest = int(array.min()), int(array.max())
     if num_classes is not None and not 0 <= smallest <= largest < num_classes:
-        raise ValueError(f"{what} must be 0 to {num_classes - 1}. Received: from {smallest} to {largest}")
+        found = f"{received} from {smallest} to {largest}".strip()
+        raise ValueError(f"{what} must be 0 to {num_classes - 1}. Received: {found}")
     if smallest < 0:
         raise ValueError(f"{what} must be 0 or more. Received: {smallest}")
     if largest >= 2**31:

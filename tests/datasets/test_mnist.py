@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_vit_edu import datasets
-from keras_vit_edu.datasets.mnist import IDX_FILES
+from keras_vit_edu.datasets.sources import IDX_FILES
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_else_keras_downloads(tmp_path, arrays):
         "from keras_vit_edu import datasets\n"
         "loaded = datasets.load('fashion-mnist')\n"
         "print(loaded)\n"
-        "np.savez('loaded.npz', **{name: getattr(loaded, name) for name in datasets.mnist.ARRAYS})\n"
+        "np.savez('loaded.npz', **{name: getattr(loaded, name) for name in datasets.image_dataset.ARRAYS})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,0 +1,53 @@
+"""EMNIST: letters and digits in MNIST's format, with two pitfalls.
+
+Every image is stored with rows and columns swapped (the set was written by Matlab), so they are swapped back here; and
+the labels of the letters begin with 1.
+
+Reference:
+    Cohen, Afshar, Tapson, van Schaik, "EMNIST: an extension of MNIST to handwritten letters" (IJCNN 2017), arXiv
+    1702.05373.
+"""
+
+import string
+from pathlib import Path
+
+import numpy as np
+
+CHARACTERS = tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase)
+# Of the small letters only those look unlike their capitals: the others are merged with them.
+MERGED = CHARACTERS[:36] + tuple("abdefghnqrt")
+# As the official `emnist-*-mapping.txt` have them, in the order of the labels.
+EMNIST = {
+    "emnist-balanced": MERGED,
+    "emnist-byclass": CHARACTERS,
+    "emnist-bymerge": MERGED,
+    "emnist-digits": tuple(string.digits),
+    "emnist-letters": tuple(f"{letter}/{letter.lower()}" for letter in string.ascii_uppercase),
+    "emnist-mnist": tuple(string.digits),
+}
+AS_MNIST = ("emnist-mnist", "emnist-digits")  # what may pass for MNIST, the one of the same size first
+FIRST_LABEL = {"emnist-letters": 1}
+
+
+def idx_names(name: str) -> dict[str, str]:
+    """The files of one of the sets, by array."""
+    return {
+        "x_train": f"{name}-train-images-idx3-ubyte",
+        "y_train": f"{name}-train-labels-idx1-ubyte",
+        "x_test": f"{name}-test-images-idx3-ubyte",
+        "y_test": f"{name}-test-labels-idx1-ubyte",
+    }
+
+
+def folders(path: Path) -> list[Path]:
+    """Where the files may lie below a path: as they come from NIST's zip, or as torchvision leaves them."""
+    return [path, path / "gzip", path / "raw", path / "EMNIST" / "raw", path / "EMNIST"]
+
+
+def upright(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of one of the sets with images as they were written, and labels from 0."""
+    first = FIRST_LABEL.get(name, 0)
+    return {
+        array: values.swapaxes(1, 2) if array.startswith("x") else values.astype("int32") - first
+        for array, values in arrays.items()
+    }

@@ -1,0 +1,234 @@
+"""Images with labels, in two parts: for training, and for the test at the end."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from keras_vit_edu import _checks
+from keras_vit_edu._files import printable
+from keras_vit_edu.datasets.array_file import ArrayFile, check_bytes, check_data, check_sizes
+
+IMAGES, LABELS = ("x_train", "x_test"), ("y_train", "y_test")
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+MOST_CLASSES = 100_000
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images with labels, for training and for the test at the end.
+
+    Attributes:
+        name: `"mnist"`, say, or what its file or folder is called.
+        source: where it was read from.
+        x_train, x_test: uint8 images `(n, H, W, C)`, of one size, 0 black to 255 white.
+        y_train, y_test: whole numbers `(n,)` of an integer dtype, from 0 to the number of classes - 1.
+        class_names: what the labels stand for.
+        notes: what the reader did that one should know, a sentence each.
+
+    Raises:
+        ValueError: if images are not uint8 of rank 4 and one size, or labels are not one class number per image.
+    """
+
+    name: str
+    source: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shapes = []
+        for part in ("train", "test"):
+            images, labels = getattr(self, f"x_{part}"), getattr(self, f"y_{part}")
+            if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+                received = f"{getattr(images, 'dtype', type(images).__name__)} {getattr(images, 'shape', '')}"
+                raise ValueError(f"Images must be uint8 of shape (n, H, W, C). Received: x_{part} {received}")
+            _checks.labels(f"`y_{part}`", labels, len(self.class_names), len(images))
+            shapes.append(images.shape[1:])
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"Images for training and for the test must be of one size. Received: {shapes[0]} and {shapes[1]}"
+            )
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {len(self.x_train)} + {len(self.x_test)} images from {self.source}>"
+
+
+def split(dataset: ImageDataset, validation_split: float = 0.1) -> tuple[tuple, tuple]:
+    """Keep the last part of the training images for validation, as Keras's `fit(validation_split=...)` does.
+
+    Args:
+        dataset: what to split.
+        validation_split: share of the training images to keep, in (0, 1).
+
+    Returns:
+        `((x_train, y_train), (x_validation, y_validation))`.
+
+    Raises:
+        ValueError: if either part would be empty.
+    """
+    count = len(dataset.x_train)
+    at = int(count * (1 - validation_split))
+    if not 0 < at < count:
+        raise ValueError(
+            "`validation_split` must leave images on both sides. "
+            f"Received: validation_split={validation_split} of {count} images"
+        )
+    return (dataset.x_train[:at], dataset.y_train[:at]), (dataset.x_train[at:], dataset.y_train[at:])
+
+
+def resized(dataset: ImageDataset, image_size: int | Sequence[int]) -> ImageDataset:
+    """The dataset with images of another size: scaled until they cover it, the same cut off on both sides.
+
+    Args:
+        dataset: of one or three channels.
+        image_size: an int for both sides, or `(height, width)`.
+
+    Returns:
+        A dataset; the same if its images have that size.
+
+    Raises:
+        ValueError: for a size that is no whole number, for other channels, or if the images would take more than 4 GiB.
+        ImportError: without Pillow.
+
+    Examples:
+        >>> from keras_vit_edu import datasets
+        >>> images = np.zeros((2, 28, 28, 1), "uint8")
+        >>> labels = np.array([0, 1])
+        >>> digits = datasets.ImageDataset("two", "memory", images, labels, images, labels, ("0", "1"))
+        >>> datasets.resized(digits, 32).x_train.shape
+        (2, 32, 32, 1)
+    """
+    height, width = _checks.pair_of_ints("image_size", image_size)
+    channels = dataset.x_train.shape[-1]
+    if dataset.x_train.shape[1:3] == (height, width):
+        return dataset
+    if channels not in (1, 3):
+        raise ValueError(f"Only images of 1 or 3 channels can be resized. Received: {channels}")
+    check_bytes(dataset.source, (len(dataset.x_train) + len(dataset.x_test)) * height * width * channels)
+    return replace(
+        dataset,
+        **{part: _resized(getattr(dataset, part), height, width) for part in IMAGES},  # type: ignore[arg-type]
+    )
+
+
+def _resized(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    found = np.empty((len(images), height, width, images.shape[-1]), "uint8")
+    for i, image in enumerate(images):
+        found[i] = fitted(image, height, width)
+    return found
+
+
+def fitted(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image scaled until it covers `height` and `width`, the same cut off on both sides; uint8 `(H, W, C)`."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise ImportError('Resizing images needs Pillow: pip install "keras-vit-edu[cli]"') from None
+    if image.shape[:2] == (height, width):
+        return image
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    pixels = np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC))
+    return pixels.reshape(height, width, -1)
+
+
+# Arrays as they were read. --------------------------------------------------------------------------------------------
+
+
+def read_arrays(
+    source: str, files: Mapping[str, ArrayFile], image_size: tuple[int, int] | None, num_classes: int | None
+) -> dict[str, Any]:
+    """Four arrays from their files, each kept only if all headers fit together; see `check_headers`."""
+    files = {name: files[name] for name in ARRAYS}
+    check_sizes(files)
+    check_headers(source, files, image_size)
+    labels = {name: _column(files[name].read()) for name in LABELS}  # some bytes of each image
+    for name, array in labels.items():
+        check_range(source, name, array, num_classes or MOST_CLASSES)
+    images = {name: files[name] for name in IMAGES}
+    check_data(images)
+    return {**labels, **{name: _with_channels(file.read()) for name, file in images.items()}}
+
+
+def check_headers(source: str, arrays: Mapping[str, Any], image_size: tuple[int, int] | None = None) -> None:
+    """Complain unless dtypes and shapes of four arrays, or of their files, make a dataset.
+
+    Args:
+        source: where they are from.
+        arrays: anything with a dtype and a shape, by name.
+        image_size: what the images, grey ones, must have; None for grey or RGB images of one size.
+    """
+    size = "H, W" if image_size is None else f"{image_size[0]}, {image_size[1]}"
+    sizes = set()
+    for part in ("train", "test"):
+        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        received = f"Received: x_{part} {images.dtype} {images.shape}, y_{part} {labels.dtype} {labels.shape}"
+        shape = images.shape if len(images.shape) == 4 else (*images.shape, 1)
+        is_image = images.dtype == np.uint8 and len(shape) == 4 and min(shape) > 0
+        if not is_image or (image_size is not None and shape[1:] != (*image_size, 1)):
+            raise ValueError(f"{source}: images must be uint8 of shape (n, {size}). {received}")
+        if shape[-1] not in (1, 3):
+            hint = "; images with the channels first want `np.moveaxis(x, 1, -1)`" if shape[1] in (1, 3) else ""
+            raise ValueError(f"{source}: images must be of shape (n, H, W) or (n, H, W, 3){hint}. {received}")
+        is_column = len(labels.shape) == 2 and labels.shape[1] == 1  # as Keras has those of CIFAR
+        if not (len(labels.shape) == 1 or is_column) or labels.dtype.kind not in "iu":
+            raise ValueError(f"{source}: labels must be integers of shape (n,). {received}")
+        if len(labels.shape) and images.shape[0] != labels.shape[0]:
+            raise ValueError(f"{source}: there are {images.shape[0]} images and {labels.shape[0]} labels. {received}")
+        sizes.add(shape[1:])
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{source}: images for training and for the test must be of one size. "
+            f"Received: {' and '.join(map(str, sorted(sizes)))}"
+        )
+
+
+def dataset_of(
+    name: str,
+    source: str,
+    arrays: Mapping[str, np.ndarray],
+    class_names: Sequence[str],
+    notes: Sequence[str] = (),
+) -> ImageDataset:
+    """An `ImageDataset` of arrays whose headers were checked; a `ValueError` for labels out of range."""
+    checked: dict[str, np.ndarray] = {}
+    for part in ("train", "test"):
+        checked[f"y_{part}"] = check_range(source, f"y_{part}", arrays[f"y_{part}"], len(class_names))
+        checked[f"x_{part}"] = _with_channels(arrays[f"x_{part}"])
+    return ImageDataset(
+        name=name,
+        source=source,
+        class_names=tuple(class_names),
+        notes=(*notes, *_without_images(class_names, checked)),
+        **checked,
+    )
+
+
+def check_range(source: str, name: str, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels as int32 `(n,)`; a `ValueError` if one is no class. One column is taken for what it holds."""
+    return _checks.labels(f"{source}: labels", _column(labels), num_classes, received=name)
+
+
+def _without_images(class_names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """What to say of classes that no image is of."""
+    notes = []
+    for part in ("train", "test"):
+        counts = np.bincount(arrays[f"y_{part}"], minlength=len(class_names))
+        missing = [printable(class_names[i]) for i in np.flatnonzero(counts == 0).tolist()]
+        if missing:
+            whose = "training" if part == "train" else "test"
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            notes.append(f"there is no {whose} image of class {', '.join(missing[:5])}{more}")
+    return notes
+
+
+def _column(labels: np.ndarray) -> np.ndarray:
+    return labels.reshape(len(labels)) if labels.ndim == 2 else labels
+
+
+def _with_channels(images: np.ndarray) -> np.ndarray:
+    return images[..., None] if images.ndim == 3 else images
