@@ -136,7 +136,7 @@ def test_overwrite(train, capsys):
         (["--no-weight-decay", "biass", "--run", "x"], "names 'biass', and no variable"),
         (["--preset", "vit_mnist_program"], "Did you mean vit_mnist_program_p"),
         (["--dataset", "mnits"], "Did you mean mnist"),
-        (["--data", "nowhere.npz"], "There is no mnist at nowhere.npz"),
+        (["--data", "nowhere.npz"], "There is nothing at nowhere.npz"),
         (["--dataset", "mnist-sample", "--data", "x.npz"], "mnist-sample is bundled"),
         (["--backend", "theano"], "'--backend'.*tensorflow.*jax.*torch"),
         (["--augmentation", "digit"], "There is no augmentation 'digit'. There are none, digits, clothes"),

@@ -33,6 +33,9 @@ from rich.table import Table
 
 import keras_vit_edu
 from keras_vit_edu import datasets, parity, training, transfer
+from keras_vit_edu._files import printable
+from keras_vit_edu.datasets.mnist import CLASS_NAMES
+from keras_vit_edu.models import overrides_for_images
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.preset_files import CONFIG, METADATA, read_json
 from keras_vit_edu.parity.progress import ParityProgress
@@ -43,6 +46,7 @@ from keras_vit_edu.transfer import hub
 from keras_vit_edu.transfer.artifact_files import is_artifact
 from keras_vit_edu.transfer.photographs import image_files
 
+SAMPLE = "mnist-sample"  # the dataset that is taken if none is named
 SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
 DIGIT_READER = "vit_mnist_hybrid"  # the preset that `classify` takes if not told
 PICTURED = 20  # files on the sheet of `classify --picture`, at most
@@ -170,11 +174,18 @@ def train(
         typer.Option(metavar="NAME=VALUE", help="Change an argument of the model: head=mean; may be repeated."),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="mnist-sample (bundled, the default), mnist or fashion-mnist.")
+        str | None,
+        typer.Option(help="mnist-sample (bundled, the default), mnist, fashion-mnist or emnist-letters, say."),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="An npz file or a folder with the four IDX files; the dataset is mnist if not said."),
+        typer.Option(
+            help="Images of any size: an npz file, a folder with a subfolder per class, MNIST's files, a CSV file."
+        ),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(metavar="N|HxW", help="Scale and cut every image to this size. [default: as they are]"),
     ] = None,
     recipe: Annotated[
         str, typer.Option(help="Name of a recipe, or a JSON file; options below change it.")
@@ -225,10 +236,10 @@ def train(
     The same command again resumes an interrupted run.
     """
     console = Console(quiet=quiet, highlight=False, soft_wrap=True, markup=False)
-    dataset = dataset or ("mnist-sample" if data is None else "mnist")
+    size = _image_size(image_size)
     with _checking():
         settings = training.load_recipe(recipe)
-        if dataset == "mnist-sample" and recipe == "program-p":
+        if data is None and dataset in (None, "mnist-sample") and recipe == "program-p":
             settings = settings.replace(epochs=SAMPLE_EPOCHS)
         settings = settings.replace(
             epochs=epochs,
@@ -253,23 +264,32 @@ def train(
             raise ValueError("There is no augmentation that could weaken at the end; --augmentation names one.")
         if augmentation_final_strength is not None and not settings.augmentation_final_epochs:
             raise ValueError("The augmentation never weakens; --augmentation-final-epochs says over how many epochs.")
-        images = datasets.load(dataset, data)
-        datasets.split(images, settings.validation_split)  # complains if it leaves nothing
+        begun = run or Path("runs") / f"{Path(preset).resolve().name}-mnist-{keras.backend.backend()}-{settings.seed}"
+        images = _images(dataset, data, size, begun)
+        kept = datasets.split(images, settings.validation_split)[1][1]  # complains if it leaves nothing
+        notes = [*images.notes, *_without_validation(images, kept)]
         if show_augmentation:
             console.print(str(_draw_augmentation(images, settings, run)))
             return
+        given = _overrides(override or ())
+        arguments = overrides_for_images(preset, images.x_train.shape[1:], len(images.class_names), given)
+        adapted = [f"{name}={json.dumps(value)}" for name, value in arguments.items() if name not in given]
         keras.utils.set_random_seed(settings.seed)
-        model: Any = Preset.from_preset(preset, load_weights=False, **_overrides(override or ()))
+        model: Any = Preset.from_preset(preset, load_weights=False, **arguments)
         _check_fit(model, images)
         settings.exempt_from_decay(model)  # complains if one of them is none
         here = keras.backend.backend()
-        run = run or Path("runs") / f"{Path(preset).resolve().name}-{dataset}-{here}-{settings.seed}"
+        run = run or Path("runs") / f"{Path(preset).resolve().name}-{images.name}-{here}-{settings.seed}"
         folder = training.RunFolder(run, overwrite=overwrite)
 
+    for note in notes:
+        console.print(f"note: {note}")
+    if adapted:
+        console.print(f"{model.name} is adapted to the images: {', '.join(adapted)}")
     console.print(
         f"{model.name}, {model.count_params():,} parameters, on {here} ({training.device()}), seed {settings.seed}\n"
-        f"{dataset} from {images.source}: {len(images.x_train):,} training images, of them the last "
-        f"{settings.validation_split:.0%} for validation; {len(images.x_test):,} test images\n"
+        f"{printable(images.name)} from {printable(images.source)}: {len(images.x_train):,} training images, "
+        f"of them the last {settings.validation_split:.0%} for validation; {len(images.x_test):,} test images\n"
         f"recipe {settings.name}, {settings.epochs} epochs, into {folder}"
     )
     with folder:
@@ -316,10 +336,11 @@ def evaluate(
         classifier, of_run, class_names = _trained(model)
         is_own = dataset is None and data is None and of_run is not None
         if is_own:
-            images = _images_of_run(Path(model))
+            images = _images_of_run(Path(model), _sides(classifier))
+        elif data is not None and dataset is None and (of_run is None or of_run not in CLASS_NAMES or of_run == SAMPLE):
+            images = _images(None, data, _sides(classifier) if os.path.isdir(data) else None)
         else:
-            given = dataset or of_run or "mnist-sample"
-            images = datasets.load("mnist" if data is not None and given == "mnist-sample" else given, data)
+            images = datasets.load(dataset or of_run or SAMPLE, data)
         dataset = images.name
         if class_names is not None and class_names != images.class_names:
             raise ValueError(
@@ -504,17 +525,72 @@ def _dataset_of_run(run: Path) -> tuple[dict[str, Any], str]:
         raise ValueError(f"{run / 'run.json'} is damaged: {error!r}") from None
 
 
-def _images_of_run(run: Path) -> datasets.ImageDataset:
+def _images_of_run(run: Path, size: tuple[int, int]) -> datasets.ImageDataset:
     """The images that a run of `train` was trained and tested on, from where they were or are now."""
     of_run, source = _dataset_of_run(run)
-    is_there = of_run["name"] != "mnist-sample" and Path(source).exists()
-    images = datasets.load(of_run["name"], source if is_there else None)
+    is_there = of_run["name"] != SAMPLE and Path(source).exists()
+    if of_run["name"] in CLASS_NAMES:
+        images = datasets.resized(datasets.load(of_run["name"], source if is_there else None), size)
+    elif is_there:
+        images = _images(None, Path(source), size)
+    else:
+        raise ValueError(f"The images of the run in {run} are no longer at {source}; --data says what to test on.")
     if fingerprint(images) != of_run:
         raise ValueError(
             f"The run in {run} has learned from other images than those in {images.source}, which may be changed or "
             "another file; --data says what to test on."
         )
     return images
+
+
+def _images(
+    dataset: str | None, data: Path | None, size: tuple[int, int] | None, begun: Path | None = None
+) -> datasets.ImageDataset:
+    """The images that `--dataset`, `--data` and `--image-size` name; those of a run that was begun stay what they were.
+
+    (Before it looked at what `--data` holds, `train` took all of it for MNIST.)
+    """
+    if dataset is not None or data is None:
+        images = datasets.load(dataset or SAMPLE, data)
+        return images if size is None else datasets.resized(images, size)
+    with _progress("looking at the files") as progress:
+        images = datasets.load_data(data, size, progress)
+    if size is None and begun is not None and images.name != "mnist" and (begun / "run.json").is_file():
+        with contextlib.suppress(ValueError):
+            was = _dataset_of_run(begun)[0] if read_json(begun / "run.json").get("status") != "finished" else {}
+            as_mnist = datasets.load("mnist", data) if was.get("name") == "mnist" else images
+            return as_mnist if fingerprint(as_mnist) == was else images
+    return images
+
+
+def _image_size(text: str | None) -> tuple[int, int] | None:
+    """`"64"` to `(64, 64)`, `"48x64"` to `(48, 64)`."""
+    if text is None:
+        return None
+    try:
+        sides = [int(side) for side in text.lower().split("x")]
+        height, width = sides * 2 if len(sides) == 1 else sides
+        if min(height, width) < 1:
+            raise ValueError
+    except ValueError:
+        raise UsersMistake(
+            f"`--image-size` is a number of pixels, 64, or height x width, 48x64. Received: {text!r}"
+        ) from None
+    return height, width
+
+
+def _sides(model: Any) -> tuple[int, int]:
+    """Height and width of the images that a classifier takes."""
+    shape = tuple(model.input_shape[1:])
+    return shape[1:] if getattr(model, "data_format", "") == "channels_first" else shape[:2]
+
+
+def _without_validation(images: datasets.ImageDataset, kept: np.ndarray) -> list[str]:
+    """What to say of classes that training has and validation has not."""
+    missing = np.setdiff1d(images.y_train, kept)
+    names = ", ".join(printable(images.class_names[label]) for label in missing[:5].tolist())
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return [f"validation has no image of class {names}{more}"] if len(missing) else []
 
 
 @app.command("fine-tune")

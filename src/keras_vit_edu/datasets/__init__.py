@@ -8,6 +8,7 @@ from keras_vit_edu.datasets.emnist import EMNIST
 from keras_vit_edu.datasets.image_dataset import ImageDataset, resized, split
 from keras_vit_edu.datasets.image_file import read_image
 from keras_vit_edu.datasets.image_folder import ImageFolder, scan_folder
+from keras_vit_edu.datasets.load_data import load_data
 from keras_vit_edu.datasets.load_images import image_files_fingerprint, load_images
 from keras_vit_edu.datasets.mnist import DATASETS, DIGITS, load
 
@@ -25,6 +26,7 @@ __all__ = [
     "image_files_fingerprint",
     "load",
     "load_augmentation",
+    "load_data",
     "load_images",
     "read_image",
     "resized",

@@ -110,23 +110,25 @@ def _table(text: bytes, columns: int, file: Path, lines_before: int) -> np.ndarr
     while b"\n\n" in text:
         text = text.replace(b"\n\n", b"\n")
     characters = np.frombuffer(text.lstrip(b"\n"), "uint8")
-    ends = np.flatnonzero((characters == ord(",")) | (characters == ord("\n")))
-    widths = np.diff(ends, prepend=-1) - 1  # of each number
+    is_break = characters == ord("\n")
+    is_end = is_break | (characters == ord(","))
     digits = characters - np.uint8(ord("0"))  # what is none wraps to 10 or more
-    is_digit = digits < 10
-    line_ends = np.flatnonzero(characters[ends] == ord("\n"))
-    per_line = np.diff(line_ends, prepend=-1)
-    wrong = np.flatnonzero(per_line != columns)
-    if not len(wrong) and int(is_digit.sum()) + len(ends) == len(characters) and widths.min(initial=1) >= 1:
-        if widths.max(initial=1) <= 3:
-            values = digits[ends - 1].astype("uint16")
-            for place, factor in ((2, 10), (3, 100)):
-                longer = widths >= place
-                values[longer] += factor * digits[ends[longer] - place].astype("uint16")
-            return values.reshape(-1, columns)
-        wrong = np.flatnonzero(np.add.reduceat(widths > 3, np.r_[0, line_ends[:-1] + 1]))
-    line = lines_before + (int(wrong[0]) if len(wrong) else 0) + 1
-    raise ValueError(
-        f"{file}, line {line} or after: a line must have {columns} whole numbers of at most three digits, with commas "
-        "between."
-    )
+    ends = np.flatnonzero(is_end)
+    widths = np.diff(ends, prepend=-1) - 1  # of each number
+    line_ends = np.flatnonzero(is_break[ends])
+    wrong = [
+        np.flatnonzero(np.diff(line_ends, prepend=-1) != columns),  # lines
+        np.searchsorted(ends[line_ends], np.flatnonzero((digits >= 10) & ~is_end)),
+        np.searchsorted(line_ends, np.flatnonzero((widths < 1) | (widths > 3))),
+    ]
+    lines = [int(places[0]) for places in wrong if len(places)]
+    if lines:
+        raise ValueError(
+            f"{file}, line {lines_before + min(lines) + 1} or after: a line must have {columns} whole numbers of at "
+            "most three digits, with commas between."
+        )
+    values = digits[ends - 1].astype("uint16")
+    for place, factor in ((2, 10), (3, 100)):
+        longer = widths >= place
+        values[longer] += np.uint16(factor) * digits[ends[longer] - place]
+    return values.reshape(-1, columns)

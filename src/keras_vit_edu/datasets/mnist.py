@@ -105,7 +105,9 @@ def _what_is(path: Path) -> str:
     sets = sources.emnist_sets(path)
     if sets:
         return f" (it holds {', '.join(sets)}, which are datasets)"
-    return " (it is no regular file)" if os.path.exists(path) and not os.path.isdir(path) else ""
+    if os.path.isdir(path):
+        return " (other images are loaded by `load_data`: on the command line, leave --dataset out)"
+    return " (it is no regular file)" if os.path.exists(path) else ""
 
 
 def _download(name: str, searched: str | None) -> ImageDataset:

@@ -105,8 +105,8 @@ def of_file(path: Path) -> Source:
 
 
 def of_csv_in(folder: Path, names: Iterable[str]) -> Source | None:
-    """The first of some CSV files that the folder has."""
-    file = next((folder / name for name in names if os.path.isfile(folder / name)), None)
+    """The first of some CSV files that the folder has, of those with labels and pixels."""
+    file = next((folder / name for name in names if os.path.isfile(folder / name) and has_labels(folder / name)), None)
     return None if file is None else of_file(file)
 
 

@@ -1,7 +1,8 @@
 """Vision Transformers, a convolutional network to compare them with, and the presets that configure them."""
 
 from keras_vit_edu.models.cnn_classifier import CNNClassifier
+from keras_vit_edu.models.fit_to_images import overrides_for_images
 from keras_vit_edu.models.vit_backbone import ViTBackbone
 from keras_vit_edu.models.vit_classifier import ViTClassifier
 
-__all__ = ["CNNClassifier", "ViTBackbone", "ViTClassifier"]
+__all__ = ["CNNClassifier", "ViTBackbone", "ViTClassifier", "overrides_for_images"]

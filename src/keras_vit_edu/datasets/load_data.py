@@ -1,0 +1,118 @@
+"""Images to train on, from whatever holds them."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from keras_vit_edu import _checks, random
+from keras_vit_edu.datasets import sources
+from keras_vit_edu.datasets.class_folders import is_class_folder, read_class_folders
+from keras_vit_edu.datasets.image_dataset import ImageDataset, dataset_of, resized
+from keras_vit_edu.datasets.mnist import CLASS_NAMES, DIGITS, IMAGE_SIZE, load
+
+WHAT = (
+    "Images to train on are an npz file (with uint8 arrays x_train and x_test, (n, H, W) or (n, H, W, 3), and labels "
+    "y_train and y_test, from 0), a folder with one subfolder of images per class (or with such folders train and "
+    "test), a CSV file of digits, or a folder of IDX files"
+)
+
+
+def load_data(
+    path: str | Path,
+    image_size: int | Sequence[int] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> ImageDataset:
+    """Load images of any size to train on, grey or in colour, of any number of classes.
+
+    - An **npz file** with the uint8 arrays `x_train` and `x_test`, `(n, H, W)`, `(n, H, W, 1)` or `(n, H, W, 3)`, and
+      the labels `y_train` and `y_test`, whole numbers `(n,)` from 0. An array of texts `class_names` names the classes;
+      else they are called "0", "1" and so on. Grey images of 28x28 pixels and ten classes without names are `"mnist"`,
+      or `"fashion-mnist"` if the file is called so.
+    - A **folder of images** with one subfolder per class; or with folders `train` and `test` (or `val`) of that kind.
+    - What `load` takes for MNIST, Fashion-MNIST or a set of EMNIST: IDX files, torchvision's folders, CSV files.
+
+    Where there is no part for the test, a fifth of every class is kept for it. The same images are kept on every
+    machine.
+
+    Args:
+        path: the file or folder.
+        image_size: an int for both sides, or `(height, width)`: every image is scaled until it covers that, and the
+            same is cut off on both sides. None if all images have one size.
+        progress: called as `progress(done, total)` while the files of a folder are looked at.
+
+    Returns:
+        An `ImageDataset`, called as the file or folder is.
+
+    Raises:
+        ValueError: if there is nothing of the kind; if images are of several sizes and none is given; if a label is
+            none; for more than 4 GiB of images, or 1 GiB in compressed files.
+        ImportError: for a folder of images, or another size, without Pillow.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> images, labels = np.zeros((6, 32, 32, 3), "uint8"), np.array([0, 1, 2, 0, 1, 2])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     parts = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+        ...     np.savez(f"{folder}/shapes.npz", class_names=["circle", "square", "star"], **parts)
+        ...     dataset = load_data(f"{folder}/shapes.npz")
+        >>> dataset.x_train.shape, dataset.class_names
+        ((6, 32, 32, 3), ('circle', 'square', 'star'))
+    """
+    size = None if image_size is None else _checks.pair_of_ints("image_size", image_size)
+    path = Path(path)
+    if _is_fashion(path):
+        dataset = load("fashion-mnist", path)
+    elif os.path.isdir(path):
+        dataset = _of_folder(path, size, progress)
+    elif os.path.isfile(path):
+        dataset = _of_arrays(path.stem, sources.of_file(path))
+    else:
+        kind = "are no images to train on in" if os.path.exists(path) else "is nothing at"
+        raise ValueError(f"There {kind} {path}{', which is no regular file' if os.path.exists(path) else ''}. {WHAT}.")
+    return dataset if size is None else resized(dataset, size)
+
+
+def _of_folder(path: Path, size: tuple[int, int] | None, progress: Callable[[int, int], object] | None) -> ImageDataset:
+    sets = sources.emnist_sets(path)
+    if sources.find_beside_others("mnist", path) is None:
+        if sources.find_beside_others("fashion-mnist", path) is not None:
+            return load("fashion-mnist", path)
+        if len(sets) > 1:
+            raise ValueError(f"{path} holds several datasets; --dataset names one of {', '.join(sets)}.")
+        if sets:
+            return load(sets[0], path)
+    source = sources.find("mnist", path)
+    if source is not None:
+        return _of_arrays(path.name, source)
+    if not is_class_folder(path):
+        raise ValueError(f"There are no images to train on in {path}. {WHAT}.")
+    return read_class_folders(path, _own_name(path.resolve().name), size, progress)
+
+
+def _of_arrays(name: str, source: sources.Source) -> ImageDataset:
+    """Arrays without a name: MNIST, if they could be, else what their file is called."""
+    found = source.read(sources.Wanted())
+    labels = [found.arrays[array] for array in ("y_train", "y_test")]
+    classes = max(int(part.max()) for part in labels) + 1
+    grey = found.arrays["x_train"].shape[1:] in (IMAGE_SIZE, (*IMAGE_SIZE, 1))
+    if found.class_names is None and grey and classes == len(DIGITS):
+        return dataset_of("mnist", str(source.path), found.arrays, DIGITS, found.notes)
+    names = found.class_names or tuple(map(str, range(classes)))
+    dataset = dataset_of(_own_name(name), os.path.abspath(source.path), found.arrays, names, found.notes)
+    order = random.permutation(0, (0,), len(dataset.x_train))  # the last part is for validation
+    return replace(dataset, x_train=dataset.x_train[order], y_train=dataset.y_train[order])
+
+
+def _is_fashion(path: Path) -> bool:
+    """Whether the name of a file or folder says that it is Fashion-MNIST, which looks like MNIST otherwise."""
+    names = ("fashion-mnist", "fashion_mnist", "fashionmnist")
+    path = Path(os.path.abspath(path))
+    says = path.stem.lower() in names or (path.name == "raw" and path.parent.name.lower() in names)
+    return says and sources.find("fashion-mnist", path) is not None
+
+
+def _own_name(name: str) -> str:
+    """What to call a dataset of one's own: as its file, but never as one that `load` knows."""
+    return f"{name}-images" if name in CLASS_NAMES else name or "images"
