@@ -392,3 +392,55 @@ def test_a_long_image_is_padded_without_the_memory_of_a_square():
     assert found.shape == (100, 100, 3)
     assert found[:48].max() == found[52:].max() == 0
     assert found[49:51].min() > 0
+
+
+# Resizing before a crop. ----------------------------------------------------------------------------------------------
+
+
+def test_the_shorter_side_is_resized_and_the_centre_cut_out():
+    image = numbered(4, 8)  # to 2 x 4, of which the two columns in the middle stay
+    found = plain((2, 2), resize_size=2, antialias=False)(image)
+    np.testing.assert_array_equal(found, plain((2, 4))(image)[:, 1:3])
+    assert plain((2, 2), resize_size=(2, 4))(image).tolist() == found.tolist()
+
+
+def test_a_crop_that_is_larger_than_the_image_is_padded_with_black():
+    found = plain(5, resize_size=(2, 2))(numbered(2, 2) + 1)[..., 0]
+    expected = np.zeros((5, 5))
+    expected[2:4, 2:4] = [[1, 2], [11, 12]]  # one row more above than below, as in transformers
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"resize_size": 0},
+        {"resize_size": "large"},
+        {"resize_size": 8, "image_size": None},
+        {"resize_size": 8, "crop_to_aspect_ratio": True},
+        {"resize_size": 8, "pad_to_aspect_ratio": True},
+        {"pillow": True},
+        {"pillow": 1},
+    ],
+    ids=str,
+)
+def test_what_does_not_go_with_a_resize_before_the_crop(attributes):
+    with pytest.raises(ValueError, match=r"resize_size|pillow"):
+        plain(**{"image_size": 4, **attributes})
+
+
+def test_the_later_fields_are_written_only_where_they_are_used():
+    before = {"image_size", "crop_to_aspect_ratio", "pad_to_aspect_ratio", "interpolation", "antialias", "scale",
+              "offset", "data_format"}  # fmt: skip
+    assert set(plain(4).to_json()) == before
+    later = plain(4, resize_size=(6, 8), antialias=True, pillow=True)
+    assert set(later.to_json()) == before | {"resize_size", "pillow"}
+    assert Preprocessing.from_json(json.loads(json.dumps(later.to_json()))) == later
+    with pytest.raises(ValueError, match="unknown \\['more'\\], missing \\[\\]"):
+        Preprocessing.from_json({**later.to_json(), "more": 1})
+
+
+def test_another_image_size_takes_the_resize_along():
+    assert plain(224, resize_size=256).at_image_size(112).resize_size == 128
+    assert plain((224, 112), resize_size=(256, 128)).at_image_size(448).resize_size == (512, 512)
+    assert plain(224).at_image_size((32, 48)).image_size == (32, 48)

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from keras_vit_edu.transfer.resampling import INTERPOLATIONS, contributions, resize
+from keras_vit_edu.transfer.resampling import INTERPOLATIONS, contributions, resize, resize_as_pillow
 
 SIZES = [(61, 83), (10, 7), (32, 24), (50, 1), (1, 50)]  # larger, smaller, the size itself, one pixel wide, one high
 
@@ -98,3 +98,38 @@ def test_padding_is_as_if_it_were_there(interpolation, antialias):
             resize(padded, size, interpolation, antialias),
             atol=1e-10,
         )
+
+
+@pytest.mark.parametrize(
+    ("number", "interpolation"), [(0, "nearest"), (1, "lanczos3"), (2, "bilinear"), (3, "bicubic")]
+)
+def test_resizing_as_pillow_gives_the_bits_of_pillow(number, interpolation, rng):
+    Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed", exc_type=ImportError)
+    PIL = pytest.importorskip("PIL")
+    sizes = [((40, 50), (31, 60)), ((64, 24), (24, 20)), ((30, 90), (45, 45)), ((9, 9), (30, 20)), ((50, 40), (50, 13))]
+    if int(PIL.__version__.split(".")[0]) >= 13:  # before, columns were always the first
+        sizes += [((100, 30), (20, 28)), ((100, 30), (20, 60))]
+    for old, new in sizes:
+        image = rng.integers(0, 256, (*old, 3)).astype("uint8")
+        expected = np.asarray(Image.fromarray(image).resize(new[::-1], number))
+        np.testing.assert_array_equal(resize_as_pillow(image, new, interpolation), expected)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_a_window_is_a_part_of_the_whole_and_black_beyond(interpolation, rng):
+    image = rng.integers(0, 256, (20, 30, 3)).astype("uint8")
+    for function in (resize, resize_as_pillow) if interpolation != "lanczos5" else (resize,):
+        whole = np.pad(function(image, (13, 40), interpolation), ((5, 5), (5, 5), (0, 0)))
+        found = function(image, (13, 40), interpolation, window=(-4, 6, 20, 36))
+        np.testing.assert_allclose(found, whole[1:21, 11:47], atol=1e-9)
+
+
+def test_a_strip_takes_little_memory_as_pillow_does_it():
+    strip = np.full((1_000_000, 1, 3), 7, "uint8")
+    tracemalloc.start()
+    try:
+        resized = resize_as_pillow(strip, (224, 224), "bicubic")
+        assert tracemalloc.get_traced_memory()[1] < 700e6
+    finally:
+        tracemalloc.stop()
+    assert (resized == 7).all()

@@ -1,6 +1,5 @@
 """The pretrained models of keras_hub: which there are, and how to get one. The only file that imports keras_hub."""
 
-import json
 import os
 import re
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_vit_edu import _checks
+from keras_vit_edu._files import read_json
 
 COURSES_FALLBACK = "vit_base_patch16_224_imagenet"  # ViT-B/16
 OPENED = ("vit", "deit")  # what `open_vit` opens; they are listed first
@@ -198,7 +198,7 @@ def class_names_in_folder(preset: str | Path) -> tuple[str, ...] | None:
     """
     file = _folder_of(str(preset)) / "config.json"
     try:
-        names = json.loads(file.read_text(encoding="utf-8")).get("id2label", {})
+        names = read_json(file).get("id2label", {})
         return tuple(str(names[str(index)]) for index in range(len(names))) or None
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return None
@@ -229,11 +229,15 @@ def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
             "A preset is a name that `list_presets` knows, a handle that begins with kaggle:// or hf://, or a folder "
             f"with a config.json. {f'{hint} ' if hint else ''}Received: {preset!r}"
         )
+    if not is_remote:
+        read_json(Path(preset) / "config.json")  # complains if it is none
     try:
         return _with_head(cls, preset, arguments)
+    except (MemoryError, NoHead):
+        raise
     except Exception as error:
-        if not is_remote or not _is_about_access(error):
-            raise
+        if not is_remote or not is_about_access(error):
+            raise _explained(error, preset) from error
         unreachable = error
     handle = known[preset]["kaggle_handle"] if preset in known else preset
     folder = cache_folder(handle)
@@ -242,7 +246,26 @@ def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
             return _with_head(cls, str(folder), arguments)
         except OSError as error:
             unreachable = error
-    raise PresetUnavailable(_how_to_get(preset, handle, folder, unreachable)) from unreachable
+    raise PresetUnavailable(how_to_get(preset, handle, folder, unreachable)) from unreachable
+
+
+def _explained(error: Exception, preset: str) -> Exception:
+    """What keras_hub could not do with a preset, in one line that says what to do."""
+    if isinstance(error, ModuleNotFoundError):
+        return ModuleNotFoundError(f"This preset needs {error.name}: pip install {error.name}", name=error.name)
+    if isinstance(error, (ValueError, ImportError)):
+        return error
+    reason = f"{type(error).__name__}: {_first_line(error)}"
+    return ValueError(
+        f"keras_hub cannot read this preset ({reason}). Of the models of transformers it reads some kinds, in "
+        "safetensors; `TransferClassifier.from_preset` reads every ViT and DeiT. Of a damaged file get a new copy. "
+        f"Received: {preset!r}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    reason = str(error).split("\n")[0].split(". Make sure")[0]
+    return reason if len(reason) <= 200 else f"{reason[:200]}..."
 
 
 def _folder_of(preset: str) -> Path:
@@ -279,7 +302,7 @@ def _with_head(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
     return loaded
 
 
-def _is_about_access(error: BaseException | None) -> bool:
+def is_about_access(error: BaseException | None) -> bool:
     """Whether the network, a permission or a missing file is behind an error, and not an argument or a bug."""
     while error is not None:
         module = type(error).__module__.partition(".")[0]
@@ -291,16 +314,14 @@ def _is_about_access(error: BaseException | None) -> bool:
     return False
 
 
-def _how_to_get(preset: str, handle: str, folder: Path, error: Exception) -> str:
-    reason = str(error).split("\n")[0].split(". Make sure")[0]
-    reason = reason if len(reason) <= 200 else f"{reason[:200]}..."
+def how_to_get(preset: str, handle: str, folder: Path, error: Exception) -> str:
     name = handle.partition("://")[2]
     code = f"import kagglehub; print(kagglehub.model_download('{name}'))"
     if handle.startswith("hf://"):
         code = f"import huggingface_hub; print(huggingface_hub.snapshot_download('{name}'))"
     return (
         f"The preset {preset} could not be had, neither from the cache in {folder} nor from the network "
-        f"({type(error).__name__}: {reason}). A machine with a network gets it with "
+        f"({type(error).__name__}: {_first_line(error)}). A machine with a network gets it with "
         f'`python -c "{code}"`, which prints a folder: copy what is in it into that of the cache here, or load the '
         "copied folder by its path."
     )
@@ -332,6 +353,7 @@ def _import_keras_hub() -> Any:
         import keras_hub
     except ModuleNotFoundError as error:
         if error.name != "keras_hub":
-            raise
+            message = f"keras_hub needs {error.name}, which is not installed: pip install {error.name}"
+            raise ModuleNotFoundError(message, name=error.name) from None
         raise ImportError('Pretrained models need keras_hub: pip install "keras-vit-edu[hub]"') from None
     return keras_hub

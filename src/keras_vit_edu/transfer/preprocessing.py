@@ -3,13 +3,17 @@
 import dataclasses
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from keras_vit_edu import _checks
-from keras_vit_edu.transfer.resampling import INTERPOLATIONS, resize
+from keras_vit_edu.transfer.resampling import INTERPOLATIONS, resize, resize_as_pillow
+
+# What the first version did not have, and what it did then.
+LATER_FIELDS: dict[str, Any] = {"resize_size": None, "pillow": False}
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,11 @@ class Preprocessing:
         offset: likewise; None for 0. A mean and standard deviation of pixels in [0, 1] are
             `scale = 1 / (255 * std)`, `offset = -mean / std`.
         data_format: `"channels_last"` or `"channels_first"`, of the images and of the result.
+        resize_size: resize to this first, then cut `image_size` out of the centre (black where the image is smaller):
+            an int for the shorter side, the longer one in proportion; a pair `(height, width)` for both. None to
+            resize to `image_size` itself. It excludes `crop_to_aspect_ratio` and `pad_to_aspect_ratio`.
+        pillow: resample integers as Pillow does, which transformers uses: antialiased, columns first, then rows, each
+            rounded to whole numbers.
 
     Call arguments:
         images: one image `(H, W, 3)` or a batch `(B, H, W, 3)`, or a list of images `(H, W, 3)` of any sizes; any
@@ -70,11 +79,13 @@ class Preprocessing:
     scale: float | tuple[float, ...] | None = None
     offset: float | tuple[float, ...] | None = None
     data_format: str = "channels_last"
+    resize_size: int | tuple[int, int] | None = None
+    pillow: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
             object.__setattr__(self, "image_size", _checks.pair_of_ints("image_size", self.image_size))
-        for name in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
+        for name in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias", "pillow"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` must be True or False. Received: {name}={getattr(self, name)!r}")
         if self.crop_to_aspect_ratio and self.pad_to_aspect_ratio:
@@ -82,6 +93,7 @@ class Preprocessing:
                 "One of `crop_to_aspect_ratio` and `pad_to_aspect_ratio`, not both. "
                 "Received: crop_to_aspect_ratio=True, pad_to_aspect_ratio=True"
             )
+        self._check_resizing()
         if self.interpolation not in INTERPOLATIONS:
             raise ValueError(
                 f"`interpolation` must be one of {', '.join(INTERPOLATIONS)}. "
@@ -90,6 +102,26 @@ class Preprocessing:
         for name in ("scale", "offset"):
             object.__setattr__(self, name, _per_channel(name, getattr(self, name)))
         object.__setattr__(self, "data_format", _checks.data_format(self.data_format))
+
+    def _check_resizing(self) -> None:
+        if self.pillow and (not self.antialias or self.pad_to_aspect_ratio):
+            raise ValueError(
+                "`pillow` needs `antialias=True`, as Pillow always does it, and does not pad. Received: "
+                f"antialias={self.antialias}, pad_to_aspect_ratio={self.pad_to_aspect_ratio}"
+            )
+        if self.resize_size is None:
+            return
+        if self.image_size is None or self.crop_to_aspect_ratio or self.pad_to_aspect_ratio:
+            raise ValueError(
+                "`resize_size` goes with an `image_size`, to be cut out of the centre, and with neither "
+                "`crop_to_aspect_ratio` nor `pad_to_aspect_ratio`. "
+                f"Received: resize_size={self.resize_size}, image_size={self.image_size}, "
+                f"crop_to_aspect_ratio={self.crop_to_aspect_ratio}, pad_to_aspect_ratio={self.pad_to_aspect_ratio}"
+            )
+        if isinstance(self.resize_size, (tuple, list)):
+            object.__setattr__(self, "resize_size", _checks.pair_of_ints("resize_size", self.resize_size))
+        else:
+            object.__setattr__(self, "resize_size", _checks.positive_int("resize_size", self.resize_size))
 
     @classmethod
     def from_converter(cls, image_converter: Any) -> "Preprocessing":
@@ -117,7 +149,7 @@ class Preprocessing:
                     "Only image converters that crop, pad, resize and scale can be read; this one has steps of its "
                     f"own. Received: {type(image_converter).__name__}"
                 )
-        names = [field.name for field in dataclasses.fields(cls)]
+        names = [field.name for field in dataclasses.fields(cls) if field.name not in LATER_FIELDS]
         missing = [name for name in names if not hasattr(image_converter, name)]
         if missing:
             raise ValueError(
@@ -125,9 +157,39 @@ class Preprocessing:
             )
         return cls(**{name: getattr(image_converter, name) for name in names})
 
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """Of a converted image, `(height, width, 3)` or `(3, height, width)`; sides are None without `image_size`."""
+        size = self.image_size or (None, None)
+        return (3, *size) if self.data_format == "channels_first" else (*size, 3)
+
+    def at_image_size(self, image_size: int | Sequence[int]) -> "Preprocessing":
+        """The same for another size; `resize_size` grows or shrinks in proportion.
+
+        Examples:
+            >>> cropping = Preprocessing(224, crop_to_aspect_ratio=False, resize_size=256)
+            >>> cropping.at_image_size(112).resize_size
+            128
+        """
+        new = _checks.pair_of_ints("image_size", image_size)
+        wanted = self.resize_size
+        if isinstance(wanted, int) and self.image_size is not None:
+            wanted = max(round(wanted * min(new) / min(self.image_size)), 1)
+        elif isinstance(wanted, tuple) and self.image_size is not None:
+            sides = zip(wanted, new, self.image_size, strict=True)
+            height, width = (max(round(first * side / old), 1) for first, side, old in sides)
+            wanted = (height, width)
+        return dataclasses.replace(self, image_size=new, resize_size=wanted)
+
     def to_json(self) -> dict[str, Any]:
-        """The preprocessing as JSON holds it: an object with a key for each attribute."""
+        """The preprocessing as JSON holds it: an object with a key for each attribute.
+
+        `resize_size` and `pillow` have a key only where they are used, so that earlier versions read all the rest.
+        """
         values = dataclasses.asdict(self)
+        for name, default in LATER_FIELDS.items():
+            if values[name] == default:
+                del values[name]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
@@ -145,10 +207,11 @@ class Preprocessing:
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, dict):
             raise ValueError(f"A preprocessing is a JSON object. Received: {type(values).__name__}")
-        if set(values) != names:
+        unknown, missing = sorted(set(values) - names), sorted(names - set(values) - set(LATER_FIELDS))
+        if unknown or missing:
             raise ValueError(
-                f"A preprocessing has the keys {', '.join(sorted(names))}. Received: "
-                f"unknown {sorted(set(values) - names)}, missing {sorted(names - set(values))}"
+                f"A preprocessing has the keys {', '.join(sorted(names - set(LATER_FIELDS)))}, and may have "
+                f"{' and '.join(LATER_FIELDS)}. Received: unknown {unknown}, missing {missing}"
             )
         return cls(**values)
 
@@ -199,7 +262,11 @@ class Preprocessing:
     def _resized(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         image = _cropped(image, size) if self.crop_to_aspect_ratio else image
         padding = _padding(image, size) if self.pad_to_aspect_ratio else (0, 0)
-        resized = resize(image, size, self.interpolation, self.antialias, padding)
+        whole = _size_before_crop(image, self.resize_size or size)
+        window = ((whole[0] - size[0]) // 2, (whole[1] - size[1]) // 2, *size)
+        if self.pillow and image.dtype.kind != "f":
+            return resize_as_pillow(image, whole, self.interpolation, window)
+        resized = resize(image, whole, self.interpolation, self.antialias, padding, window)
         if image.dtype.kind == "f":
             return resized
         limits = np.iinfo(image.dtype)
@@ -213,6 +280,15 @@ def _cropped(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     crop_width = max(min(width, int(height * size[1] / size[0])), 1)
     top, left = (height - crop_height) // 2, (width - crop_width) // 2
     return image[top : top + crop_height, left : left + crop_width]
+
+
+def _size_before_crop(image: np.ndarray, wanted: int | tuple[int, int]) -> tuple[int, int]:
+    """The size to resize to: a pair as it is; for an int that is the shorter side, the longer one rounded down."""
+    if not isinstance(wanted, int):
+        return wanted
+    height, width = image.shape[:2]
+    longer = wanted * max(height, width) // min(height, width)
+    return (wanted, longer) if height <= width else (longer, wanted)
 
 
 def _padding(image: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:

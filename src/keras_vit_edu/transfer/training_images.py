@@ -179,7 +179,7 @@ def scaled(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     Returns:
         float32 `(B, height, width, 3)`, or `(B, 3, height, width)`.
     """
-    scale = dataclasses.replace(preprocessing, image_size=None, data_format="channels_last")
+    scale = dataclasses.replace(preprocessing, image_size=None, resize_size=None, data_format="channels_last")
     values = scale.convert_unchecked(pixels)
     return np.moveaxis(values, -1, 1) if preprocessing.data_format == "channels_first" else values
 
