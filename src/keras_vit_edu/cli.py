@@ -42,7 +42,7 @@ from keras_vit_edu.parity.progress import ParityProgress
 from keras_vit_edu.training.evaluate import CONFUSED
 from keras_vit_edu.training.run_folder import AUGMENTATION, CLASSIFIER
 from keras_vit_edu.training.train import fingerprint
-from keras_vit_edu.transfer import hub
+from keras_vit_edu.transfer import artifact_files, hub
 from keras_vit_edu.transfer.artifact_files import is_artifact
 from keras_vit_edu.transfer.photographs import image_files
 
@@ -452,7 +452,7 @@ def _progress(what: str) -> Iterator[Callable[[int, int], object]]:
 
 def _saved(name: str) -> str:
     """What a run of `fine-tune` saved, if `name` is its folder; else the name as it is."""
-    saved = Path(name) / CLASSIFIER
+    saved = artifact_files.located(name)
     return str(saved) if is_artifact(saved) else name
 
 

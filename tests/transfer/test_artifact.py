@@ -510,8 +510,54 @@ def test_other_entries_than_the_two(saved, tmp_path):
     extra = [*content.items(), ("weights-2.safetensors", b"")]
     refused(zipped(tmp_path / "three.zip", extra), "with 3 entries")
     refused(zipped(tmp_path / "other.zip", [*content.items(), ("run.py", b"print()")]), "with 'run.py'")
-    within = [(f"small/{name}", data) for name, data in content.items()]
-    refused(zipped(tmp_path / "folder.zip", within), "in no folder")
+    apart = [(f"{number}/{name}", data) for number, (name, data) in enumerate(content.items())]
+    refused(zipped(tmp_path / "apart.zip", apart), "lie in one folder")
+    refused(zipped(tmp_path / "photos.zip", [("cat.jpg", b""), ("dog.jpg", b"")]), "with 'cat.jpg'")
+
+
+def packed_by_a_file_manager(folder, path, top="pets", separator="/"):
+    """As macOS and Windows do it: the folder, and beside it what they note."""
+    beside = [
+        (f"{top}/", b""),
+        (f"{top}/.DS_Store", b"x"),
+        ("__MACOSX/", b""),
+        (f"__MACOSX/{top}/._artifact.json", b"x"),
+    ]
+    beside += [(f"{top}/Thumbs.db", b"x"), (f"{top}/desktop.ini", b"x")]
+    files = [(f"{top}/{file.name}", file.read_bytes()) for file in sorted(folder.iterdir())]
+    return zipped(path, [(name.replace("/", separator), data) for name, data in beside + files], zipfile.ZIP_DEFLATED)
+
+
+@pytest.mark.parametrize(
+    ("top", "separator"), [("pets", "/"), ("runs/pets/classifier", "/"), ("Tiere ä", "/"), ("pets", "\\")]
+)
+def test_a_zip_that_a_file_manager_made(top, separator, saved, tmp_path):
+    path = packed_by_a_file_manager(saved / "small", tmp_path / "pets.zip", top, separator)
+    expected = TransferClassifier.load(saved / "small").probabilities(IMAGES)
+    np.testing.assert_array_equal(TransferClassifier.load(path).probabilities(IMAGES), expected)
+    made = shutil.make_archive(str(tmp_path / "made"), "zip", root_dir=saved, base_dir="small")
+    np.testing.assert_array_equal(TransferClassifier.load(made).probabilities(IMAGES), expected)
+
+
+def test_clutter_of_a_file_manager_leads_nowhere_either(saved, tmp_path):
+    content = [*entries(saved).items()]
+    refused(zipped(tmp_path / "slip.zip", [*content, ("__MACOSX/../../x", b"")]), "leads out of its folder")
+    refused(zipped(tmp_path / "many.zip", [*content, *((f"__MACOSX/{i}", b"") for i in range(60))]), "with 62 entries")
+
+
+def test_the_folder_of_a_run_stands_for_the_classifier_in_it(saved, tmp_path):
+    shutil.copytree(saved / "small", tmp_path / "run" / "classifier")
+    (tmp_path / "run" / "run.json").write_text("{}")
+    expected = TransferClassifier.load(saved / "small").probabilities(IMAGES)
+    for path in (tmp_path / "run", tmp_path / "run" / "classifier", tmp_path / "run" / "classifier" / "artifact.json"):
+        np.testing.assert_array_equal(TransferClassifier.load(path).probabilities(IMAGES), expected)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "run.json").write_text("{}")
+    refused(tmp_path / "other", "The run holds no classifier of photographs")
+    (tmp_path / "other" / "run.json").rename(tmp_path / "other" / "config.json")
+    refused(tmp_path / "other", "`from_preset` takes it")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "The artifact lacks artifact.json: the folder holds none")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

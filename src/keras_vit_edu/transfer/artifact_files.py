@@ -20,6 +20,7 @@ import safetensors
 
 from keras_vit_edu._files import replacing, write_atomically
 from keras_vit_edu.models import preset_files
+from keras_vit_edu.training.run_folder import CLASSIFIER
 
 MANIFEST = "artifact.json"
 WEIGHTS_NAMES = ("weights.safetensors", "weights-2.safetensors")
@@ -28,6 +29,8 @@ ASIDE = tuple(f"{name}.new" for name in (MANIFEST, *WEIGHTS_NAMES))  # how a fil
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of the others, Python unpacks more than it is asked for
 LARGEST_MANIFEST = 1 << 24  # bytes; the names of 1000 classes take 20,000
 LARGEST_EXPANSION = 10  # a zip unpacks to at most so many times its own size, and a manifest; weights hardly shrink
+MOST_ENTRIES = 50  # of a zip that are looked at: the two, folders, and what a file manager adds
+CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the date of every entry, so that the same classifier makes the same file
 
 
@@ -149,6 +152,18 @@ def is_artifact(path: str | Path) -> bool:
     return (path / MANIFEST).is_file() or (path.is_file() and path.suffix.lower() == ".zip")
 
 
+def located(path: str | Path) -> Path:
+    """The artifact that a path means: `classifier` in the folder of a run, the folder of an `artifact.json`.
+
+    Any other path is given back as it is.
+    """
+    path = Path(path)
+    if path.name == MANIFEST and path.is_file():
+        return path.parent
+    within = path / CLASSIFIER
+    return within if not (path / MANIFEST).is_file() and (within / MANIFEST).is_file() else path
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> "Iterator[Folder | Zip]":
     """The artifact at `path`, to read from.
@@ -157,6 +172,8 @@ def opened(path: Path) -> "Iterator[Folder | Zip]":
         ArtifactError: if there is none, or a zip that is damaged or not what this library writes.
     """
     if path.is_dir():
+        if not any((path / name).is_file() for name in (MANIFEST, *WEIGHTS_NAMES)):
+            raise ArtifactError(_what_else(path))
         yield Folder(path)
         return
     if not path.is_file():
@@ -172,6 +189,18 @@ def opened(path: Path) -> "Iterator[Folder | Zip]":
         raise ArtifactError(f"An artifact is a folder or a zip, and this file is no zip. Received: {path}") from None
     except (NotImplementedError, RuntimeError, EOFError, OSError) as error:  # of another compression, encrypted...
         raise ArtifactError(f"The artifact cannot be read: {error}. Received: {path}") from None
+
+
+def _what_else(folder: Path) -> str:
+    """What a folder is that holds no artifact, and what to do with it."""
+    if (folder / "run.json").is_file():
+        return (
+            f"The run holds no {CLASSIFIER} of photographs. `fine-tune` or `fit` saves one at its end, and resumes a "
+            f"run that was interrupted; `train` saves none. Received: {folder}"
+        )
+    if (folder / "config.json").is_file():
+        return f"This is a preset, not an artifact: `from_preset` takes it. Received: {folder}"
+    return f"The artifact lacks {MANIFEST}: the folder holds none. Received: {folder}"
 
 
 class Folder:
@@ -207,14 +236,23 @@ class Zip:
         self.path = path
         self.archive = archive
         entries = archive.infolist()
+        if len(entries) <= MOST_ENTRIES:
+            for entry in entries:
+                self._check_place(entry)
+            entries = [entry for entry in entries if not _is_clutter(entry)]
         for entry in entries[: len(WEIGHTS_NAMES) + 1]:
             self._check_entry(entry)
-        names = [entry.filename for entry in entries]
-        if len(names) != 2:
-            raise ArtifactError(f"The zip of an artifact has two entries, {MANIFEST} and the weights. Received: {path} "
-                                f"with {len(names):,} entries")  # fmt: skip
+        if len(entries) != 2:
+            raise ArtifactError(
+                f"The zip of an artifact has two entries, {MANIFEST} and the weights; zip that folder alone. "
+                f"Received: {path} with {len(entries):,} entries"
+            )
+        folders, names = zip(*(_folder_and_name(entry) for entry in entries), strict=True)
         if len(set(names)) != 2:
             raise ArtifactError(f"The zip has two entries of one name, {names[0]}. Received: {path}")
+        if len(set(folders)) != 1:
+            raise ArtifactError(f"The two entries of an artifact lie in one folder. Received: {path} with {folders}")
+        self._entries = dict(zip(names, entries, strict=True))
         unpacked, packed = sum(entry.file_size for entry in entries), path.stat().st_size
         if unpacked > LARGEST_EXPANSION * packed + LARGEST_MANIFEST:
             raise ArtifactError(
@@ -222,11 +260,15 @@ class Zip:
                 f"to {unpacked:,}"
             )
 
-    def _check_entry(self, entry: zipfile.ZipInfo) -> None:
+    def _check_place(self, entry: zipfile.ZipInfo) -> None:
         name = entry.orig_filename
         parts = name.replace("\\", "/").split("/")
         if ".." in parts or parts[0] == "" or ":" in name:
             raise ArtifactError(f"The zip has an entry that leads out of its folder, {name!r}. Received: {self.path}")
+
+    def _check_entry(self, entry: zipfile.ZipInfo) -> None:
+        self._check_place(entry)
+        name = entry.orig_filename
         if entry.compress_type not in COMPRESSIONS:
             raise ArtifactError(
                 f"The entries of an artifact's zip are stored or deflated. Received: {self.path}, where {name!r} is of "
@@ -235,26 +277,38 @@ class Zip:
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
             raise ArtifactError(f"The zip has an entry that is a link or no file, {name!r}. Received: {self.path}")
-        if entry.filename not in (MANIFEST, *WEIGHTS_NAMES) or entry.filename != name:
+        if _folder_and_name(entry)[1] not in (MANIFEST, *WEIGHTS_NAMES) or entry.filename != name:
             raise ArtifactError(
-                f"The zip of an artifact has {MANIFEST} and {WEIGHTS_NAMES[0]}, in no folder. Received: {self.path} "
-                f"with {name!r}"
+                f"The zip of an artifact has {MANIFEST} and {WEIGHTS_NAMES[0]}, and nothing else. Received: "
+                f"{self.path} with {name!r}"
             )
 
     def size(self, name: str) -> int:
         """How many bytes an entry has, unpacked, as the zip's directory says."""
-        if name not in self.archive.namelist():
+        if name not in self._entries:
             raise ArtifactError(f"The artifact lacks {name}. Received: {self.path}")
-        return self.archive.getinfo(name).file_size
+        return self._entries[name].file_size
 
     def read(self, name: str, limit: int) -> bytes:
         """The content of an entry; `limit` bytes and one more at most are unpacked, whatever the directory says."""
         _check_size(self.size(name), limit, name, self.path)
         try:
-            with self.archive.open(name) as stream:
+            with self.archive.open(self._entries[name]) as stream:
                 return _read(stream, limit, name, self.path)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise ArtifactError(f"{name} in the zip is damaged ({error}). Received: {self.path}") from None
+
+
+def _folder_and_name(entry: zipfile.ZipInfo) -> tuple[str, str]:
+    """Where an entry lies in the zip, and its name there. (Some programs on Windows write backslashes.)"""
+    folder, _, name = entry.orig_filename.replace("\\", "/").rpartition("/")
+    return folder, name
+
+
+def _is_clutter(entry: zipfile.ZipInfo) -> bool:
+    """Whether a file manager has put an entry beside what it packed: the folder itself, or notes of its own."""
+    folder, name = _folder_and_name(entry)
+    return not name or "__MACOSX" in folder.split("/") or name in CLUTTER or name.startswith("._")
 
 
 def _check_size(size: int, limit: int, name: str, path: Path) -> None:
