@@ -80,7 +80,7 @@ class CNNClassifier(Preset, keras.Model):
         name: str | None = None,
         trainable: bool = True,
     ) -> None:
-        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
         num_classes = _checks.positive_int("num_classes", num_classes)
         image_shape = _checks.ints("image_shape", image_shape)
         filters = _checks.ints("filters", filters)

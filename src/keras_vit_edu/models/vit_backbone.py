@@ -131,7 +131,7 @@ class ViTBackbone(keras.Model):
         name: str | None = None,
         trainable: bool = True,
     ) -> None:
-        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
         if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 3:
             raise ValueError(
                 '`image_shape` must be (H, W, C), or (C, H, W) for data_format="channels_first". '

@@ -137,7 +137,7 @@ class ViTClassifier(Preset, keras.Model):
         name: str | None = None,
         trainable: bool = True,
     ) -> None:
-        policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+        policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
         num_classes = _checks.positive_int("num_classes", num_classes)
         if not isinstance(head_units, (tuple, list)):
             raise ValueError(f"`head_units` must be a list of widths, or (). Received: head_units={head_units!r}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_vit_edu import _checks
 from keras_vit_edu._files import write_atomically
+from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._inference import predict_batch
 
 CONFUSED = 40  # classes in a picture of the confusion matrix, at most: beyond, it would grow to gigabytes
@@ -147,10 +148,11 @@ def evaluate(
         )
         raise ValueError(f"`images` must be a uint8 array, 0 to 255, of one image at least. Received: {received}")
     batch_size = _checks.positive_int("batch_size", batch_size)
-    wanted = tuple(model.input_shape[1:])
-    if images.shape[1:] != wanted or model.output_shape[-1] != len(class_names):
+    wanted, given = shapes_of(model, images.shape[1:])
+    fits = len(wanted) == images.ndim - 1 and all(a in (None, b) for a, b in zip(wanted, images.shape[1:], strict=True))
+    if not fits or given != (len(class_names),):
         raise ValueError(
-            f"{model.name} takes images of shape {wanted} and tells {model.output_shape[-1]} classes apart. "
+            f"{model.name} takes images of shape {wanted} and tells {given[-1]} classes apart. "
             f"Received: images of shape {images.shape[1:]} of {len(class_names)} classes"
         )
     labels = _checks.labels("`labels`", labels, len(class_names), len(images))

@@ -14,6 +14,7 @@ import keras
 from rich.console import Console
 
 from keras_vit_edu import _interruption
+from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._weights import copy_of, copy_variables, unshare
 from keras_vit_edu.datasets import Augmentation, Batches, ImageDataset, split
 from keras_vit_edu.training.checkpoint import save_checkpoint
@@ -83,6 +84,7 @@ def _train(
     jit_compile: bool | None,
 ) -> dict[str, Any]:
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
+    shapes_of(model, dataset.x_train.shape[1:])  # builds it, or complains
     copy_of_model(model)  # complains, before hours of training, if it could not be saved
     (x_train, y_train), (x_validation, y_validation) = split(dataset, recipe.validation_split)
     one_hot = len(dataset.class_names) if recipe.targets_are_rows else None

@@ -127,7 +127,8 @@ def describe(model: Any) -> dict[str, Any]:
         return {"kind": "keras_hub", "class_name": name, "config": config}
     raise ArtifactError(
         "An artifact holds an opened ViT or DeiT, or an image classifier of keras_hub: other models cannot be made "
-        f"again without running code. Received: {model.name}, a {type(model).__name__}"
+        "again without running code. Keep this one with Keras, `model.save(...)`, and fit it without `run`. "
+        f"Received: {model.name}, a {type(model).__name__}"
     )
 
 
@@ -182,7 +183,8 @@ def _as_float32(weight: Any) -> np.ndarray:
             "A quantized model cannot be kept in an artifact; save it first and quantize what was loaded. "
             f"Received: {weight.path} of dtype {weight.dtype}"
         )
-    return keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
+    value = getattr(weight, "value", weight)  # of another dtype than the variable, after torch's `model.half()`
+    return keras.ops.convert_to_numpy(keras.ops.cast(value, "float32"))
 
 
 def _check_holds_no_code(config: Any) -> None:
@@ -217,7 +219,7 @@ def load(path: str | Path) -> dict[str, Any]:
         ArtifactError: a `ValueError`, if there is no artifact at `path`, or anything about it is not as it should be.
         ImportError: for a model that needs keras_hub, without keras_hub.
     """
-    path = Path(path)
+    path = artifact_files.located(path)
     try:
         manifest, arrays = _read(path)
         preprocessing = Preprocessing.from_json(manifest["preprocessing"])

@@ -14,17 +14,27 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _checks, training
+from keras_vit_edu._image_model import gives_probabilities, shapes_of
 from keras_vit_edu._inference import turn
 from keras_vit_edu._weights import copy_variables
 from keras_vit_edu.datasets import ImageFolder, scan_folder
 from keras_vit_edu.training.run_folder import CLASSIFIER
-from keras_vit_edu.transfer import artifact, artifact_files, hub, photographs
+from keras_vit_edu.transfer import (
+    artifact,
+    artifact_files,
+    hub,
+    hugging_face,
+    photographs,
+    transformers_folder,
+    transformers_images,
+)
 from keras_vit_edu.transfer.fine_tuning import BALANCED, fine_tune
 from keras_vit_edu.transfer.fine_tuning_options import FineTuning
-from keras_vit_edu.transfer.freezing import gives_the_output
+from keras_vit_edu.transfer.freezing import last_activation
 from keras_vit_edu.transfer.open_box import BACKBONES, open_vit
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 from keras_vit_edu.transfer.preprocessing import Preprocessing
+from keras_vit_edu.transfer.transformers_images import read_preprocessing
 
 BATCH_SIZE = 32
 Progress = Callable[[int, int], object]
@@ -60,8 +70,9 @@ class TransferClassifier:
     While `fit` runs in one thread, no other may use the classifier.
 
     Args:
-        model: preprocessed images `(B, height, width, 3)` to logits `(B, num_classes)`; no softmax. Attention can be
-            looked at in an `OpenedViTClassifier`.
+        model: preprocessed images `(B, height, width, 3)` to logits `(B, num_classes)`; no softmax. A functional,
+            Sequential or subclassed `keras.Model`; one that is not built yet is called on an image of zeros. Attention
+            can be looked at in an `OpenedViTClassifier`.
         preprocessing: from raw images to what the model takes.
         class_names: what the logits stand for.
         provenance: where the model came from, JSON.
@@ -71,8 +82,8 @@ class TransferClassifier:
         model, preprocessing, class_names, provenance, metrics: as given, names as a tuple, the last two as dicts.
 
     Raises:
-        ValueError: if the model does not end in as many logits as there are names, ends in another activation, or takes
-            images of another size than the preprocessing gives.
+        ValueError: if the model is no `keras.Model` of one input and one output, does not end in as many logits as
+            there are names, ends in another activation, or takes images of another size than the preprocessing gives.
 
     Examples:
         >>> from keras_vit_edu.models import ViTBackbone
@@ -105,13 +116,16 @@ class TransferClassifier:
         self._check_model()
 
     def _check_model(self) -> None:
-        outputs = tuple(self.model.output_shape)
-        if len(outputs) != 2 or outputs[1] != len(self.class_names):
+        gives = self.preprocessing.output_shape
+        takes, outputs = shapes_of(self.model, gives)
+        if outputs != (len(self.class_names),):
             raise ValueError(
                 f"The model must give a logit for each of the {len(self.class_names)} class names. "
-                f"Received: {self.model.name} with outputs of shape {outputs}"
+                f"Received: {self.model.name} with outputs of shape {(None, *outputs)}"
             )
-        activation = _last_activation(self.model)
+        activation = last_activation(self.model)
+        if gives_probabilities(self.model, gives):
+            activation = keras.activations.softmax
         if activation is not keras.activations.linear:
             raise ValueError(
                 "The model must give logits; the softmax is taken here, once. "
@@ -122,16 +136,11 @@ class TransferClassifier:
                 "keras_hub's `predict` would preprocess what has been preprocessed; set `model.preprocessor = None`. "
                 f"Received: {self.model.name}, with a preprocessor of its own"
             )
-        takes, gives = tuple(self.model.input_shape[1:]), self._shape_of_preprocessed()
         if len(takes) != 3 or any(None not in (a, b) and a != b for a, b in zip(takes, gives, strict=True)):
             raise ValueError(
                 f"The preprocessing must give what the model takes. Received: images of shape {gives}, and "
                 f"{self.model.name}, which takes {takes}"
             )
-
-    def _shape_of_preprocessed(self) -> tuple[int | None, ...]:
-        size = self.preprocessing.image_size or (None, None)
-        return (3, *size) if self.preprocessing.data_format == "channels_first" else (*size, 3)
 
     @classmethod
     def from_preset(
@@ -187,6 +196,9 @@ class TransferClassifier:
         names = None if class_names is None else _checked_names(class_names)
         if names is not None and (len(names) < 2 or len(set(names)) != len(names)):
             raise ValueError(f"There must be two class names or more, each another one. Received: {list(names)}")
+        folder = _folder_of_vit(preset)
+        if folder is not None:
+            return cls(*_of_transformers(folder, preset, names, image_size, load_weights, preprocessing, dtype))
         arguments: dict[str, Any] = {"load_weights": load_weights}
         arguments |= {} if names is None else {"num_classes": len(names)}
         arguments |= {} if dtype is None else {"dtype": dtype}
@@ -194,7 +206,7 @@ class TransferClassifier:
             theirs, loaded = hub.load_and_name(preset, fallback=fallback, **arguments)
         except hub.NoHead as error:
             raise hub.NoHead(f"{error}; give `class_names` for a new head.") from None
-        preprocessing = preprocessing or _preprocessing_of(theirs, image_size)
+        preprocessing = preprocessing or _preprocessing_of(theirs, image_size, loaded)
         if keras.saving.get_registered_name(type(theirs.backbone)) in BACKBONES:
             model = _opened(theirs, image_size, None if names is None else len(names))
         else:
@@ -627,15 +639,6 @@ def _counts(layer: Any) -> tuple[int, int]:
     return total, trainable
 
 
-def _last_activation(model: keras.Model) -> Any:
-    """What a model says its outputs have gone through; else what its last layer says, if that gives the outputs."""
-    said = getattr(model, "activation", None)
-    if said is None and model.layers and gives_the_output(model.layers[-1], model):
-        last = model.layers[-1]
-        said = "softmax" if isinstance(last, keras.layers.Softmax) else getattr(last, "activation", None)
-    return keras.activations.get(said)
-
-
 def _checked_names(names: Any) -> tuple[str, ...]:
     if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names) or not len(names):
         raise ValueError(f"Class names are strings, none of them empty, one at least. Received: {names!r:.200}")
@@ -648,9 +651,50 @@ def _warn_if_scaled(images: Sequence[np.ndarray]) -> None:
         warnings.warn("These look like images in [0, 1]; this takes 0 to 255.", stacklevel=4)
 
 
-def _preprocessing_of(theirs: Any, image_size: int | Sequence[int] | None) -> Preprocessing:
+def _folder_of_vit(preset: str | Path) -> Path | None:
+    """The folder of a ViT or DeiT of transformers, if that is what a preset is."""
+    try:
+        folder = hugging_face.folder_of_transformers(preset)
+    except hub.PresetUnavailable:  # which is said later, or answered with the fallback
+        return None
+    kind = None if folder is None else transformers_folder.model_type_of(folder)
+    return folder if kind in transformers_folder.PREFIX_TOKENS else None
+
+
+def _of_transformers(
+    folder: Path,
+    preset: str | Path,
+    names: tuple[str, ...] | None,
+    image_size: int | Sequence[int] | None,
+    load_weights: bool,
+    preprocessing: Preprocessing | None,
+    dtype: Any,
+) -> tuple[Any, Preprocessing, tuple[str, ...], dict[str, Any]]:
+    """The arguments of a `TransferClassifier` out of a folder of a ViT or DeiT of transformers."""
+    if preprocessing is None:
+        preprocessing = read_preprocessing(folder, str(transformers_folder.model_type_of(folder)))
+        preprocessing = preprocessing if image_size is None else preprocessing.at_image_size(image_size)
+    try:
+        model, own_names = transformers_folder.load_model(
+            folder, None if names is None else len(names), image_size, load_weights, dtype
+        )
+    except transformers_folder.WithoutHead as error:
+        raise hub.NoHead(f"{error}; give `class_names` for a new head.") from None
+    provenance = {
+        "preset": str(preset),
+        "weights": "pretrained" if load_weights else "random",
+        "head": "new" if names is not None else "of the preset",
+        "written_by": "transformers",
+    }
+    return model, preprocessing, names or own_names or _own_names(str(preset), model.num_classes), provenance
+
+
+def _preprocessing_of(theirs: Any, image_size: int | Sequence[int] | None, preset: str) -> Preprocessing:
     """What keras_hub's classifier does to its images, with another size if asked for."""
     converter = getattr(theirs.preprocessor, "image_converter", None)
+    if converter is None and (Path(preset) / transformers_images.FILE).is_file():
+        preprocessing = read_preprocessing(Path(preset), "vit")
+        return preprocessing if image_size is None else preprocessing.at_image_size(image_size)
     if converter is None:
         raise ValueError(
             "The preset does not say what its images go through first; give `preprocessing`. "
@@ -658,7 +702,7 @@ def _preprocessing_of(theirs: Any, image_size: int | Sequence[int] | None) -> Pr
         )
     preprocessing = Preprocessing.from_converter(converter)
     if image_size is not None:
-        return dataclasses.replace(preprocessing, image_size=_checks.pair_of_ints("image_size", image_size))
+        return preprocessing.at_image_size(image_size)
     if preprocessing.image_size is None:
         height, width = _height_and_width(theirs)
         if height and width:

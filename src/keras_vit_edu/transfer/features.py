@@ -31,7 +31,7 @@ def feature_model(model: keras.Model) -> keras.Model:
     """The part of a classifier before its head: preprocessed images to features `(B, D)`; it shares the weights.
 
     Raises:
-        ValueError: if the model does not end in a Dense layer without activation.
+        ValueError: if the model does not end in a Dense layer without activation, in a model within it or not.
 
     Examples:
         >>> from keras_vit_edu.models import ViTBackbone
@@ -41,7 +41,18 @@ def feature_model(model: keras.Model) -> keras.Model:
         >>> feature_model(OpenedViTClassifier(backbone, num_classes=5)).output_shape
         (None, 12)
     """
-    return keras.Model(model.input, head_of(model).input, name=f"features_of_{model.name}")
+    head_of(model)
+    return _before_head(model)
+
+
+def _before_head(model: Any) -> keras.Model:
+    """The model up to its head, which may lie in a model at its end."""
+    (output,), (images,) = model.outputs, model.inputs
+    history = output._keras_history
+    (taken,) = history.operation._inbound_nodes[history.node_index].input_tensors
+    last = history.operation
+    features = _before_head(last)(taken) if isinstance(last, keras.Model) else taken
+    return keras.Model(images, features, name=f"features_of_{model.name}")
 
 
 def compute_features(

@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 from rich.console import Console
 
 from keras_vit_edu import _interruption, random
+from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._weights import copy_variables
 from keras_vit_edu.datasets import Augmentation, Batches, class_weights, stratified_split
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
@@ -35,9 +36,11 @@ from keras_vit_edu.transfer.features import compute_features, feature_model, mod
 from keras_vit_edu.transfer.fine_tuning_options import FineTuning
 from keras_vit_edu.transfer.freezing import (
     TrainableCount,
+    check_gives_logits,
     check_has_no_lora,
     check_number_of_blocks,
     head_of,
+    last_step,
     tell_trainable,
     unfreeze_last,
 )
@@ -83,7 +86,8 @@ def fine_tune(
 
     Args:
         model: preprocessed images to logits, ending in a Dense layer without activation: an `OpenedViTClassifier`, or
-            another model (for which `blocks` must be None or 0, and LoRA is not to be had).
+            another model, functional or Sequential (for which `blocks` must be None or 0, and LoRA is not to be had).
+            A subclassed model, or one that ends otherwise, needs `method="full"`; its head keeps its weights.
         preprocessing: from raw images to what the model takes.
         train: an `ImageFolder` of `datasets.scan_folder`; or a pair of images, uint8 `(n, H, W, 3)` or a list of
             `(H, W, 3)` of any sizes, and labels, int `(n,)`. Images are held in memory at the model's size, a byte per
@@ -132,29 +136,48 @@ def fine_tune(
     """
     options = options or FineTuning()
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
-    head = head_of(model)
+    count = cast(int, shapes_of(model, preprocessing.output_shape).output[-1])
+    head = _head_to_train(model, options, console)
     _check_precision(model)
     check_has_no_lora(model)
     check_number_of_blocks("blocks", options.blocks, model)
     if options.method == "lora":
         check_takes_lora(model)
-    parts = _split(train, validation, options, model, console)
-    weights = _checked_weights(class_weights, parts[0].labels, head.units)
+    parts = _split(train, validation, options, model, count, console)
+    weights = _checked_weights(class_weights, parts[0].labels, count)
     with _interruption.held(), contextlib.ExitStack() as stack:
         is_kept = run is not None
         if run is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fine-tuning-"))
             run = stack.enter_context(RunFolder(Path(folder) / "run", lock=False))
-        names = tuple(class_names or parts[0].images.class_names or map(str, range(head.units)))
+        names = tuple(class_names or parts[0].images.class_names or map(str, range(count)))
         job = _Job(
-            model, preprocessing, options, parts, weights, run, is_kept, names, cache, console, callbacks, jit_compile
-        )
+            model, head, preprocessing, options, parts, weights, run, is_kept, names, cache, console, callbacks,
+            jit_compile,
+        )  # fmt: skip
         return job.do(afterwards)
+
+
+def _head_to_train(model: Any, options: FineTuning, console: Console) -> keras.layers.Dense | None:
+    """The head; None if all of a model trains that does not say where its head is."""
+    if options.method != "full" or options.blocks is not None:
+        try:
+            return head_of(model)
+        except ValueError as error:
+            raise ValueError(f'{error} (Of such a model, method="full" trains all that gives logits.)') from None
+    check_gives_logits(model)
+    last = last_step(model)
+    if last is not None and isinstance(last[0], keras.layers.Dense):
+        return last[0]
+    if options.new_head:
+        console.print(f"{model.name} does not say which layer is its head: all layers begin with the weights they have")
+    return None
 
 
 def _check_precision(model: Any) -> None:
     """Complain about weights of few bits: most steps are lost in their rounding, and the loss stays where it is."""
-    dtypes = {keras.backend.standardize_dtype(weight.dtype) for weight in model.weights} - {"float32"}
+    # Those of the values: torch's `model.half()` changes them behind Keras's back.
+    dtypes = {keras.backend.standardize_dtype(weight.value.dtype) for weight in model.weights} - {"float32"}
     other = next((dtype for dtype in sorted(dtypes) if keras.backend.is_float_dtype(dtype)), None)
     if other is not None:
         mixed = other if other in ("bfloat16", "float16") else "bfloat16"
@@ -177,12 +200,12 @@ class _Part:
 
 
 def _split(
-    train: Any, validation: Any, options: FineTuning, model: Any, console: Console
+    train: Any, validation: Any, options: FineTuning, model: Any, count: int, console: Console
 ) -> tuple[_Part, _Part | None]:
     """Training and validation, checked against the model."""
     images = TrainingImages(train, "the training images")
-    _check_classes(images, model, "the training images")
-    found, count = len(np.unique(images.labels)), model.output_shape[-1]
+    _check_classes(images, model, count, "the training images")
+    found = len(np.unique(images.labels))
     if len(images) < count:
         raise ValueError(
             f"There must be an image of every class at least. Received: {len(images)} images for {count} classes"
@@ -193,7 +216,7 @@ def _split(
         )
     if validation is not None:
         held = TrainingImages(validation, "the validation images")
-        _check_classes(held, model, "the validation images")
+        _check_classes(held, model, count, "the validation images")
         if None not in (held.class_names, images.class_names) and held.class_names != images.class_names:
             raise ValueError(
                 "Training and validation must have the same classes. "
@@ -220,8 +243,7 @@ def _split(
     return _Part(images, np.flatnonzero(~in_validation)), _Part(images, np.flatnonzero(in_validation))
 
 
-def _check_classes(images: TrainingImages, model: Any, what: str) -> None:
-    count = model.output_shape[-1]
+def _check_classes(images: TrainingImages, model: Any, count: int, what: str) -> None:
     if images.class_names is not None and len(images.class_names) != count:
         raise ValueError(
             f"The model must have a logit for each class of {what}. "
@@ -253,6 +275,7 @@ class _Job:
     def __init__(
         self,
         model: Any,
+        head: keras.layers.Dense | None,
         preprocessing: Preprocessing,
         options: FineTuning,
         parts: tuple[_Part, _Part | None],
@@ -270,7 +293,7 @@ class _Job:
         self.is_kept = is_kept  # else nobody looks at pictures
         self.weights, self.run, self.cache, self.console = weights, run, cache, console
         self.callbacks, self.jit_compile = callbacks, jit_compile
-        self.head = head_of(model)
+        self.head = head
         self.class_names = class_names
         self.history = History(run, {})
         self.phases: list[dict[str, Any]] = []
@@ -314,8 +337,8 @@ class _Job:
         return FineTuning(augmentation=Augmentation() if has_fields else self.options.augmentation).to_json()
 
     def _begin(self) -> None:
-        own_head = self.head.get_weights()
-        if self.options.new_head:
+        own_head = [] if self.head is None else self.head.get_weights()
+        if self.head is not None and self.options.new_head:
             self.head.set_weights([np.zeros_like(weight) for weight in own_head])
         _seed_dropout(self.model, self.options.seed)
         parts = {"train": self.training, "validation": self.validation}
@@ -329,7 +352,8 @@ class _Job:
         try:
             self.run.configure(configuration, defaults={"fine_tuning": self._default_options()})
         except RunFolderError as error:
-            self.head.set_weights(own_head)
+            if self.head is not None:
+                self.head.set_weights(own_head)
             if self.run.record.get("configuration", {}).get("model") == configuration["model"]:
                 raise
             raise RunFolderError(
@@ -355,6 +379,7 @@ class _Job:
 
     def _probe(self, recipe: Recipe) -> None:
         """Train a Dense layer on features, and give its weights to the head."""
+        assert self.head is not None
         features = functools.cache(self._features)  # not at all if the probe is done already
         width = self.head.kernel.shape[0]
         layer = keras.layers.Dense(self.head.units, use_bias=self.head.use_bias, name="logits", dtype=self.head.dtype)
@@ -525,7 +550,7 @@ class _Job:
             recipe.batch_size,
             shuffle=shuffle,
             seed=recipe.seed,
-            one_hot=self.head.units if rows else None,
+            one_hot=len(self.class_names) if rows else None,
             augment=prepare or (lambda images, labels, epoch, index: (images, labels)),
         )
 

@@ -45,7 +45,8 @@ def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = N
     out: compile the model yourself where that matters.)
 
     Args:
-        model: an `OpenedViTClassifier`; or any model that ends in a Dense layer, for which `k` is 0 or None.
+        model: an `OpenedViTClassifier`; any model that ends in a Dense layer, for which `k` is 0 or None; any other
+            model, for which `k` is None.
         k: how many blocks, from 0 (the head alone) to all of them; None for everything, embeddings too.
         console: where the counts are printed; None for the standard output.
 
@@ -53,7 +54,8 @@ def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = N
         How many weights train, and how many there are.
 
     Raises:
-        ValueError: if the model does not end in a Dense layer, has fewer blocks, or has LoRA's matrices in it.
+        ValueError: if the model does not end in a Dense layer (unless `k` is None), has fewer blocks, or has LoRA's
+            matrices in it.
 
     Examples:
         >>> from keras_vit_edu.models import ViTBackbone
@@ -64,10 +66,11 @@ def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = N
         >>> count = unfreeze_last(model, 0)  # 12 * 5 weights and 5 biases
         classifier: 65 of 5,189 weights train (1.25%)
     """
-    head, blocks = head_of(model), blocks_of(model)
+    blocks = blocks_of(model)
+    head = head_of(model) if k is not None else None
     check_number_of_blocks("k", k, model)
     check_has_no_lora(model)
-    if k is None:
+    if head is None:
         set_trainable(model, True)
     else:
         chosen = [head, *blocks[len(blocks) - k :]] if k else [head]
@@ -96,23 +99,54 @@ def check_has_no_lora(model: keras.Model) -> None:
 
 
 def head_of(model: keras.Model) -> keras.layers.Dense:
-    """The Dense layer that a model ends in, from its features to logits."""
-    last = model.layers[-1] if model.layers else None
-    if not isinstance(last, keras.layers.Dense) or not gives_the_output(last, model):
-        found = "nothing" if last is None else f"{type(last).__name__} {last.name!r}"
+    """The Dense layer that a model ends in, from its features to logits.
+
+    It may lie in a model that is the last layer of this one: a Sequential in a functional model, or the reverse.
+    """
+    last = last_step(model)
+    if last is None or not isinstance(last[0], keras.layers.Dense):
+        found = f"a {type(model).__name__}" if last is None else f"{type(last[0]).__name__} {last[0].name!r} at its end"
         raise ValueError(f"A classifier must end in a Dense layer, its head. Received: {model.name}, with {found}")
-    if last.activation is not None and last.activation is not keras.activations.linear:
+    check_gives_logits(model)
+    return last[0]
+
+
+def check_gives_logits(model: keras.Model) -> None:
+    """Complain if a model ends in an activation."""
+    activation = last_activation(model)
+    if activation is not None and activation is not keras.activations.linear:
         raise ValueError(
             "A classifier must give logits, without an activation. "
-            f"Received: {model.name}, with {keras.activations.serialize(last.activation)!r}"
+            f"Received: {model.name}, with {keras.activations.serialize(activation)!r}"
         )
-    return last
 
 
-def gives_the_output(layer: keras.layers.Layer, model: keras.Model) -> bool:
-    """Whether what a layer gives is what the model gives, and all of it."""
+def last_step(model: Any) -> tuple[Any, Any] | None:
+    """The layer that gives what a model gives, and what goes into it; None if the model does not say.
+
+    Of a model whose last layer is a model again, it is that of the inner one. A subclassed model says nothing, nor does
+    one of several outputs.
+    """
     outputs = getattr(model, "outputs", None) or []
-    return len(outputs) == 1 and getattr(layer, "output", None) is outputs[0]
+    if len(outputs) != 1:
+        return None
+    history = outputs[0]._keras_history
+    last, taken = history.operation, history.operation._inbound_nodes[history.node_index].input_tensors
+    if len(taken) != 1:
+        return None
+    if isinstance(last, keras.Model):
+        return last_step(last)
+    return last, taken[0]
+
+
+def last_activation(model: Any) -> Any:
+    """What a model says its outputs have gone through; else what its last layer says. None if neither says it."""
+    said = getattr(model, "activation", None)
+    last = last_step(model)
+    if said is None and last is not None:
+        is_softmax = type(last[0]).__name__ == "Softmax"  # the layer, or the function of `keras.ops`
+        said = "softmax" if is_softmax else getattr(last[0], "activation", None)
+    return keras.activations.get(said)
 
 
 def blocks_of(model: keras.Model) -> list[keras.layers.Layer]:
@@ -134,15 +168,20 @@ def set_trainable(layer: keras.layers.Layer, value: bool) -> None:
 
 
 def train_only(model: keras.Model, chosen: Sequence[keras.layers.Layer]) -> None:
-    """Freeze all of a model but some layers, which may lie in its backbone."""
+    """Freeze all of a model but some layers, which may lie in models within."""
     set_trainable(model, False)
-    for outer in (model, getattr(model, "backbone", None)):
-        if outer is not None and any(one is layer for one in chosen for layer in outer._flatten_layers()):
-            set_trainable(outer, True)  # a layer within trains only if those around it do
-            for layer in outer.layers:
-                set_trainable(layer, False)
-    for layer in chosen:
-        set_trainable(layer, True)
+    _unfreeze_way_to(model, chosen)
+
+
+def _unfreeze_way_to(outer: Any, chosen: Sequence[keras.layers.Layer]) -> None:
+    set_trainable(outer, True)  # a layer within trains only if those around it do
+    for layer in outer.layers:
+        set_trainable(layer, False)
+    for layer in outer.layers:
+        if any(layer is one for one in chosen):
+            set_trainable(layer, True)
+        elif hasattr(layer, "layers") and any(one is within for one in chosen for within in layer._flatten_layers()):
+            _unfreeze_way_to(layer, chosen)
 
 
 def compile_anew(model: keras.Model) -> None:

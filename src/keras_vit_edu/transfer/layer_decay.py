@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_vit_edu.transfer.freezing import FINAL_NORM, PRE_LOGITS, blocks_of, head_of
+from keras_vit_edu.transfer.freezing import FINAL_NORM, PRE_LOGITS, blocks_of, last_step
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -57,10 +57,13 @@ def steps_below_head(model: keras.Model) -> dict[str, int]:
 
     0 for the head, and for `pre_logits` and the final normalisation with it; 1 for the last block, L for the first of L
     blocks; under `".*"` L + 1 for the rest: patch projection, positions and prefix tokens. A model that is not an
-    opened one has its head at 0 and all the rest at 1.
+    opened one has its head at 0 and all the rest at 1; one that does not say which layer is its head has all at 0.
     """
     blocks = blocks_of(model)
-    top = [head_of(model).name, *((FINAL_NORM, PRE_LOGITS) if blocks else ())]
+    last = last_step(model)
+    if last is None or not isinstance(last[0], keras.layers.Dense):
+        return {".*": 0}
+    top = [last[0].name, *((FINAL_NORM, PRE_LOGITS) if blocks else ())]
     return {
         f"(.*/)?({'|'.join(map(re.escape, top))})/.*": 0,
         **{f"(.*/)?{re.escape(block.name)}/.*": len(blocks) - number for number, block in enumerate(blocks)},

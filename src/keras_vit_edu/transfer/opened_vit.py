@@ -62,7 +62,7 @@ class OpenedViTClassifier(keras.Model):
     ) -> None:
         if pooling not in POOLINGS:
             raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}")
-        policy = keras.dtype_policies.get(head_dtype or backbone.dtype_policy)
+        policy = keras.dtype_policies.get(backbone.dtype_policy if head_dtype is None else head_dtype)
         num_classes = _checks.positive_int("num_classes", num_classes)
         head_dropout = _checks.dropout_rate("head_dropout", head_dropout)
         name = name or unique_name("opened_vit_classifier")
