@@ -3,24 +3,29 @@ import re
 
 import keras
 import numpy as np
+import pytest
 from rich.console import Console
 
 from keras_vit_edu.training.progress import ProgressDisplay
+from tests.support import BACKEND
 
 
-def shown(**console):
+def shown(width=200, **console):
     text = io.StringIO()
     display = ProgressDisplay(
-        epochs=3, steps=4, batch_size=2, console=Console(file=text, width=200, highlight=False, **console)
+        epochs=3, steps=4, batch_size=2, console=Console(file=text, width=width, highlight=False, **console)
     )
     model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
-    model.compile(loss="mse")
-    model.fit(np.zeros((8, 2)), np.zeros(8), batch_size=2, epochs=3, verbose=0, callbacks=[display])
+    model.compile(loss="mse", metrics=["mae", "mse"])
+    x, y = np.zeros((8, 2)), np.zeros(8)
+    model.fit(x, y, batch_size=2, epochs=3, verbose=0, validation_data=(x, y), callbacks=[display])
     return text.getvalue()
 
 
 def test_a_plain_line_an_epoch_where_there_is_no_terminal():
-    lines = shown(force_terminal=False).splitlines()
+    lines = shown(width=80, force_terminal=False).splitlines()
+    if BACKEND != "torch":
+        assert lines.pop(0) == "compiling the first step"
     assert len(lines) == 3
     for epoch, line in enumerate(lines, start=1):
         assert re.match(rf"epoch {epoch}/3 +\d+\.\d s +\d+ img/s  loss \d+\.\d{{4}}", line)
@@ -28,22 +33,84 @@ def test_a_plain_line_an_epoch_where_there_is_no_terminal():
     assert not lines[2].endswith("left")
 
 
-def test_rate_and_time_left_of_a_run_that_is_gone_on_with(monkeypatch):
-    clock = iter(range(1000))
-    monkeypatch.setattr("keras_vit_edu.training.progress.time.monotonic", lambda: next(clock))
+class Clock:
+    """`time.monotonic`, that moves when it is told to."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("keras_vit_edu.training.progress.time.monotonic", clock)
+    return clock
+
+
+def test_rate_and_time_left_of_a_resumed_run_without_its_first_step(clock):
     text = io.StringIO()
-    display = ProgressDisplay(10, 2, 6, Console(file=text, width=200, force_terminal=False))
-    display.on_train_begin()  # at 0
-    display.on_epoch_begin(7)  # at 1
-    display.on_train_batch_end(0, {})  # at 2: 6 images in a second
-    display.on_train_batch_end(1, {})  # at 3: 12 images in 2 seconds
-    display.on_epoch_end(7, {})  # at 4, and the time left is asked for at 5: 2 steps in 5 s, 4 of 6 steps left
-    assert text.getvalue() == "epoch  8/10     3.0 s      6 img/s    0:10 left\n"
+    display = ProgressDisplay(9, 5, 6, Console(file=text, width=200, force_terminal=False))
+    display.on_train_begin()
+    display.on_epoch_begin(7)
+    for batch, clock.now in enumerate((100.0, 101.0, 102.0, 103.0, 104.0)):  # the first step compiles for 100 s
+        display.on_train_batch_end(batch, {})
+    clock.now = 106.0  # validated; 4 timed steps took 4 s, and with the validation 6 s
+    display.on_epoch_end(7, {})
+    # 6 images a second; 5 steps are left, at 6 / 4 = 1.5 s each: 7.5 s, which Python rounds to 8.
+    assert text.getvalue() == "epoch 8/9   106.0 s      6 img/s  0:08 left\n"
 
 
-def test_a_clock_that_stands_still(monkeypatch):
-    monkeypatch.setattr("keras_vit_edu.training.progress.time.monotonic", lambda: 5.0)
+def test_nothing_is_guessed_from_the_first_steps(clock):
+    text = io.StringIO()
+    display = ProgressDisplay(2, 3, 6, Console(file=text, width=200, force_terminal=False))
+    display.on_train_begin()
+    display.on_epoch_begin(0)
+    for batch in range(3):
+        clock.now += 10.0
+        display.on_train_batch_end(batch, {})
+    display.on_epoch_end(0, {})
+    assert text.getvalue() == "epoch 1/2    30.0 s      1 img/s\n"  # 2 timed steps in 20 s
+
+
+def test_an_epoch_of_a_single_step_has_no_rate(clock):
+    text = io.StringIO()
+    display = ProgressDisplay(1, 1, 6, Console(file=text, width=200, force_terminal=False))
+    display.on_train_begin()
+    display.on_epoch_begin(0)
+    display.on_train_batch_end(0, {"loss": 0.5})
+    display.on_epoch_end(0, {"loss": 0.5})
+    assert text.getvalue() == "epoch 1/1     0.0 s  loss 0.5000\n"
+
+
+def test_a_clock_that_stands_still(clock):
     assert shown(force_terminal=True).count("0 img/s") > 0
+
+
+def plain(text):
+    """What a terminal shows, line by line, without the sequences that move the cursor or colour."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", text).replace("\r", "\n").splitlines()
+
+
+def test_on_80_columns_no_line_is_longer_and_no_number_is_broken():
+    lines = plain(shown(width=80, force_terminal=True))
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    (last,) = re.findall(r"epoch 3/3 +\d+\.\d s[^━╸╺]*?val_mse \S+", text)
+    assert len(re.findall(r"\b(?:val_)?(?:loss|mae|mse) \d\.\d{4}(?!\S)", last)) == 6
+
+
+def test_the_bar_is_at_least_20_columns_wide_on_80():
+    text = shown(width=80, force_terminal=True, color_system=None)
+    assert max(len(bar) for bar in re.findall(r"[━╸╺]+", text)) >= 20
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_it_says_that_it_compiles_until_the_first_step_is_done(width):
+    text = shown(width=width, force_terminal=True)
+    assert ("compiling" in text) == (BACKEND != "torch")
+    assert "compiling" not in text[text.find("1/4") :]
 
 
 def test_a_bar_on_a_terminal():

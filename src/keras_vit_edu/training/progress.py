@@ -4,13 +4,19 @@ import contextlib
 import importlib.util
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.console import Console, ConsoleOptions, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
+from rich.text import Text
+
+BAR_WIDTH = 24
+ONE_LINE = 104  # columns in which bar and numbers stand side by side
+STEPS_FOR_A_GUESS = 3  # timed before the time left is shown
 
 from keras_vit_edu import _interruption
 
@@ -18,7 +24,8 @@ from keras_vit_edu import _interruption
 class ProgressDisplay(keras.callbacks.Callback):
     """Shows how a training goes on: epoch, step, rate, loss, accuracy and time left.
 
-    A bar on a terminal, or in a notebook that has ipywidgets; everywhere a line an epoch.
+    A bar on a terminal, or in a notebook that has ipywidgets; everywhere a line an epoch. The first step of a session
+    compiles the model on TensorFlow and JAX: "compiling" is shown meanwhile, and rate and time left leave it out.
 
     Args:
         epochs: how many epochs the run has.
@@ -35,45 +42,60 @@ class ProgressDisplay(keras.callbacks.Callback):
         self.console = console or Console(highlight=False, markup=False)
         self.progress: Progress | None = None
         if _can_draw(self.console):
-            self.progress = Progress(
+            bar = (
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24 if self.console.width > 96 else 6),
+                BarColumn(bar_width=BAR_WIDTH),
                 MofNCompleteColumn(table_column=Column(min_width=2 * len(str(steps)) + 1)),
-                TextColumn("{task.fields[numbers]}"),
-                console=self.console,
-                transient=True,
             )
+            if self.console.width >= ONE_LINE:
+                self.progress = Progress(*bar, _Numbers(), console=self.console, transient=True)
+            else:
+                self.progress = _BarAboveNumbers(*bar, console=self.console, transient=True)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._began = time.monotonic()
         self._steps_done = 0
-        self._first_epoch: int | None = None  # not 0 where a run is gone on with
+        self._first_epoch: int | None = None  # not 0 in a run that is resumed
+        self._began: float | None = None  # when the first step was done
         if self.progress is not None:
             self.progress.start()
-            self._task = self.progress.add_task("", total=self.steps, numbers="")
+            self._task = self.progress.add_task("", total=self.steps, numbers=[])
+        elif _compiles(self.model):
+            self.console.print("compiling the first step")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         if self._first_epoch is None:
             self._first_epoch = epoch
-        self._epoch_began = time.monotonic()
+        self._epoch_began = self._timed_from = time.monotonic()
+        self._timed_steps = 0
+        self._rate: float | None = None
         if self.progress is not None:
-            self.progress.reset(self._task, description=f"epoch {epoch + 1}/{self.epochs}", numbers="")
+            numbers = ["compiling"] if self._steps_done == 0 and _compiles(self.model) else []
+            self.progress.reset(self._task, description=f"epoch {epoch + 1}/{self.epochs}", numbers=numbers)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        now = time.monotonic()
         self._steps_done += 1
-        seconds = (time.monotonic() - self._epoch_began) or math.inf  # a coarse clock may not have moved yet
-        self._rate = (batch + 1) * self.batch_size / seconds
+        if self._began is None:
+            self._began = self._timed_from = now
+        else:
+            self._timed_steps += 1
+            seconds = (now - self._timed_from) or math.inf  # a coarse clock may not have moved yet
+            self._rate = self._timed_steps * self.batch_size / seconds
         if self.progress is not None:
-            numbers = f"{self._rate:5.0f} img/s  {_numbers(logs)}  {self._time_left()}"
+            numbers = [*self._speed(), *_numbers(logs), *self._time_left(now)]
             self.progress.update(self._task, completed=batch + 1, numbers=numbers)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        seconds = time.monotonic() - self._epoch_began
-        last = epoch + 1 == self.epochs
-        self.console.print(
-            f"epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}  {seconds:6.1f} s  {self._rate:5.0f} img/s"
-            f"  {_numbers(logs)}" + ("" if last else f"  {self._time_left()}")
-        )
+        now = time.monotonic()
+        fields = [
+            f"epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}",
+            f"{now - self._epoch_began:6.1f} s",
+            *(f"{speed:>11}" for speed in self._speed()),
+            *_numbers(logs),
+            *(() if epoch + 1 == self.epochs else self._time_left(now)),
+        ]
+        width = self.console.width if self.console.is_terminal else None
+        self.console.print(_in_lines(fields, width), soft_wrap=True)
 
     def on_train_end(self, logs: Any = None) -> None:
         self.close()
@@ -83,12 +105,50 @@ class ProgressDisplay(keras.callbacks.Callback):
         if self.progress is not None:
             self.progress.stop()
 
-    def _time_left(self) -> str:
+    def _speed(self) -> list[str]:
+        return [] if self._rate is None else [f"{self._rate:.0f} img/s"]
+
+    def _time_left(self, now: float) -> list[str]:
+        """How long the remaining steps will take, at the mean pace since the first, pauses between epochs included."""
+        timed = self._steps_done - 1
+        if self._began is None or timed < STEPS_FOR_A_GUESS:
+            return []
         steps_left = (self.epochs - (self._first_epoch or 0)) * self.steps - self._steps_done
-        seconds = (time.monotonic() - self._began) / self._steps_done * steps_left
-        minutes, seconds = divmod(round(seconds), 60)
+        minutes, seconds = divmod(round((now - self._began) / timed * steps_left), 60)
         hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
+        return [f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"]
+
+
+class _Numbers(ProgressColumn):
+    """The numbers of a step, beside the bar."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_in_lines(task.fields["numbers"], None))
+
+
+class _BarAboveNumbers(Progress):
+    """A bar, and the numbers of a step below it: a line of 80 columns has no room for both."""
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Any:
+        tasks = list(tasks)
+        return Group(super().make_tasks_table(tasks), *(_Lines(task.fields["numbers"]) for task in tasks))
+
+
+@dataclass
+class _Lines:
+    """Fields in as many lines as the width of the terminal asks for."""
+
+    fields: Sequence[str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        yield Text(_in_lines(self.fields, options.max_width))
+
+
+def _compiles(model: keras.Model | None) -> bool:
+    """Whether `fit` compiles the step of a model before it runs the first."""
+    return (
+        model is not None and not model.run_eagerly and (keras.backend.backend() != "torch" or bool(model.jit_compile))
+    )
 
 
 def _can_draw(console: Console) -> bool:
@@ -96,8 +156,20 @@ def _can_draw(console: Console) -> bool:
     return bool(importlib.util.find_spec("ipywidgets") if console.is_jupyter else console.is_terminal)
 
 
-def _numbers(logs: Any) -> str:
-    return "  ".join(f"{name} {float(value):.4f}" for name, value in (logs or {}).items())
+def _numbers(logs: Any) -> list[str]:
+    return [f"{name} {float(value):.4f}" for name, value in (logs or {}).items()]
+
+
+def _in_lines(fields: Iterable[str], width: int | None) -> str:
+    """Fields with two spaces between, in as few lines as there must be; never broken inside a field."""
+    lines = [""]
+    for field in fields:
+        longer = f"{lines[-1]}  {field}" if lines[-1] else field
+        if width is None or len(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(f"    {field}")
+    return "\n".join(lines)
 
 
 @contextlib.contextmanager
@@ -117,7 +189,7 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[..., 
     with contextlib.ExitStack() as stack:
         progress = None
         if _can_draw(console):
-            bar = BarColumn(bar_width=24)
+            bar = BarColumn(bar_width=BAR_WIDTH)
             progress = stack.enter_context(
                 Progress(TextColumn("{task.description}"), bar, MofNCompleteColumn(), console=console, transient=True)
             )
