@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras_vit_edu  # noqa: F401, I001  (chooses the backend, so it comes before Keras)
+from keras_vit_edu.random import set_seed  # noqa: I001  (the package chooses the backend, so it comes before Keras)
 import keras
 import pytest
 from hypothesis import settings
@@ -17,7 +17,7 @@ FULL_DATA = os.environ.get("KERAS_VIT_EDU_DATA") and os.path.abspath(os.environ[
 
 @pytest.fixture(autouse=True)
 def _fresh_keras_settings():
-    keras.utils.set_random_seed(0)
+    set_seed(0)
     policy, data_format = keras.config.dtype_policy(), keras.config.image_data_format()
     yield
     keras.config.set_dtype_policy(policy)

@@ -11,6 +11,7 @@ import pytest
 
 import keras_vit_edu
 from keras_vit_edu import cli, datasets
+from keras_vit_edu._install import install_command
 from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.models.preset import Preset
 
@@ -239,7 +240,7 @@ def test_a_backend_that_is_not_installed_says_which_extra(backend):
     else:
         done = command("train", "--backend", backend)
     assert done.returncode == 2
-    assert f'pip install "keras-vit-edu[{backend}]"' in done.stderr
+    assert install_command(backend) in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 import keras_vit_edu
 from keras_vit_edu import _backend, doctor
+from keras_vit_edu._install import install_command
 
 
 def test_it_names_versions_backend_and_device():
@@ -25,7 +26,7 @@ def test_it_names_versions_backend_and_device():
 def test_a_missing_extra_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(doctor.EXTRAS, "cli", ("typer", "no_such_module"))
     extras = doctor.examine()["extras"]
-    assert extras["cli"] == 'lacks no_such_module: pip install "keras-vit-edu[cli]"'
+    assert extras["cli"] == f"lacks no_such_module: {install_command('cli')}"
     assert extras[keras.backend.backend()] == "found"
 
 

@@ -2,13 +2,15 @@
 
 import sys
 
-from keras_vit_edu import _backend, _interruption
+from keras_vit_edu import _backend, _interruption, _tensorflow_log
 
 if _backend.is_our_command(sys.argv, sys.orig_argv):
     _interruption.hold_for_good()
-_backend.choose_backend()
-
-from keras_vit_edu import datasets, initializers, layers, models, parity, random, training, transfer  # noqa: E402  (the backend comes first)
+if not _backend.ONLY_HELP:
+    _backend.choose_backend()  # comes first
+    if _backend.is_our_command(sys.argv, sys.orig_argv) and _backend.backend_to_come() == "tensorflow":
+        _tensorflow_log.import_quietly()
+    from keras_vit_edu import datasets, initializers, layers, models, parity, random, training, transfer
 
 __version__ = "0.1.0.dev0"
 

@@ -1,7 +1,8 @@
 """Which backend Keras runs on: decided here, before anything imports Keras.
 
 Keras reads `KERAS_BACKEND`, else its configuration file, else takes TensorFlow, and fails if that one is not
-installed. Here the first installed of TensorFlow, JAX and PyTorch is taken then, and one line says so.
+installed. Here the first installed of TensorFlow, JAX and PyTorch is taken then, and one line says so: at once in a
+program that imports this package, in our own command as soon as it computes something.
 """
 
 import json
@@ -12,9 +13,15 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
+from keras_vit_edu._install import install_command
+
 BACKENDS = ("tensorflow", "jax", "torch")
 KERAS_ALSO_HAS = ("numpy", "openvino")  # for inference; whoever asks for one gets it
 COMMAND = "keras-vit-edu"
+HELP_OPTIONS = ("-h", "--help")
+VERSION_OPTION = "--version"
+
+_unsaid: list[str] = []  # what `announce` still has to say
 
 
 def choose_backend() -> None:
@@ -34,6 +41,26 @@ def choose_backend() -> None:
             raise
         print(f"{COMMAND}: {error}", file=sys.stderr)
         sys.exit(2)
+    if not our_command:
+        announce()
+
+
+def announce() -> None:
+    """Say, once, which backend was taken, if Keras's own choice is not installed.
+
+    A verb of our command calls it before it computes.
+    """
+    while _unsaid:
+        print(_unsaid.pop(), file=sys.stderr)
+
+
+def help_is_among(arguments: Sequence[str]) -> bool:
+    """Whether arguments of our command ask for help, in any place, or begin with `--version`.
+
+    No arguments ask for help too.
+    """
+    options = list(arguments)[: arguments.index("--") if "--" in arguments else None]
+    return not arguments or arguments[0] == VERSION_OPTION or not set(HELP_OPTIONS).isdisjoint(options)
 
 
 def _choose_backend(asked: str | None) -> None:
@@ -47,21 +74,32 @@ def _choose_backend(asked: str | None) -> None:
         _require(asked)
         os.environ["KERAS_BACKEND"] = asked
         return
-    configured = _configured_backend()
-    if _is_installed(configured):
+    configured, backend = _configured_backend(), _default_backend()
+    if backend == configured:
         return
-    installed = installed_backends()
-    if not installed:
+    if backend is None:
         raise ImportError(
             "Keras needs one backend and none is installed. "
-            'Install one: pip install "keras-vit-edu[jax]" (or [tensorflow], or [torch]).'
+            f"Install one: {install_command('jax')} (or [tensorflow], or [torch])."
         )
-    print(
-        f"keras_vit_edu: {configured} is not installed, so Keras runs on {installed[0]} "
-        f"(set KERAS_BACKEND={installed[0]} to say so yourself).",
-        file=sys.stderr,
-    )
-    os.environ["KERAS_BACKEND"] = installed[0]
+    _unsaid[:] = [
+        f"keras_vit_edu: {configured} is not installed, so Keras runs on {backend} "
+        f"(set KERAS_BACKEND={backend} to say so yourself)."
+    ]
+    os.environ["KERAS_BACKEND"] = backend
+
+
+def backend_to_come() -> str | None:
+    """The backend that Keras runs on here, or would; found out without Keras. None if none is installed."""
+    if "keras" in sys.modules:
+        return str(sys.modules["keras"].backend.backend())
+    return os.environ.get("KERAS_BACKEND") or _default_backend()
+
+
+def _default_backend() -> str | None:
+    """The one in Keras's configuration if it is installed, else the first that is; None if none is."""
+    configured = _configured_backend()
+    return configured if _is_installed(configured) else next(iter(installed_backends()), None)
 
 
 def installed_backends() -> list[str]:
@@ -85,7 +123,7 @@ def _require(backend: str) -> None:
     if not _is_installed(backend):
         raise ImportError(
             f"The backend {backend!r} is not installed. "
-            f'Install it: pip install "keras-vit-edu[{backend}]". '
+            f"Install it: {install_command(backend)}. "
             f"Installed here: {', '.join(installed_backends()) or 'none'}."
         )
 
@@ -130,3 +168,8 @@ def command_line_backend(arguments: Sequence[str]) -> str | None:
         if name == "--backend" and value in BACKENDS:
             asked = value
     return asked
+
+
+# Whether this process only shows a help text or the versions, which needs no Keras. Found out once, as the package is
+# imported: Python changes `sys.argv` when it has found the module that `-m` names.
+ONLY_HELP = is_our_command(sys.argv, sys.orig_argv) and help_is_among(sys.argv[1:])

@@ -2,11 +2,16 @@
 
 Exit status: 0 for success, 1 for a failure on the way, 2 for bad usage, 130 for an interruption. A user's mistake gives
 one line that says what was wrong, never a traceback.
+
+Where only a help text or the versions are asked for, neither Keras nor the library is imported.
 """
+
+from __future__ import annotations
 
 import contextlib
 import dataclasses
 import difflib
+import importlib.metadata
 import io
 import json
 import os
@@ -17,42 +22,48 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
+import keras_vit_edu
 from keras_vit_edu import _backend, _interruption
+from keras_vit_edu._install import install_command
 
 try:
     import typer
 except ImportError:
-    print('keras-vit-edu: the command needs typer: pip install "keras-vit-edu[cli]"', file=sys.stderr)
+    print(f"{_backend.COMMAND}: the command needs typer: {install_command('cli')}", file=sys.stderr)
     sys.exit(2)
 
-import keras
-import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+if not _backend.ONLY_HELP:
+    import keras
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Table
 
-import keras_vit_edu
-from keras_vit_edu import datasets, parity, training, transfer
-from keras_vit_edu._files import printable
-from keras_vit_edu.datasets.mnist import CLASS_NAMES
-from keras_vit_edu.models import overrides_for_images
-from keras_vit_edu.models.preset import Preset
-from keras_vit_edu.models.preset_files import CONFIG, METADATA, read_json
-from keras_vit_edu.parity.progress import ParityProgress
-from keras_vit_edu.training.evaluate import CONFUSED
-from keras_vit_edu.training.run_folder import AUGMENTATION, CLASSIFIER
-from keras_vit_edu.training.train import fingerprint
-from keras_vit_edu.transfer import artifact_files, hub
-from keras_vit_edu.transfer.artifact_files import is_artifact
-from keras_vit_edu.transfer.photographs import image_files
+    from keras_vit_edu import datasets, parity, training, transfer
+    from keras_vit_edu._files import printable
+    from keras_vit_edu._tables import folding_table, wide_console
+    from keras_vit_edu.datasets.mnist import CLASS_NAMES
+    from keras_vit_edu.models import overrides_for_images
+    from keras_vit_edu.models.preset import Preset
+    from keras_vit_edu.models.preset_files import CONFIG, METADATA, read_json
+    from keras_vit_edu.parity.progress import ParityProgress
+    from keras_vit_edu.random import set_seed
+    from keras_vit_edu.training.evaluate import CONFUSED
+    from keras_vit_edu.training.run_folder import AUGMENTATION, CLASSIFIER
+    from keras_vit_edu.training.train import fingerprint
+    from keras_vit_edu.transfer import artifact_files, hub
+    from keras_vit_edu.transfer.artifact_files import is_artifact
+    from keras_vit_edu.transfer.photographs import image_files
 
 SAMPLE = "mnist-sample"  # the dataset that is taken if none is named
 SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
 DIGIT_READER = "vit_mnist_hybrid"  # the preset that `classify` takes if not told
+DOCTOR_NAMES = 19  # columns
+PRESETS_COLUMNS, HUB_COLUMNS = 110, 120  # that a table of all we know of the presets takes
 PICTURED = 20  # files on the sheet of `classify --picture`, at most
 # Of click, or of the copy of it inside newer versions of typer.
 UsageError: Any = typer.BadParameter.__base__
-SETTINGS = {"help_option_names": ["-h", "--help"]}
+SETTINGS = {"help_option_names": list(_backend.HELP_OPTIONS)}
 
 app = typer.Typer(name=_backend.COMMAND, add_completion=False, context_settings=SETTINGS, rich_markup_mode=None)
 
@@ -87,7 +98,7 @@ JitCompileOption = Annotated[
 ]
 FallbackOption = Annotated[
     bool,
-    typer.Option("--fallback", help=f"If the preset cannot be had, take {hub.COURSES_FALLBACK}, as the course."),
+    typer.Option("--fallback", help="If the preset cannot be had, take ViT-B/16 of ImageNet, as the course."),
 ]
 
 
@@ -103,6 +114,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: what stands after `keras-vit-edu`; None for those of this process.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if _backend.ONLY_HELP and arguments[:1] != [_backend.VERSION_OPTION]:
+        arguments = [*[name for name in arguments if not name.startswith("-")][:1], "--help"]  # nothing else can run
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that cannot be printed there ends no work
     try:
@@ -110,12 +123,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         status = app(arguments or ["--help"], prog_name=_backend.COMMAND, standalone_mode=False) or 0
     except UsageError as error:
         return _complain(error.format_message(), 2)
-    except (UsersMistake, training.RunFolderError, parity.ResultsError) as error:
-        return _complain(str(error), 2)
-    except (training.TrainingFailed, OSError) as error:  # OSError: a full disk, say
-        return _complain(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         status = _interruption.STATUS
+    except OSError as error:  # a full disk, say
+        return _complain(str(error), 1)
+    except (UsersMistake, training.RunFolderError, parity.ResultsError) as error:
+        return _complain(str(error), 2)
+    except training.TrainingFailed as error:
+        return _complain(str(error), 1)
     return _complain("interrupted", status) if status == _interruption.STATUS else status
 
 
@@ -151,7 +166,8 @@ def _complain(text: str, status: int) -> int:
 
 def _show_version(asked: bool) -> None:
     if asked:
-        print(f"keras-vit-edu {keras_vit_edu.__version__}, Keras {keras.__version__} on {keras.backend.backend()}")
+        backend = _backend.backend_to_come() or "no backend"
+        print(f"keras-vit-edu {keras_vit_edu.__version__}, Keras {importlib.metadata.version('keras')} on {backend}")
         raise typer.Exit
 
 
@@ -231,7 +247,7 @@ def train(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a Vision Transformer from scratch and evaluate it on the test images.
+    """Train a Vision Transformer from scratch, then test it.
 
     The same command again resumes an interrupted run.
     """
@@ -274,7 +290,7 @@ def train(
         given = _overrides(override or ())
         arguments = overrides_for_images(preset, images.x_train.shape[1:], len(images.class_names), given)
         adapted = [f"{name}={json.dumps(value)}" for name, value in arguments.items() if name not in given]
-        keras.utils.set_random_seed(settings.seed)
+        set_seed(settings.seed)
         model: Any = Preset.from_preset(preset, load_weights=False, **arguments)
         _check_fit(model, images)
         settings.exempt_from_decay(model)  # complains if one of them is none
@@ -282,6 +298,8 @@ def train(
         run = run or Path("runs") / f"{Path(preset).resolve().name}-{images.name}-{here}-{settings.seed}"
         folder = training.RunFolder(run, overwrite=overwrite)
 
+    if not quiet:
+        _backend.announce()
     for note in notes:
         console.print(f"note: {note}")
     if adapted:
@@ -325,7 +343,10 @@ def evaluate(
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     backend: BackendOption = None,
 ) -> None:
-    """Test a trained classifier: accuracy, class by class, confusion matrix, most confident mistakes."""
+    """Test a trained classifier, class by class, with its mistakes.
+
+    It writes evaluate.json, confusion.png (which class is taken for which) and mistakes.png (the most confident ones).
+    """
     named, model = model, _saved(model)
     if photos is not None or is_artifact(model):
         if photos is not None and out is None:
@@ -353,6 +374,7 @@ def evaluate(
         from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
 
         _make_folder(folder)
+        _backend.announce()
         found = training.evaluate(classifier, images.x_test, images.y_test, images.class_names)
     content = {"model": model, "dataset": dataset, "source": images.source, **found.to_json()}
     files = training.write_evaluation(found, folder, content, images.x_test.__getitem__, lambda i: f"no. {i}", most)
@@ -404,6 +426,7 @@ def _evaluate_photographs(
         for file, reason in images.skipped:
             _complain(f"{file}: {reason}", 0)
         _make_folder(folder)
+    _backend.announce()
     with _checking(only_ours=True), _progress("classifying") as progress:
         found = classifier.evaluate(images, progress=progress)
     occurring = found.of_occurring_classes()
@@ -639,9 +662,9 @@ def fine_tune(
     jit_compile: JitCompileOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Fine-tune a pretrained model on a folder of photographs; the result is RUN/classifier.
+    """Fine-tune a pretrained model on a folder of photographs.
 
-    The same command again resumes an interrupted run.
+    The result is RUN/classifier. The same command again resumes an interrupted run.
     """
     console = Console(quiet=quiet, highlight=False, soft_wrap=True, markup=False)
     with _checking():
@@ -665,11 +688,13 @@ def fine_tune(
         _refuse_run(preset)
         images = _scanned(photographs, console)
         held = None if validation is None else _scanned(validation, console)
-        keras.utils.set_random_seed(settings.seed)
+        set_seed(settings.seed)
         classifier = transfer.TransferClassifier.from_preset(
             preset, images.class_names, image_size, fallback=hub.COURSES_FALLBACK if fallback else None
         )
         folder = training.RunFolder(run, overwrite=overwrite)
+    if not quiet:
+        _backend.announce()
     with folder, _checking(only_ours=True):
         record = classifier.fit(
             images,
@@ -713,7 +738,7 @@ def presets(
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     backend: BackendOption = None,
 ) -> None:
-    """List the presets: what each is, how large, and how well those with weights do."""
+    """List the presets: what each is, its size and its accuracy."""
     if of_hub:
         _list_presets_of_hub(json_only)
         return
@@ -730,15 +755,21 @@ def presets(
     if json_only:
         print(json.dumps(rows, indent=2))
         return
-    table = Table("name", "what", "parameters", "test accuracy", "weights")
+    console = wide_console()
+    is_narrow = console.width < PRESETS_COLUMNS
+    lines = []
     for row in rows:
         accuracy = "-"
         weights = "no weights"
         if row["weights_bytes"]:
-            accuracy = f"{row['test_accuracy']:.2%} ± {row['test_standard_error'] * 100:.2f} ({row['dataset']})"
+            accuracy = f"{row['test_accuracy']:.2%} ± {row['test_standard_error'] * 100:.2f}"
+            accuracy += f"{chr(10) if is_narrow else ' '}({row['dataset']})"
             weights = f"{row['weights_bytes'] / 1e6:.2f} MB {row['weights_dtype']}"
-        table.add_row(row["name"], row["description"], f"{row['parameters']:,}", accuracy, weights)
-    _wide_console().print(table)
+        lines.append([row["name"], row["description"], f"{row['parameters']:,}", accuracy, weights])
+    columns = ["name", "what", "parameters", "test accuracy", "weights"]
+    if is_narrow:  # a row without an accuracy has no weights
+        columns, lines = columns[:4], [line[:4] for line in lines]
+    console.print(folding_table(columns, lines, console.width, whole=("name", "parameters", "test accuracy")))
 
 
 def _list_presets_of_hub(json_only: bool) -> None:
@@ -747,11 +778,16 @@ def _list_presets_of_hub(json_only: bool) -> None:
     if json_only:
         print(json.dumps([{**dataclasses.asdict(row), "note": row.note} for row in rows], indent=2))
         return
-    table = Table("name", "family", "image", "parameters", "classes", "here")
-    for row in rows:
-        size, classes = (str(value or "-") for value in (row.image_size, row.classes))
-        table.add_row(row.name, row.family, size, f"{row.parameters:,}", classes, row.note)
-    _wide_console().print(table)
+    console = wide_console()
+    columns = ["name", "family", "image", "parameters", "classes", "here"]
+    lines = [
+        [row.name, row.family, str(row.image_size or "-"), f"{row.parameters:,}", str(row.classes or "-"), row.note]
+        for row in rows
+    ]
+    if console.width < HUB_COLUMNS:  # the name says family and size too
+        columns = ["name", "parameters", "here"]
+        lines = [[name, parameters, note] for name, _, _, parameters, _, note in lines]
+    console.print(folding_table(columns, lines, console.width, whole=("name", "parameters")))
 
 
 @app.command()
@@ -776,7 +812,9 @@ def classify(
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     backend: BackendOption = None,
 ) -> None:
-    """Say which digit is on a picture: on paper or a screen, dark or light, anywhere on it. Or what is on a photograph.
+    """Say which digit is on a picture, or what is on a photograph.
+
+    A digit may be on paper or on a screen, dark or light, anywhere on the picture.
 
     A file that shows no digit, or is no picture, is reported; the others are classified, and the exit status is 1.
     """
@@ -797,6 +835,7 @@ def classify(
     console = Console(highlight=False, soft_wrap=True, markup=False)
     results: list[dict[str, Any]] = []
     sheet: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+    _backend.announce()
     for file in files:
         try:
             given = datasets.read_image(file)
@@ -846,6 +885,7 @@ def _classify_photographs(
         photographs = [file for given in files for file in image_files(given) or ()]
     console = Console(highlight=False, soft_wrap=True, markup=False)
     results: list[dict[str, Any]] = []
+    _backend.announce()
     with _checking(only_ours=True):  # no Pillow; several sizes for a model that takes images as they are
         for file, best, reason in classifier.predict_each(photographs, top):
             results.append(_failed(file, reason) if reason else _classified(file, best, None if json_only else console))
@@ -870,19 +910,17 @@ def doctor(
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     backend: BackendOption = None,
 ) -> None:
-    """Show what is here: versions, device, precision, threads, extras, data, folders."""
+    """Show versions, device, precision, threads, extras and data."""
     from keras_vit_edu.doctor import examine
 
     findings = examine()
     if json_only:
         print(json.dumps(findings, indent=2))
         return
-    table = Table(show_header=False, box=None)
     for section, entries in findings.items():
-        table.add_row(section)
+        print(section)
         for name, value in entries.items():
-            table.add_row(f"  {name}", str(value))
-    Console(highlight=False, soft_wrap=True, markup=False).print(table)
+            print(f"  {name:{DOCTOR_NAMES}} {value}")  # a terminal breaks long lines; what is copied stays whole
 
 
 @app.command("parity")
@@ -902,12 +940,12 @@ def parity_command(
     checks: Annotated[str | None, typer.Option(help="Names of checks with commas between. [default: all]")] = None,
     tf32: Annotated[bool, typer.Option("--tf32", help="Let a GPU round float32 products to TF32.")] = False,
 ) -> None:
-    """Are the numbers the same? Run the same checks on every backend and compare.
+    """Run the same checks on every backend and compare the numbers.
 
     Each installed backend runs in a process of its own. Exit status 1 if something differs by more than its tolerance
     allows, or a backend does not run.
     """
-    console = _wide_console()
+    console = wide_console()
     names = None if checks is None else _names(checks)
     if results:
         if backends != "all" or tf32:
@@ -926,13 +964,6 @@ def parity_command(
     console.print(f"{report.headline()}\n{folder}{os.sep}: parity.html, parity.json", soft_wrap=True)
     if not report.passed:
         raise typer.Exit(1)
-
-
-def _wide_console() -> Console:
-    console = Console(highlight=False, markup=False)
-    if not (console.is_terminal or console.is_jupyter):
-        console.width = 160  # a file has room for the table
-    return console
 
 
 def _names(text: str) -> list[str]:

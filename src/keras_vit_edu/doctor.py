@@ -11,6 +11,7 @@ import keras
 
 import keras_vit_edu
 from keras_vit_edu import _backend
+from keras_vit_edu._install import install_command
 from keras_vit_edu.datasets.mnist import DATASETS, ENVIRONMENT_VARIABLE, locate
 from keras_vit_edu.training import device
 
@@ -58,7 +59,7 @@ def _version_of_backend(backend: str) -> str:
 
 def _extra(name: str, modules: tuple[str, ...]) -> str:
     missing = [module for module in modules if find_spec(module) is None]
-    return "found" if not missing else f'lacks {", ".join(missing)}: pip install "keras-vit-edu[{name}]"'
+    return "found" if not missing else f"lacks {', '.join(missing)}: {install_command(name)}"
 
 
 def precision_and_threads() -> dict[str, Any]:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vit_edu._install import install_command
+
 try:
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
     from matplotlib.ticker import MaxNLocator
 except ImportError:
-    raise ImportError('Figures need matplotlib: pip install "keras-vit-edu[cli]"') from None
+    raise ImportError(f"Figures need matplotlib: {install_command('cli')}") from None
 
 TRAIN_COLOUR, VALIDATION_COLOUR = "tab:blue", "tab:orange"
 

@@ -1,7 +1,7 @@
 """Portable random numbers: the same seed gives the same bits on every backend.
 
-Keras draws its *seeds* from Python's `random` (so `keras.utils.set_random_seed` already fixes them), but each backend
-draws its own *numbers* from a seed. Two generators here replace those draws:
+Keras draws its *seeds* from Python's `random` (so `set_seed` fixes them), but each backend draws its own *numbers*
+from a seed. Two generators here replace those draws:
 
 - Numbers drawn once, on the host (initial weights, the order of batches): NumPy's Philox, a counter-based generator
   (Salmon et al. 2011). Only its raw 64-bit words are used, which NumPy keeps stable between versions.
@@ -18,14 +18,17 @@ References:
 
 import math
 import operator
+import random as python_random
+import sys
 import zlib
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
-from keras_vit_edu import _checks
+from keras_vit_edu import _checks, _keras_internals
 
 SEED_LIMIT = 2**31  # torch holds no larger seed
 
@@ -61,6 +64,39 @@ def _required_seed(seed: Any) -> int:
     if value is None:
         raise ValueError("`seed` must be an int here: None names no stream. Received: seed=None")
     return value
+
+
+def set_seed(seed: int) -> None:
+    """Fix what Python, NumPy, Keras and its backend draw from here on.
+
+    It does what `keras.utils.set_random_seed` does, to the same bits, but imports nothing: Keras's function imports
+    TensorFlow where that is installed, whatever the backend, which takes seconds. TensorFlow is seeded too if the
+    process has imported it.
+
+    Args:
+        seed: int in [0, 2**31).
+
+    Raises:
+        ValueError: for another seed.
+
+    Examples:
+        >>> set_seed(7)
+        >>> first = keras.layers.Dense(3)
+        >>> set_seed(7)
+        >>> again = keras.layers.Dense(3)
+        >>> x = np.ones((1, 2))
+        >>> bool(ops.all(first(x) == again(x)))
+        True
+    """
+    seed = _required_seed(seed)
+    python_random.seed(seed)
+    np.random.seed(seed)
+    _keras_internals.note_seed(seed)
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None:
+        tensorflow.random.set_seed(seed)
+    if keras.backend.backend() == "torch":
+        sys.modules["torch"].manual_seed(seed)
 
 
 def derive_seed(seed: int | None, child: str) -> int | None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_vit_edu._install import install_command
 from keras_vit_edu.datasets import image_file, read_image
 
 # A dark L on light paper, (H, W) = (20, 30): every turn or mirror image of it is another picture.
@@ -205,5 +206,5 @@ def test_a_missing_file_and_a_folder(tmp_path):
 
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ImportError, match=r"keras-vit-edu\[cli\]"):
+    with pytest.raises(ImportError, match=re.escape(install_command("cli"))):
         read_image(tmp_path / "image.png")

@@ -12,6 +12,7 @@ import pytest
 
 import keras_vit_edu
 from keras_vit_edu import cli
+from keras_vit_edu._install import install_command
 from keras_vit_edu.parity import ResultsError, checks, compare_results, run_suite
 from keras_vit_edu.parity.checks import standard
 from tests.support import BACKEND
@@ -156,7 +157,7 @@ def test_what_only_a_run_can_use_does_not_go_with_results(ran, capsys, more):
 def test_a_backend_that_is_not_installed_is_in_the_results(tmp_path, monkeypatch):
     monkeypatch.setattr("keras_vit_edu._backend.installed_backends", lambda: [])
     report = run_suite(tmp_path / "ran", [OTHER])
-    assert report.failures() == [f'{OTHER}: it is not installed: pip install "keras-vit-edu[{OTHER}]"']
+    assert report.failures() == [f"{OTHER}: it is not installed: {install_command(OTHER)}"]
     assert compare_results([tmp_path / "ran"], tmp_path / "compared").failures() == report.failures()
     run_suite(tmp_path / "ran", [OTHER])  # once more: the folder is ours
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from keras_vit_edu._install import install_command
 from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.transfer import (
     ArtifactError,
@@ -642,7 +644,7 @@ def test_another_family_is_loaded_with_keras_hub(name, resnet, tmp_path):
 def test_without_keras_hub_it_says_what_is_missing(resnet, tmp_path, monkeypatch):
     resnet.save(tmp_path / "resnet")
     monkeypatch.setitem(sys.modules, "keras_hub", None)
-    with pytest.raises(ImportError, match=r'holds a ResNetImageClassifier\. .*pip install "keras-vit-edu\[hub\]"$'):
+    with pytest.raises(ImportError, match=rf"holds a ResNetImageClassifier\. .*{re.escape(install_command('hub'))}$"):
         TransferClassifier.load(tmp_path / "resnet")
 
 

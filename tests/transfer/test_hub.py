@@ -1,6 +1,7 @@
 """Presets of keras_hub: listed, and loaded without a network."""
 
 import builtins
+import re
 import socket
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 
 from keras_vit_edu import transfer
+from keras_vit_edu._install import install_command
 from keras_vit_edu.transfer import hub
 from tests.support import assert_agree, to_numpy
 from tests.transfer.hub_cache import fill_cache, random_classifier
 
 DEIT_TINY, VIT_BASE = "deit_tiny_distilled_patch16_224_imagenet", "vit_base_patch16_224_imagenet"
-HINT = r'pip install "keras-vit-edu\[hub\]"$'
+HINT = re.escape(install_command("hub")) + "$"
 
 
 # Without keras_hub. ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from keras_vit_edu import cli, datasets, training
+from keras_vit_edu._install import install_command
 from keras_vit_edu.models import CNNClassifier, ViTBackbone
 from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
 from tests.support import random_weights
@@ -158,7 +159,7 @@ def test_without_keras_hub_one_line_names_the_extra(monkeypatch, capsys):
     for arguments in (["classify", "photos/dog/a.png", "--preset", DEIT_TINY], ["presets", "--hub"]):
         assert cli.run(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.endswith('pip install "keras-vit-edu[hub]"')
+        assert line.endswith(install_command("hub"))
 
 
 # Evaluate. ------------------------------------------------------------------------------------------------------------

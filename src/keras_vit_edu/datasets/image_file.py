@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit_edu import _interruption
+from keras_vit_edu._install import install_command
 
 CHUNK = 1 << 16  # pixels
 MAX_SIDE = 1_000_000  # pixels
@@ -67,7 +68,7 @@ def _opened(file: str | Path) -> Iterator[Any]:
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError('Reading image files needs Pillow: pip install "keras-vit-edu[cli]"') from None
+        raise ImportError(f"Reading image files needs Pillow: {install_command('cli')}") from None
     if os.path.isdir(file):
         names_in(file)  # complains, if it cannot even be opened
         raise ValueError(f"A folder is no image file. Received: {file}")

@@ -54,7 +54,7 @@ def check(
             float output weighted by fixed numbers.
         tolerance: of the outputs, as a share of the largest value.
         gradient_tolerance: likewise, of the gradients.
-        seed: given to `keras.utils.set_random_seed` before building, and for shapes to be filled.
+        seed: given to `random.set_seed` before building, and for shapes to be filled.
         tf32: let a GPU round float32 products to TF32.
 
     Returns:
@@ -197,7 +197,7 @@ class _OwnCode:
         """What the function gives, with weights, and its inputs."""
         inputs = list(load_arrays(self.own_code["inputs"]).values())
         keras.utils.clear_session()  # else Keras goes on numbering: dense_1
-        keras.utils.set_random_seed(self.own_code["seed"])
+        random.set_seed(self.own_code["seed"])
         layer = _import(self.own_code["function"])()
         _call(layer, inputs)
         return layer, inputs

@@ -83,7 +83,11 @@ class Report:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table("check", *(f"{name}\n{COLUMNS}" for name in self.backends), "tolerance", "")
+        table = Table()
+        names = (row.check for row in self.rows)  # as `--checks` takes them: never broken
+        table.add_column("check", overflow="fold", min_width=max(map(len, names), default=0) + 1)
+        for header in (*(f"{name}\n{COLUMNS}" for name in self.backends), "tolerance", ""):
+            table.add_column(header, overflow="fold")
         for row in self.rows:
             cells = [row.cells.get(name, Cell()) for name in self.backends]
             shown = [Text(_numbers(cell, row), "bold red" if cell.passed is False else "") for cell in cells]

@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_vit_edu import _backend, _interruption
+from keras_vit_edu._install import install_command
 from keras_vit_edu.parity.checks import Measurement
 
 FORMAT_VERSION = 1
@@ -243,7 +244,7 @@ def _unavailable(backend: str) -> str | None:
     if backend not in _backend.BACKENDS:
         return f"there is no backend {backend!r}; there are {', '.join(_backend.BACKENDS)}"
     if backend not in _backend.installed_backends():
-        return f'it is not installed: pip install "keras-vit-edu[{backend}]"'
+        return f"it is not installed: {install_command(backend)}"
     return None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 
 from keras_vit_edu._files import write_atomically
+from keras_vit_edu._install import install_command
 from keras_vit_edu.training.checkpoint import Checkpoint, RunFolderError, load_newest
 
 # What a run and its evaluation may leave in the folder. `overwrite` removes these and nothing else.
@@ -89,7 +90,7 @@ class RunFolder:
         try:
             import filelock
         except ImportError:
-            raise RunFolderError('Run folders need filelock: pip install "keras-vit-edu[cli]"') from None
+            raise RunFolderError(f"Run folders need filelock: {install_command('cli')}") from None
         lock = filelock.FileLock(self / LOCK)
         try:
             lock.acquire(timeout=0)

@@ -10,8 +10,9 @@ from typing import Any
 
 import keras
 
-from keras_vit_edu import _checks
+from keras_vit_edu import _checks, _tensorflow_log
 from keras_vit_edu._files import read_json
+from keras_vit_edu._install import install_command
 
 COURSES_FALLBACK = "vit_base_patch16_224_imagenet"  # ViT-B/16
 OPENED = ("vit", "deit")  # what `open_vit` opens; they are listed first
@@ -350,10 +351,11 @@ def cache_folder(handle: str) -> Path:
 
 def _import_keras_hub() -> Any:
     try:
-        import keras_hub
+        with _tensorflow_log.kept_back():
+            import keras_hub
     except ModuleNotFoundError as error:
         if error.name != "keras_hub":
             message = f"keras_hub needs {error.name}, which is not installed: pip install {error.name}"
             raise ModuleNotFoundError(message, name=error.name) from None
-        raise ImportError('Pretrained models need keras_hub: pip install "keras-vit-edu[hub]"') from None
+        raise ImportError(f"Pretrained models need keras_hub: {install_command('hub')}") from None
     return keras_hub

@@ -1,0 +1,43 @@
+"""Tables for a terminal of any width, and for a pipe."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PIPE_WIDTH = 160  # columns of a table in a file or a pipe
+SMALLEST = 8  # columns of text that a cell which folds needs
+BORDER = 3  # columns of text between two cells
+Cell = str | Text
+
+
+def wide_console() -> Console:
+    """The standard output; where it is no terminal, with room for a table."""
+    console = Console(highlight=False, markup=False)
+    if not (console.is_terminal or console.is_jupyter):
+        console.width = PIPE_WIDTH
+    return console
+
+
+def folding_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Cell]], width: int, whole: Iterable[str] = ()
+) -> Table:
+    """A table that cuts nothing off: cells fold, between words where they can.
+
+    Args:
+        columns: their headers.
+        rows: the cells.
+        width: of the terminal, in columns of text.
+        whole: columns that do not fold, such as names that a reader types. In a very narrow terminal they do.
+    """
+    rows, whole = [list(row) for row in rows], set(whole)
+    longest = [max((len(str(row[i])) for row in rows), default=0) for i in range(len(columns))]
+    wanted = sum(count if name in whole else SMALLEST for name, count in zip(columns, longest, strict=True))
+    is_wide_enough = wanted + BORDER * len(columns) + 1 <= width
+    table = Table()
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name in whole and is_wide_enough)
+    for row in rows:
+        table.add_row(*row)
+    return table

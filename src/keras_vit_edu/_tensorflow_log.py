@@ -1,0 +1,57 @@
+"""TensorFlow's own log lines, kept out of the error output while it is imported.
+
+`TF_CPP_MIN_LOG_LEVEL` does not reach them: the C++ libraries print some before they look at it. keras_hub imports
+TensorFlow on every backend.
+"""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+
+LOG_LINE = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog"
+    rb"|[IWE]\d{4} [\d:.]+ +\d+ \S+:\d+\]"  # E0000 00:00:1795905131.402500   17284 cuda_platform.cc:52] ...
+    rb"|\d{4}-\d\d-\d\d \d\d:\d\d:[\d.]+: [IWE] \S+:\d+\]"  # the same as earlier versions print it
+    rb"|To enable the following instructions:"
+)
+ERROR_OUTPUT = 2
+
+
+@contextlib.contextmanager
+def kept_back() -> Iterator[None]:
+    """Leave TensorFlow's log lines out of what the block writes to the error output. The rest follows at its end."""
+    try:
+        held = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
+        shown = os.dup(ERROR_OUTPUT)
+    except OSError:  # no room for it, or no error output
+        yield
+        return
+    with held:
+        _flush()
+        os.dup2(held.fileno(), ERROR_OUTPUT)
+        try:
+            yield
+        finally:
+            _flush()
+            os.dup2(shown, ERROR_OUTPUT)
+            os.close(shown)
+            held.seek(0)
+            for line in held:
+                if not LOG_LINE.match(line):
+                    os.write(ERROR_OUTPUT, line)
+
+
+def import_quietly() -> None:
+    """Import TensorFlow and let it look for devices, without its log lines."""
+    with kept_back():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+def _flush() -> None:
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # there is none, or it is closed
+        sys.stderr.flush()

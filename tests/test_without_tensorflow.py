@@ -1,0 +1,153 @@
+"""On torch and JAX no verb imports TensorFlow, in whatever process, though it is installed beside them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_vit_edu
+from keras_vit_edu import datasets
+from keras_vit_edu._backend import installed_backends
+from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.transfer import TransferClassifier
+from tests.transfer.small import PREPROCESSING, classifier, coloured
+
+pytest.importorskip("typer")
+Image = pytest.importorskip("PIL.Image")
+
+LOG = """
+import atexit, os, sys
+
+def note():
+    with open(os.environ["NOTES"], "a") as file:
+        print("tensorflow" in sys.modules, sys.orig_argv[1:], file=file)
+
+atexit.register(note)
+"""
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    """A folder with small data, a small preset, a digit, photographs and a classifier of photographs."""
+    folder = tmp_path_factory.mktemp("things")
+    sample = datasets.load("mnist-sample")
+    arrays = {"x_train": sample.x_train[:64], "y_train": sample.y_train[:64]}
+    np.savez(folder / "data.npz", **arrays, x_test=sample.x_test[:32], y_test=sample.y_test[:32])
+    model = ViTClassifier(projection_dim=8, num_layers=1, key_dim=4, head="mean", head_units=(), name="small_model")
+    model.save_to_preset(folder / "small")
+    Image.fromarray(sample.x_test[0, :, :, 0]).resize((280, 280)).save(folder / "digit.png")
+    for i, (image, label) in enumerate(zip(*coloured(18), strict=True)):
+        (folder / "photos" / "abc"[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / "photos" / "abc"[label] / f"{i:02}.png")
+    TransferClassifier(classifier(), PREPROCESSING, ("a", "b", "c")).save(folder / "abc.zip")
+    (folder / "path").mkdir()
+    (folder / "path" / "sitecustomize.py").write_text(LOG)
+    return folder
+
+
+TRAIN = "train --preset small --data data.npz --epochs 1 --batch-size 32 --overwrite --run run"
+VERBS = {
+    "train": TRAIN,
+    "train compiled": f"{TRAIN} --jit-compile",
+    "evaluate": "evaluate small --data data.npz",
+    "evaluate photographs": "evaluate abc.zip photos",
+    "classify": "classify digit.png",
+    "classify photographs": "classify photos/a/00.png --preset abc.zip",
+    "fine-tune": "fine-tune photos --preset abc.zip --run tuned --overwrite --probe-epochs 1 --epochs 1 --quiet",
+    "presets": "presets",
+    "doctor": "doctor",
+    "parity": "parity --backends BACKEND --checks weights,dropout,save-load --out parity",
+    "help": "--help",
+}
+HERE = [backend for backend in installed_backends() if backend != "tensorflow"]
+
+
+@pytest.mark.parametrize("backend", HERE)
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_verb_imports_it(things, verb, backend):
+    if verb == "train compiled" and backend == "torch":
+        pytest.skip("wants a C++ compiler")
+    notes = things / f"{verb} on {backend}.txt"
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_vit_edu", *VERBS[verb].replace("BACKEND", backend).split()],
+        cwd=things,
+        env={
+            **os.environ,
+            "KERAS_BACKEND": backend,
+            "KERAS_VIT_EDU_CACHE": str(things / "features"),
+            "NOTES": str(notes),
+            "PYTHONPATH": os.pathsep.join([str(things / "path"), str(Path(keras_vit_edu.__file__).parents[1])]),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tensorflow" not in done.stderr.lower()
+    processes = notes.read_text().splitlines()
+    assert processes
+    assert [line for line in processes if line.startswith("True")] == []
+
+
+# Seeds: what Keras's own function does, without TensorFlow. -----------------------------------------------------------
+
+DRAWS = """
+import json, random, sys
+import keras_vit_edu, keras
+import numpy as np
+from keras import ops
+from keras_vit_edu.random import set_seed
+
+(set_seed if sys.argv[1] == "ours" else keras.utils.set_random_seed)(1234)
+x = np.ones((4, 6), "float32")
+layer, dropout = keras.layers.Dense(5), keras.layers.Dropout(0.5)
+found = {
+    "weights": ops.convert_to_numpy(layer(x)).tolist(),
+    "dropout": [ops.convert_to_numpy(dropout(x, training=True)).tolist() for _ in range(2)],
+    "without a seed": [ops.convert_to_numpy(keras.random.uniform((3,))).tolist() for _ in range(2)],
+    "python": random.random(),
+    "numpy": np.random.random(),
+    "seed": keras.utils.get_random_seed() if hasattr(keras.utils, "get_random_seed") else None,
+}
+backend = keras.backend.backend()
+if backend == "torch":
+    import torch
+    found["torch"] = torch.rand(3).tolist()
+if backend == "tensorflow":
+    import tensorflow as tf
+    found["tensorflow"] = tf.random.uniform((3,)).numpy().tolist()
+    found["tf.data"] = [int(i) for i in tf.data.Dataset.range(9).shuffle(9)]
+print(json.dumps([found, "tensorflow" in sys.modules]))
+"""
+
+
+@pytest.mark.parametrize("backend", installed_backends())
+def test_set_seed_gives_the_bits_of_keras(backend):
+    def draws(whose):
+        environment = {**os.environ, "KERAS_BACKEND": backend}
+        done = subprocess.run(
+            [sys.executable, "-c", DRAWS, whose], env=environment, capture_output=True, text=True, check=True
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+
+    (ours, has_tensorflow), (keras_own, _) = draws("ours"), draws("keras")
+    assert ours == keras_own
+    assert has_tensorflow == (backend == "tensorflow")
+
+
+def test_set_seed_starts_kerass_own_draws_again():
+    keras_vit_edu.random.set_seed(3)
+    first = keras.ops.convert_to_numpy(keras.random.uniform((4,)))
+    keras_vit_edu.random.set_seed(3)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(keras.random.uniform((4,))), first)
+
+
+@pytest.mark.parametrize("seed", [None, -1, 2**31, 1.0, "0", True])
+def test_what_is_no_seed(seed):
+    with pytest.raises(ValueError, match="`seed` must be"):
+        keras_vit_edu.random.set_seed(seed)
