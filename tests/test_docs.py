@@ -1,11 +1,18 @@
-"""The Python in README and docs runs, from top to bottom of each page."""
+"""The Python in README and docs runs as it is pasted: block by block, in a process that knows of no backend."""
 
+import ast
+import json
+import os
 import re
 import runpy
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from keras_vit_edu import cli
 from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.training import load_recipe
@@ -20,6 +27,24 @@ PAGES = [
 ON_EACH_BACKEND = ("README.md", "layers.md", "presets.md", "saving.md")
 
 
+BLOCK = re.compile(r"```python( title=[^\n]*)?\n(.*?)```", flags=re.DOTALL)
+CONTINUES = "# continues "  # how a block begins that needs the names or files of one above
+
+# Runs the blocks of a page, given as a list of sequences; each sequence has names of its own.
+PASTE = """
+import json, sys
+for sequence in json.load(sys.stdin):
+    names = {"__name__": "__main__"}
+    for block in sequence:
+        exec(compile(block, block.splitlines()[0], "exec"), names)
+"""
+
+
+def blocks(page):
+    """`(title, text)` of each block of Python; the title is empty but where a block needs keras_hub."""
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize(
     "page",
     [
@@ -31,12 +56,66 @@ ON_EACH_BACKEND = ("README.md", "layers.md", "presets.md", "saving.md")
         for page in PAGES
     ],
 )
-def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    names = {}
-    for block in blocks:
-        exec(compile(block, str(page), "exec"), names)
+def test_the_examples_of_a_page_run_when_pasted(page, tmp_path):
+    sequences = []
+    for title, text in blocks(page):
+        if not title:
+            sequences.append([*sequences.pop(), text] if text.startswith(CONTINUES) else [text])
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KERAS")}
+    done = subprocess.run(
+        [sys.executable, "-c", PASTE],
+        input=json.dumps(sequences),
+        cwd=tmp_path / "here",
+        env={**kept, "HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_imports_what_it_names_and_keras_last(page):
+    """Before keras_vit_edu, `import keras` fails where TensorFlow is not installed."""
+    for _, text in blocks(page):
+        imported = [
+            alias.name if isinstance(node, ast.Import) else node.module
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        ]
+        packages = [name.partition(".")[0] for name in imported]
+        if "keras" in packages and not text.startswith(CONTINUES):
+            assert "keras_vit_edu" in packages[: packages.index("keras")], text
+
+
+SHELL = re.compile(r"```sh\n(.*?)```", flags=re.DOTALL)
+
+
+def shell_commands():
+    """`(page, arguments)` of every `keras-vit-edu ...` in a shell block."""
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for block in SHELL.findall(page.read_text(encoding="utf-8")):
+            for line in block.replace("\\\n", " ").splitlines():
+                for command in re.split(r"&&|\|\||;|\|", line.partition(" #")[0]):
+                    words = shlex.split(command)
+                    if words[:1] == ["keras-vit-edu"]:
+                        yield page.name, words[1:]
+
+
+def test_the_commands_in_shell_blocks_parse():
+    """Verbs and options are there, and values are of their types; nothing is run."""
+    main = pytest.importorskip("typer.main")
+    group = main.get_command(cli.app)
+    commands = list(shell_commands())
+    assert len(commands) >= 20
+    for page, words in commands:
+        words = [word.replace("$backend", "jax").replace("$seed", "1") for word in words]
+        verb = group.commands[words[0]] if words else group
+        context = verb.make_context(verb.name, words[1:], parent=group.context_class(group))
+        assert context.params is not None, (page, words)
 
 
 def test_readme_and_docs_link_to_files_that_exist():
