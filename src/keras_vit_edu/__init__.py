@@ -10,7 +10,8 @@ if not _backend.ONLY_HELP:
     _backend.choose_backend()  # comes first
     if _backend.is_our_command(sys.argv, sys.orig_argv) and _backend.backend_to_come() == "tensorflow":
         _tensorflow_log.import_quietly()
-    from keras_vit_edu import datasets, initializers, layers, models, parity, random, training, transfer
+    with _backend.explaining():
+        from keras_vit_edu import datasets, initializers, layers, models, parity, random, training, transfer
 
 __version__ = "0.1.0.dev0"
 

@@ -5,15 +5,16 @@ installed. Here the first installed of TensorFlow, JAX and PyTorch is taken then
 program that imports this package, in our own command as soon as it computes something.
 """
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
-from keras_vit_edu._install import install_command
+from keras_vit_edu._install import install_command, what_is_missing
 
 BACKENDS = ("tensorflow", "jax", "torch")
 KERAS_ALSO_HAS = ("numpy", "openvino")  # for inference; whoever asks for one gets it
@@ -34,15 +35,26 @@ def choose_backend() -> None:
     our_command = is_our_command(sys.argv, sys.orig_argv)
     if our_command:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings, not its warnings
-    try:
+    with explaining():
         _choose_backend(command_line_backend(sys.orig_argv) if our_command else None)
-    except ImportError as error:
-        if not our_command:
-            raise
-        print(f"{COMMAND}: {error}", file=sys.stderr)
-        sys.exit(2)
     if not our_command:
         announce()
+
+
+@contextlib.contextmanager
+def explaining() -> Iterator[None]:
+    """In our own command, an `ImportError` in the block is one line and exit status 2; elsewhere it passes.
+
+    One that is neither raised by us nor about a module that we know is a bug and passes too.
+    """
+    try:
+        yield
+    except ImportError as error:
+        text = what_is_missing(error) or (None if isinstance(error, ModuleNotFoundError) else str(error))
+        if text is None or not is_our_command(sys.argv, sys.orig_argv):
+            raise
+        print(f"{COMMAND}: {text}", file=sys.stderr)
+        sys.exit(2)
 
 
 def announce() -> None:

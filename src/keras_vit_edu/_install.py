@@ -1,4 +1,4 @@
-"""Which command installs an extra of this package, as it is to be typed where this package was installed."""
+"""What is not installed, and the command that installs it, as it is to be typed where this package was installed."""
 
 import importlib.metadata
 import json
@@ -9,6 +9,12 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 DISTRIBUTION = "keras-vit-edu"
+REQUIRED = ("keras", "numpy", "rich", "safetensors")  # by this package, or by Keras
+EXTRA_WITH = {  # module: the extra that brings it
+    "typer": "cli", "filelock": "cli", "matplotlib": "cli", "pydot": "cli", "PIL": "cli",
+    "keras_hub": "hub", "kagglehub": "hub",
+    "tensorflow": "tensorflow", "torch": "torch", "jax": "jax",
+}  # fmt: skip
 MEANT_BY_SHELLS = frozenset('"$`\\!')  # inside double quotes
 
 
@@ -29,6 +35,14 @@ def install_command(*extras: str) -> str:
     wanted = f"{_shortest(folder) if folder else DISTRIBUTION}[{','.join(extras)}]"
     quoted = shlex.quote(wanted) if os.name == "posix" and not MEANT_BY_SHELLS.isdisjoint(wanted) else f'"{wanted}"'
     return f"pip install {quoted}"
+
+
+def what_is_missing(error: ImportError) -> str | None:
+    """A line about a module that is not installed and how to install it; None if it is none that we know."""
+    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if module in REQUIRED:
+        return f"{module} is not installed: pip install {module}"
+    return f"{module} is not installed: {install_command(EXTRA_WITH[module])}" if module in EXTRA_WITH else None
 
 
 def source_folder() -> Path | None:

@@ -24,7 +24,7 @@ from typing import Annotated, Any, NoReturn, cast
 
 import keras_vit_edu
 from keras_vit_edu import _backend, _interruption
-from keras_vit_edu._install import install_command
+from keras_vit_edu._install import install_command, what_is_missing
 
 try:
     import typer
@@ -131,6 +131,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), 2)
     except training.TrainingFailed as error:
         return _complain(str(error), 1)
+    except ModuleNotFoundError as error:
+        text = what_is_missing(error)
+        if text is None:  # a bug keeps its traceback
+            raise
+        return _complain(text, 2)
     return _complain("interrupted", status) if status == _interruption.STATUS else status
 
 
@@ -150,7 +155,11 @@ def _checking(only_ours: bool = False) -> Iterator[None]:
     except (ValueError, ImportError) as error:
         if only_ours and isinstance(error, ValueError) and not _is_ours(error):
             raise
-        raise UsersMistake(str(error)) from None
+        raise UsersMistake(_text(error)) from None
+
+
+def _text(error: ValueError | ImportError) -> str:
+    return (what_is_missing(error) if isinstance(error, ImportError) else None) or str(error)
 
 
 def _is_ours(error: BaseException) -> bool:

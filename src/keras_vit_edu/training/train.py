@@ -18,6 +18,7 @@ from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._weights import copy_of, copy_variables, unshare
 from keras_vit_edu.datasets import Augmentation, Batches, ImageDataset, split
 from keras_vit_edu.training.checkpoint import save_checkpoint
+from keras_vit_edu.training.picture_of_layers import draw_layers
 from keras_vit_edu.training.progress import ProgressDisplay
 from keras_vit_edu.training.recipe import Recipe
 from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, environment, now
@@ -339,19 +340,6 @@ class ValidateWithAverage(keras.callbacks.Callback):
     def on_test_end(self, logs: Any = None) -> None:
         for variable, kept in zip(self.model.trainable_variables, self._kept, strict=True):
             variable.assign(kept)
-
-
-def draw_layers(model: keras.Model, run: RunFolder, console: Console) -> None:
-    """Draw `model.png` if Graphviz is there, else say how to get it."""
-    try:
-        keras.utils.plot_model(model, to_file=run / "model.png", show_shapes=True, expand_nested=True, dpi=96)
-    except (ImportError, OSError, AssertionError) as error:  # no pydot; no Graphviz; a Graphviz that fails
-        run.update(notes=[f"no model.png: {error}"])
-    if not (run / "model.png").is_file():
-        console.print(
-            'model.png needs Graphviz (https://graphviz.org, "apt install graphviz") and "pip install pydot"; '
-            "the run goes on without it."
-        )
 
 
 def summary(model: keras.Model) -> str:
