@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_vit_edu import _checks
 from keras_vit_edu._files import printable
+from keras_vit_edu._install import install_command
 from keras_vit_edu.datasets.array_file import ArrayFile, check_bytes, check_data, check_sizes
 
 IMAGES, LABELS = ("x_train", "x_test"), ("y_train", "y_test")
@@ -128,7 +129,7 @@ def fitted(image: np.ndarray, height: int, width: int) -> np.ndarray:
     try:
         from PIL import Image, ImageOps
     except ImportError:
-        raise ImportError('Resizing images needs Pillow: pip install "keras-vit-edu[cli]"') from None
+        raise ImportError(f"Resizing images needs Pillow: {install_command('cli')}") from None
     if image.shape[:2] == (height, width):
         return image
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
+from keras_vit_edu import _interruption
+
 BAR_WIDTH = 24
 ONE_LINE = 104  # columns in which bar and numbers stand side by side
 STEPS_FOR_A_GUESS = 3  # timed before the time left is shown
-
-from keras_vit_edu import _interruption
 
 
 class ProgressDisplay(keras.callbacks.Callback):
