@@ -134,7 +134,7 @@ def test_a_run_that_took_five_classes_for_mnist_goes_on(tmp_path, rng):
         (["--image-size", "1000000"], "at most 4 GiB"),
         (["--image-size", "29"], "give --override patch_size=N (1, 29 divide both sides)"),
         (["--override", "patch_size=9"], "`patch_size` must divide the image"),
-        (["--override", "image_shape=[8,8,1]"], "takes images of shape (8, 8, 1)"),
+        (["--override", "image_shape=[14,14,1]"], "takes images of shape (14, 14, 1)"),
         (["--dataset", "mnist"], "shape (n, 28, 28)"),
         (["--data", "."], "There are no images to train on"),
     ],

@@ -344,7 +344,7 @@ def evaluate(
     dataset: Annotated[
         str | None, typer.Option(help="Whose test images. [default: the run's dataset; else mnist-sample]")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="An npz file or a folder with the four IDX files.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Images to test on, as `train` takes them.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write into. [default: the run's; else evaluate-PRESET-DATASET]")
     ] = None,

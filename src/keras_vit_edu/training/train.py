@@ -52,7 +52,7 @@ def train(
     (uncompiled, so any backend loads it).
 
     Args:
-        model: images `(B, 28, 28, 1)` in [0, 1] to logits `(B, num_classes)`; it is compiled here.
+        model: images `(B, H, W, C)` in [0, 1] to logits `(B, num_classes)`; it is compiled here.
         dataset: what to learn.
         run: where to write.
         recipe: how to train; None for the course's.
