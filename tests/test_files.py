@@ -23,7 +23,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path, make):
         read_bounded(tmp_path / "a", 10)
 
 
-@pytest.mark.parametrize("path", ["/dev/zero", "/nowhere/at/all", "a\0b"])
+@pytest.mark.parametrize("path", ["/dev/zero", "/nowhere/at/all", "a\0b", "/proc/self/mem"])
 def test_devices_and_paths_that_lead_nowhere_are_refused(path):
     with pytest.raises(ValueError, match="Received"):
         read_bounded(path, 10)

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+MOST_CLASSES = 100_000
+
 
 def positive_int(name: str, value: Any, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`; bools and floats are refused."""
@@ -139,3 +141,12 @@ def json_object(kind: str, values: Any, fields: Sequence[str]) -> None:
         if name not in fields:
             hint = did_you_mean(name, fields) or f"It has {', '.join(fields)}."
             raise ValueError(f"{kind} has no field {name!r}. {hint}")
+
+
+def class_names(value: Any) -> tuple[str, ...]:
+    """A list of different texts, none of them empty, as a tuple."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) and name for name in value):
+        raise ValueError("`class_names` must be a list of texts, none of them empty")
+    if not 0 < len(set(value)) == len(value) <= MOST_CLASSES:
+        raise ValueError(f"`class_names` must be 1 to {MOST_CLASSES:,} texts, no two of them equal")
+    return tuple(value)

@@ -37,7 +37,12 @@ def read_bounded(file: str | Path, limit: int) -> bytes:
     """
     with open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
-        data = stream.read(limit + 1) if size <= limit else b""
+        try:
+            data = stream.read(limit + 1) if size <= limit else b""
+        except OSError as error:
+            raise ValueError(f"The file cannot be read: {error.strerror or error}. Received: {file}") from None
+    if data is None:  # some files of /proc have nothing to read yet
+        raise ValueError(f"There is nothing to read. Received: {file}")
     if size > limit or len(data) > limit:  # it may have grown meanwhile
         raise ValueError(f"The file may have at most {limit:,} bytes. Received: {file} with {max(size, len(data)):,}")
     return data
@@ -89,7 +94,7 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is no JSON")
 
 
 def _finite(text: str) -> float:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from keras_vit_edu._printing import Console
 
 PIPE_WIDTH = 160  # columns of a table in a file or a pipe
 SMALLEST = 8  # columns of text that a cell which folds needs
@@ -14,7 +15,7 @@ Cell = str | Text
 
 def wide_console() -> Console:
     """The standard output; where it is no terminal, with room for a table."""
-    console = Console(highlight=False, markup=False)
+    console = Console()
     if not (console.is_terminal or console.is_jupyter):
         console.width = PIPE_WIDTH
     return console

@@ -35,19 +35,22 @@ except ImportError:
 if not _backend.ONLY_HELP:
     import keras
     import numpy as np
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Table
 
     from keras_vit_edu import datasets, parity, training, transfer
+    from keras_vit_edu._checks import class_names as checked_names
     from keras_vit_edu._files import printable
+    from keras_vit_edu._printing import Console, print_json
     from keras_vit_edu._tables import folding_table, wide_console
     from keras_vit_edu.datasets.mnist import CLASS_NAMES
     from keras_vit_edu.models import overrides_for_images
+    from keras_vit_edu.models.keras_file import load_keras_file
     from keras_vit_edu.models.preset import Preset
     from keras_vit_edu.models.preset_files import CONFIG, METADATA, read_json
     from keras_vit_edu.parity.progress import ParityProgress
     from keras_vit_edu.random import set_seed
+    from keras_vit_edu.training import run_record
     from keras_vit_edu.training.evaluate import CONFUSED
     from keras_vit_edu.training.run_folder import AUGMENTATION, CLASSIFIER
     from keras_vit_edu.training.train import fingerprint
@@ -60,6 +63,7 @@ SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are f
 DIGIT_READER = "vit_mnist_hybrid"  # the preset that `classify` takes if not told
 DOCTOR_NAMES = 19  # columns
 PRESETS_COLUMNS, HUB_COLUMNS = 110, 120  # that a table of all we know of the presets takes
+LONGEST_LINE = 2000  # characters of a complaint
 PICTURED = 20  # files on the sheet of `classify --picture`, at most
 # Of click, or of the copy of it inside newer versions of typer.
 UsageError: Any = typer.BadParameter.__base__
@@ -169,7 +173,9 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _complain(text: str, status: int) -> int:
-    print(f"{_backend.COMMAND}: {' '.join(text.split())}", file=sys.stderr)
+    text = printable(" ".join(text.split()))
+    shown = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]}..."  # a file may have a name of megabytes
+    print(f"{_backend.COMMAND}: {shown}", file=sys.stderr)
     return status
 
 
@@ -388,7 +394,7 @@ def evaluate(
     content = {"model": model, "dataset": dataset, "source": images.source, **found.to_json()}
     files = training.write_evaluation(found, folder, content, images.x_test.__getitem__, lambda i: f"no. {i}", most)
     if json_only:
-        print(json.dumps(content, indent=2))
+        print_json(content)
         return
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(_by_class(found))
@@ -409,7 +415,7 @@ def _by_class(found: training.Evaluation) -> Table:
     table = Table("class", "images", "precision", "recall", "F1")
     for row in found.per_class():
         shares = ("-" if row[name] is None else f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
-        table.add_row(row["class"], str(row["images"]), *shares)
+        table.add_row(printable(row["class"]), str(row["images"]), *shares)
     return table
 
 
@@ -454,7 +460,7 @@ def _evaluate_photographs(
         most,
     )
     if json_only:
-        print(json.dumps(content, indent=2))
+        print_json(content)
         return
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(_by_class(occurring))
@@ -476,9 +482,9 @@ def _small(image: np.ndarray) -> np.ndarray:
 def _progress(what: str) -> Iterator[Callable[[int, int], object]]:
     """A bar on the error output, if that is a terminal, and the function that moves it."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
+        task = progress.add_task(printable(what), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
@@ -534,27 +540,21 @@ def _trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None
     if not (Path(name) / "run.json").is_file():
         model = cast(keras.Model, Preset.from_preset(name))
         metadata = Preset.presets.get(name) or read_json(Path(name) / METADATA)
-        return model, None, tuple(metadata["class_names"]) if "class_names" in metadata else None
-    record = read_json(Path(name) / "run.json")
+        return model, None, checked_names(metadata["class_names"]) if "class_names" in metadata else None
+    record = run_record.read_record(Path(name))
     if record.get("status", "finished") != "finished":
         verb = "fine-tune" if "fine_tuning" in record else "train"
         raise ValueError(f"The run in {name} is not finished (it says {record['status']!r}); {verb} resumes it.")
     if "fine_tuning" in record:
         raise ValueError(f"The run in {name} is a finished fine-tuning, but its {CLASSIFIER} is no longer there.")
-    try:
-        of_run, class_names = record["configuration"]["dataset"]["name"], tuple(record["class_names"])
-    except (LookupError, TypeError) as error:
-        raise ValueError(f"{Path(name) / 'run.json'} is damaged: {error!r}") from None
-    return keras.saving.load_model(Path(name) / "model.keras"), of_run, class_names
+    of_run, _ = run_record.dataset_of(record, Path(name))
+    class_names = run_record.class_names_of(record, Path(name))
+    return load_keras_file(Path(name) / "model.keras"), of_run["name"], class_names
 
 
 def _dataset_of_run(run: Path) -> tuple[dict[str, Any], str]:
     """What a run of `train` learned from: its fingerprint, and where it was."""
-    record = read_json(run / "run.json")
-    try:
-        return record["configuration"]["dataset"], record["source"]
-    except (LookupError, TypeError) as error:
-        raise ValueError(f"{run / 'run.json'} is damaged: {error!r}") from None
+    return run_record.dataset_of(run_record.read_record(run), run)
 
 
 def _images_of_run(run: Path, size: tuple[int, int]) -> datasets.ImageDataset:
@@ -732,10 +732,12 @@ def _scanned(folder: Path, console: Console) -> datasets.ImageFolder:
     with _progress(f"looking at {folder}") as progress:
         images = datasets.scan_folder(folder, progress=progress)
     counts = np.bincount(images.labels)
-    classes = ", ".join(f"{name} ({count})" for name, count in zip(images.class_names[:20], counts, strict=False))
+    classes = ", ".join(
+        f"{printable(name)} ({count})" for name, count in zip(images.class_names[:20], counts, strict=False)
+    )
     console.print(f"{len(images.class_names)} classes: {classes}{', ...' if len(images.class_names) > 20 else ''}")
     for file, reason in images.skipped[:10]:
-        console.print(f"skipped {file}: {reason}")
+        console.print(f"skipped {printable(str(file))}: {printable(reason)}")
     if len(images.skipped) > 10:
         console.print(f"... and {len(images.skipped) - 10} more, skipped")
     return images
@@ -762,7 +764,7 @@ def presets(
         for name, metadata in Preset.presets.items()
     ]
     if json_only:
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     console = wide_console()
     is_narrow = console.width < PRESETS_COLUMNS
@@ -785,7 +787,7 @@ def _list_presets_of_hub(json_only: bool) -> None:
     with _checking():
         rows = transfer.list_presets()
     if json_only:
-        print(json.dumps([{**dataclasses.asdict(row), "note": row.note} for row in rows], indent=2))
+        print_json([{**dataclasses.asdict(row), "note": row.note} for row in rows])
         return
     console = wide_console()
     columns = ["name", "family", "image", "parameters", "classes", "here"]
@@ -854,13 +856,14 @@ def classify(
         except ValueError as error:
             results.append(_failed(file, str(error)))
             continue
-        found = training.probabilities(classifier, digit[None])[0]
+        with _checking(only_ours=True):  # weights that give no numbers
+            found = training.probabilities(classifier, digit[None])[0]
         best = [(datasets.DIGITS[i], float(found[i])) for i in np.argsort(-found, kind="stable")[:top]]
         results.append(_classified(file, best, None if json_only else console))
         if len(sheet) < PICTURED:
             sheet.append((file.name, _small(given), digit, found))
     if json_only:
-        print(json.dumps(results, indent=2))
+        print_json(results)
     if picture is not None and sheet:
         picture.parent.mkdir(parents=True, exist_ok=True)
         names, pictures, digits, shares = zip(*sheet, strict=True)
@@ -880,7 +883,8 @@ def _failed(file: Path, reason: str) -> dict[str, Any]:
 def _classified(file: Path, best: Sequence[tuple[str, float]], console: Console | None) -> dict[str, Any]:
     """Say what a file shows, if there is a console; what `--json` prints of it."""
     if console is not None:
-        console.print(f"{file}: {', '.join(f'{name} ({p:.1%})' for name, p in best)}")
+        named = ", ".join(f"{printable(name)} ({p:.1%})" for name, p in best)
+        console.print(f"{printable(str(file))}: {named}")
     return {"file": str(file), "classes": [{"class": name, "probability": p} for name, p in best]}
 
 
@@ -899,7 +903,7 @@ def _classify_photographs(
         for file, best, reason in classifier.predict_each(photographs, top):
             results.append(_failed(file, reason) if reason else _classified(file, best, None if json_only else console))
     if json_only:
-        print(json.dumps(results, indent=2))
+        print_json(results)
     if any("error" in result for result in results):
         raise typer.Exit(1)
 
@@ -924,7 +928,7 @@ def doctor(
 
     findings = examine()
     if json_only:
-        print(json.dumps(findings, indent=2))
+        print_json(findings)
         return
     for section, entries in findings.items():
         print(section)

@@ -13,6 +13,8 @@ try:
 except ImportError:
     raise ImportError(f"Figures need matplotlib: {install_command('cli')}") from None
 
+from keras_vit_edu._files import printable
+
 TRAIN_COLOUR, VALIDATION_COLOUR = "tab:blue", "tab:orange"
 
 
@@ -50,7 +52,7 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], file: str |
         class_names: of rows and columns.
         file: PNG to write.
     """
-    count = len(class_names)
+    count, class_names = len(class_names), [printable(name) for name in class_names]
     side = 2.2 + 0.5 * count
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
@@ -86,7 +88,7 @@ def mistakes(images: Sequence[np.ndarray], titles: Sequence[str], file: str | Pa
         axes.axis("off")
     for axes, image, title in zip(grid, images, titles, strict=False):
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(title, fontsize=9, parse_math=False)  # a file's name may have dollars in it
+        axes.set_title(_lines(title), fontsize=9, parse_math=False)  # a file's name may have dollars in it
     if not len(images):
         grid[0].text(0.5, 0.5, "no mistakes", ha="center", va="center")
     figure.savefig(file, dpi=120)
@@ -108,7 +110,7 @@ def augmentation(images: np.ndarray, varied: np.ndarray, titles: Sequence[str], 
         for axes, image in zip(line, [images[i] / 255, *varied[i]], strict=True):
             axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
             axes.set(xticks=[], yticks=[])
-        line[0].set_ylabel(titles[i], fontsize=9)
+        line[0].set_ylabel(printable(titles[i]), fontsize=9, parse_math=False)
     for epoch, axes in enumerate(grid[0]):
         axes.set_title(f"epoch {epoch}" if epoch else "as it is", fontsize=9)
     figure.savefig(file, dpi=120)
@@ -139,7 +141,7 @@ def classified(
         grid, titles, given, seen, probabilities, strict=True
     ):
         left.imshow(image)
-        left.set_title(title, fontsize=9, parse_math=False)  # a file's name may have dollars in it
+        left.set_title(printable(title), fontsize=9, parse_math=False)  # a file's name may have dollars in it
         middle.imshow(digit[..., 0], cmap="gray", vmin=0, vmax=1)
         for axes in (left, middle):
             axes.set(xticks=[], yticks=[])
@@ -151,3 +153,8 @@ def classified(
         right.set_title(f"{class_names[best]}: {shares[best]:.1%}", fontsize=9)
     grid[0, 1].set_title("what the model saw", fontsize=9)
     figure.savefig(file, dpi=120)
+
+
+def _lines(text: str) -> str:
+    """A text of several lines, of which each is safe to show."""
+    return "\n".join(map(printable, text.split("\n")))

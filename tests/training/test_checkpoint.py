@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import signal
@@ -325,7 +326,9 @@ def test_a_checkpoint_of_another_model_or_optimizer(tmp_path):
 def test_a_checkpoint_of_a_newer_format(tmp_path):
     arrays = {"a": np.zeros(3)}
     file = tmp_path / "epoch-00001.safetensors"
-    file.write_bytes(safetensors.numpy.save(arrays, metadata={"format_version": "2"}))
+    header = {"format_version": "2"}
+    digest = hashlib.sha256(json.dumps(header).encode() + b"a" + arrays["a"].tobytes()).hexdigest()
+    file.write_bytes(safetensors.numpy.save(arrays, metadata={**header, "sha256": digest}))
     with pytest.raises(RunFolderError, match="of format 2; this version of keras_vit_edu reads up to 1"):
         load_newest(tmp_path, compiled(new_model()), print)
 

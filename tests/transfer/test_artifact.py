@@ -247,7 +247,7 @@ def test_what_could_not_be_loaded_again_for_its_size_is_not_saved(tmp_path):
     ours.metrics = {"confusion": [0] * 2_000_000}
     for name in ("a", "a.zip"):
         with pytest.raises(
-            ArtifactError, match=r"artifact\.json must have at most 16,777,216.*most of them of `metrics`"
+            ArtifactError, match=r"artifact\.json must have at most 8,388,608.*most of them of `metrics`"
         ):
             ours.save(tmp_path / name)
     assert not list(tmp_path.iterdir())
@@ -352,19 +352,10 @@ def test_weights_of_another_size_are_not_even_read(size, folder):
     refused(folder, rf"is damaged.*artifact\.json says [\d,]+ bytes.*where it has {size:,}")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory is set as Linux has it")
 def test_a_terabyte_that_the_manifest_tells_of_is_refused_too(folder):
-    import resource
-
     os.truncate(folder / "weights.safetensors", 10**12)
     changed(folder, lambda manifest: manifest["weights"].update(bytes=10**12))
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 32), hard))
-    try:
-        refused(folder, "larger than what fits into the memory")
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    refused(folder, r"Weights may have at most 3,221,225,472 bytes.* with 1,000,000,000,000")
 
 
 @pytest.mark.parametrize("name", ["artifact.json", "weights.safetensors"])
@@ -387,7 +378,7 @@ def test_a_manifest_that_is_no_json(folder):
         (b"[1]", "must hold a JSON object"),
         (b"[" * 100_000, "damaged"),
         (b'{"format_version": NaN}', "NaN is no JSON"),
-        (b" " * (1 << 24) + b"{}", "must have at most 16,777,216 bytes"),
+        (b" " * (1 << 23) + b"{}", "must have at most 8,388,608 bytes"),
     ]:
         (folder / "artifact.json").write_bytes(content)
         refused(folder, reason)

@@ -16,7 +16,9 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _checks
-from keras_vit_edu.models import preset_files
+from keras_vit_edu._building import TooLarge, budget_for, check_numbers, within
+from keras_vit_edu._tensor_file import Header, arrays
+from keras_vit_edu.models import preset_files, size_limits
 from keras_vit_edu.models.preset_files import CONFIG, FORMAT_VERSION, METADATA, WEIGHTS, WEIGHTS_DTYPES, read_json
 
 
@@ -55,7 +57,8 @@ class Preset:
         Raises:
             ValueError: if there is no such preset, if one of its files is missing, damaged or of another format, if an
                 argument is none of the constructor's, if the configuration holds code, if a link leads out of the
-                folder, if the preset has no weights and they were not declined, or if they do not fit the model.
+                folder, if the preset has no weights and they were not declined, if they do not fit the model or are
+                not finite, or if a size is beyond `size_limits`: no more is built than the weights fill.
 
         Examples:
             >>> from keras_vit_edu.models import ViTClassifier
@@ -71,6 +74,7 @@ class Preset:
                 f"Received: {', '.join(config) or 'nothing'}"
             )
         preset_files.check_runs_no_code(config["config"])
+        check_numbers(config["config"])
         model_class = _class_named(config["class_name"]) if cls is Preset else cls
         if model_class is None or not _is_of(model_class, config):
             whose = "any class that there is" if cls is Preset else cls.__name__
@@ -81,14 +85,24 @@ class Preset:
                 f"The preset {preset} {problem}. "
                 f"For random weights: {cls.__name__}.from_preset({str(preset)!r}, load_weights=False)"
             )
+        arguments = {**config["config"], **overrides}
+        size_limits.check(arguments)
+        header = preset_files.verified_weights(folder, metadata) if load_weights else None
+        budget = budget_for(header.elements, len(header.shapes), True) if header else size_limits.budget()
         try:
-            model: Any = model_class(**{**config["config"], **overrides})
-        except (KeyError, TypeError) as error:
+            with within(budget):
+                model: Any = model_class(**arguments)
+        except TooLarge as error:
+            raise ValueError(f"The preset {preset} is not built. {error}") from None
+        except ValueError:
+            raise
+        except Exception as error:  # what layers and backends raise for arguments that nobody has thought of
+            reason = str(error).split("\n")[0]
             raise ValueError(
-                f"The arguments of the preset {preset} do not fit {model_class.__name__}: {error}"
+                f"The arguments of the preset {preset} do not fit {model_class.__name__}: {reason}"
             ) from error
-        if load_weights:
-            _load_weights(model, folder, metadata)
+        if header:
+            _load_weights(model, folder, header)
         return model
 
     def save_to_preset(
@@ -113,8 +127,8 @@ class Preset:
 
         Raises:
             ValueError: if the folder is a file, or holds something and `overwrite` is False; if the metadata is not
-                JSON; if the model is quantized, has LoRA weights or holds a layer with code;
-                for another `weights_dtype`, or a weight above 65504 with `"float16"`.
+                JSON, or its `class_names` are no list of different texts; if the model is quantized, has LoRA weights
+                or holds a layer with code; for another `weights_dtype`, or a weight above 65504 with `"float16"`.
 
         Examples:
             >>> import tempfile
@@ -134,8 +148,10 @@ class Preset:
             raise ValueError(
                 f"`weights_dtype` must be {' or '.join(WEIGHTS_DTYPES)}. Received: weights_dtype={weights_dtype!r}"
             )
-        arrays = {path: _as_float32(weight) for path, weight in _weights_by_path(self).items()}
-        data = preset_files.encode_weights(arrays, weights_dtype)
+        if metadata and "class_names" in metadata:
+            _checks.class_names(metadata["class_names"])
+        weights = {path: _as_float32(weight) for path, weight in _weights_by_path(self).items()}
+        data = preset_files.encode_weights(weights, weights_dtype)
         config = {
             key: value
             for key, value in self.get_config().items()  # type: ignore[attr-defined]
@@ -199,19 +215,19 @@ def _as_float32(weight: keras.Variable) -> np.ndarray:
     return keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
 
 
-def _load_weights(model: Any, folder: Traversable, metadata: dict[str, Any]) -> None:
-    stored = preset_files.read_weights(folder, metadata)
+def _load_weights(model: Any, folder: Traversable, header: Header) -> None:
     variables = _weights_by_path(model)
     expected_shapes = {path: tuple(variable.shape) for path, variable in variables.items()}
-    stored_shapes = {path: array.shape for path, array in stored.items()}
+    stored_shapes = header.shapes
     if expected_shapes != stored_shapes:
         raise ValueError(
             f"The weights in {folder / WEIGHTS} are not those of this model. "
             f"Only there: {_some(stored_shapes.items() - expected_shapes.items())}. "
             f"Only in the model: {_some(expected_shapes.items() - stored_shapes.items())}."
         )
-    for path, variable in variables.items():
-        variable.assign(stored[path])
+    with preset_files.opened_weights(folder) as stream:
+        for path, array in arrays(stream, header):
+            variables[path].assign(array)
 
 
 def _some(paths_and_shapes: set[tuple[str, tuple[int, ...]]]) -> str:

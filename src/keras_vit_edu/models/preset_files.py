@@ -8,18 +8,20 @@
 (`weights_bytes`, `weights_dtype`); format 1, which had float32 alone, is still read.
 """
 
-import hashlib
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import keras
 import numpy as np
-import safetensors
 import safetensors.numpy
+
+from keras_vit_edu import _files
+from keras_vit_edu._tensor_file import Header, verified
 
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
@@ -69,11 +71,12 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def read_json(file: Traversable) -> dict[str, Any]:
-    """What a JSON file holds, which must be an object."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from None
+    """What a JSON file holds, which must be an object.
+
+    Raises:
+        ValueError: as `_files.read_json` does, and if it is no object.
+    """
+    content = _files.read_json(file) if isinstance(file, Path) else _files.parse_json(file.read_bytes())
     if not isinstance(content, dict):
         raise ValueError(f"{file} must hold a JSON object. Received: {type(content).__name__}")
     return content
@@ -166,45 +169,23 @@ def encode_weights(arrays: Mapping[str, np.ndarray], dtype: str, header: dict[st
     return safetensors.numpy.save(stored, metadata=header)
 
 
-def read_weights(folder: Traversable, metadata: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The stored weights in float32, by path; a `ValueError` if they are not those that the metadata tells of."""
+@contextlib.contextmanager
+def opened_weights(folder: Traversable) -> Iterator[BinaryIO]:
+    """A stream of the file of the weights."""
     file = folder / WEIGHTS
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error}") from None
-    # Format 1 says no dtype.
-    return decode_weights(
-        data, file, METADATA, metadata.get("weights_sha256"), metadata.get("weights_dtype", "float32")
-    )
+    if isinstance(file, Path):
+        with _files.open_regular(file) as stream:
+            yield stream
+    else:  # of this package, in a zip
+        with file.open("rb") as stream:
+            yield cast(BinaryIO, stream)
 
 
-def decode_weights(data: bytes, file: Any, said_in: str, checksum: Any, dtype: Any) -> dict[str, np.ndarray]:
-    """What `encode_weights` made, in float32.
-
-    Args:
-        data: the content of the file.
-        file: its name, for complaints.
-        said_in: the name of the file that says what follows.
-        checksum: SHA-256 of `data`, in hexadecimal digits.
-        dtype: of the arrays.
-
-    Raises:
-        ValueError: if the data are not what was said.
-    """
-    found_checksum = hashlib.sha256(data).hexdigest()
-    if found_checksum != checksum:
-        raise ValueError(
-            f"{file} is damaged, or of another preset: its SHA-256 is {found_checksum}, in {said_in} it is {checksum}."
-        )
-    try:
-        stored = safetensors.numpy.load(data)
-    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy lacks
-        raise ValueError(f"{file} cannot be read: {error}") from None
-    found = sorted({str(array.dtype) for array in stored.values()})
-    if dtype not in WEIGHTS_DTYPES or found != [dtype]:
-        raise ValueError(
-            f"The weights are all {' or all '.join(WEIGHTS_DTYPES)}, and {said_in} says which. "
-            f"Received: {file} with {', '.join(found) or 'nothing'}, weights_dtype={dtype!r}"
-        )
-    return {path: array.astype("float32") for path, array in stored.items()}
+def verified_weights(folder: Traversable, metadata: Mapping[str, Any]) -> Header:
+    """What the weights are; a `ValueError` if they are not those that the metadata tells of, or are not finite."""
+    with opened_weights(folder) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        # Format 1 says no dtype.
+        dtype = metadata.get("weights_dtype", "float32")
+        return verified(stream, size, folder / WEIGHTS, METADATA, metadata.get("weights_sha256"), dtype, WEIGHTS_DTYPES)

@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from keras_vit_edu._files import printable
 from keras_vit_edu.parity.compare import EQUAL_BITS, Difference
 from keras_vit_edu.parity.rows import Cell, Comparison, Row
 from keras_vit_edu.parity.run import FORMAT_VERSION, Results
@@ -113,11 +114,11 @@ class Report:
     def to_html(self) -> str:
         """A page of its own, with nothing to load from elsewhere."""
         page = resources.files(__package__) / "report.html"
-        header = "".join(f"<th>{html.escape(name)}<small>{COLUMNS}</small></th>" for name in self.backends)
-        failures = "".join(f"<li>{html.escape(line)}</li>" for line in self.failures())
+        header = "".join(f"<th>{_escaped(name)}<small>{COLUMNS}</small></th>" for name in self.backends)
+        failures = "".join(f"<li>{_escaped(line)}</li>" for line in self.failures())
         return Template(page.read_text(encoding="utf-8")).substitute(
             verdict="passed" if self.passed else "failed",
-            headline=html.escape(self.headline()),
+            headline=_escaped(self.headline()),
             environments="".join(_environment_to_html(each) for each in self.results),
             header=header,
             rows="".join(_row_to_html(row, self.backends) for row in self.rows),
@@ -138,6 +139,11 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "parity.json").write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
         (folder / "parity.html").write_text(self.to_html(), encoding="utf-8")
+
+
+def _escaped(text: str) -> str:
+    """A text for the page; it may come from a stranger's results."""
+    return html.escape(printable(text))
 
 
 def _numbers(cell: Cell, row: Row) -> str:
@@ -217,11 +223,11 @@ def _row_to_html(row: Row, backends: Sequence[str]) -> str:
             f"{cell.worst.name} against {cell.worst.against}" if cell.worst else cell.error or "nothing to compare"
         )
         failed = ' class="failed"' if cell.passed is False else ""
-        cells += f'<td{failed} title="{html.escape(against)}">{html.escape(_numbers(cell, row))}</td>'
-    name, what = html.escape(f"{row.check}: {row.row}"), html.escape(row.what)
+        cells += f'<td{failed} title="{_escaped(against)}">{_escaped(_numbers(cell, row))}</td>'
+    name, what = _escaped(f"{row.check}: {row.row}"), _escaped(row.what)
     return (
         f'<tr><th scope="row">{name}<small>{what}</small></th>{cells}'
-        f"<td>{html.escape(str(row.tolerance))}</td>"
+        f"<td>{_escaped(str(row.tolerance))}</td>"
         f'<td class="{CLASSES[row.passed]}">{VERDICTS[row.passed]}</td></tr>\n'
     )
 
@@ -231,4 +237,4 @@ def _environment_to_html(results: Results) -> str:
     shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     device = results.environment.get("device", "")
     text = results.broken or f"{device}; {shown}; TF32 {'on' if results.tf32 else 'off'}"
-    return f"<dt>{html.escape(results.label)}</dt><dd>{html.escape(text)}</dd>\n"
+    return f"<dt>{_escaped(results.label)}</dt><dd>{_escaped(text)}</dd>\n"

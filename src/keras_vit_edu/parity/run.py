@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import math
 import os
 import queue
 import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import IO, Any
 import ml_dtypes
 import numpy as np
 
-from keras_vit_edu import _backend, _interruption
+from keras_vit_edu import _backend, _files, _interruption
 from keras_vit_edu._install import install_command
 from keras_vit_edu.parity.checks import Measurement
 
@@ -101,7 +103,7 @@ def load_results(folder: Path, version: str, suite: str | None) -> list[Results]
 
 def _load(file: Path, version: str, suite: str | None) -> Results:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = _files.read_json(file)
         format_version = content.pop("format_version")
         if format_version != FORMAT_VERSION:
             raise ResultsError(f"{file} has format {format_version}; this version reads format {FORMAT_VERSION}.")
@@ -123,6 +125,9 @@ def _check_types(found: Results) -> None:
                        ("checks", dict), ("broken", str | None)):  # fmt: skip
         if not isinstance(getattr(found, name), kind):
             raise TypeError(f"{name} is {getattr(found, name)!r}")
+    versions, device = found.environment.get("versions", {}), found.environment.get("device", "")
+    if not isinstance(versions, dict) or not isinstance(device, str):
+        raise TypeError(f"environment is {found.environment!r}")
     for name, outcome in found.checks.items():
         if not isinstance(outcome["error"], str | None) or not isinstance(outcome["excused"], bool):
             raise TypeError(f"the outcome of {name} is {outcome!r}")
@@ -139,10 +144,27 @@ def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(file: Path) -> dict[str, np.ndarray]:
-    """What `save_arrays` wrote. (NumPy writes the bits of a bfloat16, but not what they are.)"""
+    """What `save_arrays` wrote. (NumPy writes the bits of a bfloat16, but not what they are.)
+
+    Raises:
+        ValueError: if an array says that it is larger than the file has room for.
+    """
+    with _files.open_regular(file) as stream, zipfile.ZipFile(stream) as archive:
+        for entry in archive.infolist():
+            _check_array(archive, entry)
     with np.load(file, allow_pickle=False) as stored:
         arrays = dict[str, np.ndarray](stored)
     return {name: array.view(BFLOAT16) if array.dtype == "V2" else array for name, array in arrays.items()}
+
+
+def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Complain about an array that is compressed, or whose header tells of another size than its entry has."""
+    formats = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with archive.open(entry) as stream:
+        shape, _, dtype = formats[np.lib.format.read_magic(stream)](stream)
+        size = stream.tell() + math.prod(shape) * dtype.itemsize
+    if entry.compress_type != zipfile.ZIP_STORED or dtype.hasobject or size != entry.file_size:
+        raise ValueError(f"{entry.filename[:80]!r} has {entry.file_size:,} bytes, and tells of {size:,}")
 
 
 def write(file: Path, measurements: Iterable[Measurement], rows: Container[str]) -> None:
@@ -233,8 +255,8 @@ def run(
 def is_ours(folder: Path) -> bool:
     """Whether a folder holds one backend's results, or what a run that was killed left of them."""
     try:
-        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        job = _files.read_json(folder / "job.json")
+    except ValueError:
         return False
     return isinstance(job, dict) and {"folder", "suite", "checks", "own_code"} <= job.keys()
 

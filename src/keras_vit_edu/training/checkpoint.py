@@ -9,6 +9,7 @@ its beginning and comes out the same.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import safetensors.numpy
 from keras_vit_edu._files import write_atomically
 
 FORMAT_VERSION = 1
+SPARE_BYTES = 100 << 20  # a checkpoint is at most so much larger than the state of its model: its history
 KEPT = 2  # the newest, and the one before in case the newest is damaged
 NUMBERED = re.compile(r"\b(seed_generator|adam_?w?|sgd|lion)(_\d+)?/|\b(opened_)?vit_(backbone|classifier)(_\d+)?[/_]")
 FILE_NAME = re.compile(r"epoch-(\d{5})\.safetensors")
@@ -111,14 +113,15 @@ def load_newest(folder: Path, model: keras.Model, complain: Callable[[str], None
             to a newer format.
     """
     files = _files(folder)
+    largest = SPARE_BYTES + 2 * sum(8 * math.prod(variable.shape) for variable in _variables(model).values())
     for file in files:
         try:
-            header, arrays = _read(file)
+            found, arrays = _read(file, largest)
         except _Damaged as error:
             complain(f"{file} is damaged ({error}); taking the checkpoint before it.")
             continue
         _assign(model, arrays, file)
-        return Checkpoint(file, int(header["epochs_done"]), json.loads(header["history"]))
+        return found
     if files:
         raise RunFolderError(f"Every checkpoint in {folder} is damaged; --overwrite starts the run again.")
     return None
@@ -139,22 +142,39 @@ def _files(folder: Path) -> list[Path]:
     return sorted((file for file in folder.iterdir() if FILE_NAME.fullmatch(file.name)), reverse=True)
 
 
-def _read(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def _read(file: Path, largest: float = math.inf) -> tuple[Checkpoint, dict[str, np.ndarray]]:
+    """What a checkpoint says, and its arrays; everything about it is looked at only once its checksum is right."""
     try:
+        if not file.is_file() or file.stat().st_size > largest:
+            raise _Damaged(f"it is no file, or larger than {largest:,} bytes, which no checkpoint of this model is")
         with safetensors.safe_open(file, framework="numpy") as stored:
-            header = stored.metadata() or {}
-            version = header.get("format_version", "")
-            if version.isdecimal() and int(version) > FORMAT_VERSION:
-                raise RunFolderError(
-                    f"{file} is a checkpoint of format {version}; this version of keras_vit_edu reads up to "
-                    f"{FORMAT_VERSION}. Update it to go on with this run."
-                )
+            header = dict(stored.metadata() or {})
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, safetensors.SafetensorError) as error:
+    # ValueError and so on: of what NumPy cannot hold
+    except (OSError, safetensors.SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise _Damaged(error) from None
     if header.pop("sha256", None) != _checksum(header, arrays):
         raise _Damaged("its checksum is wrong")
-    return header, arrays
+    version = header.get("format_version", "")
+    if version.isdecimal() and int(version[:9]) > FORMAT_VERSION:
+        raise RunFolderError(
+            f"{file} is a checkpoint of format {version[:9]}; this version of keras_vit_edu reads up to "
+            f"{FORMAT_VERSION}. Update it to resume this run."
+        )
+    try:
+        epochs_done, history = int(header["epochs_done"]), json.loads(header["history"])
+    except (LookupError, ValueError, RecursionError) as error:
+        raise _Damaged(f"it does not say what it is: {error!r}") from None
+    if not isinstance(history, dict) or not all(_is_column(column) for column in history.values()):
+        raise _Damaged("its history is none")
+    if len({len(column) for column in history.values()}) > 1:
+        raise _Damaged("its history has columns of several lengths")
+    return Checkpoint(file, epochs_done, history), arrays
+
+
+def _is_column(values: Any) -> bool:
+    """Whether they are numbers, one per epoch."""
+    return isinstance(values, list) and all(isinstance(value, (int, float)) for value in values)
 
 
 def _checksum(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> str:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _checks
-from keras_vit_edu._files import write_atomically
+from keras_vit_edu._files import printable, write_atomically
 from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._inference import predict_batch
 
@@ -170,8 +170,16 @@ def probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
     Returns:
         float64 `(n, num_classes)`; each row sums to 1.
+
+    Raises:
+        ValueError: if the model gives numbers that are not finite.
     """
     logits = predict_batch(model, images).astype("float64")
+    if not np.isfinite(logits).all():
+        raise ValueError(
+            "A classifier gives finite numbers. Its weights are damaged, or training them failed. "
+            f"Received: {model.name}, which gives NaN or infinity"
+        )
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
     return scores / scores.sum(axis=1, keepdims=True)
 
@@ -204,15 +212,16 @@ def write_evaluation(
     """
     from keras_vit_edu import plots
 
-    write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(folder / "evaluate.json", (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
     drawn = found.of_occurring_classes(most=CONFUSED)
     plots.confusion_matrix(drawn.confusion, drawn.class_names, folder / "confusion.png")
     if not most:
         return ["evaluate.json", "confusion.png"]
     wrong = found.mistakes(most)
     titles = [
-        f"{found.class_names[found.labels[i]]} taken for\n{found.class_names[found.predictions[i]]}, "
-        f"{found.probabilities[i].max():.1%} sure\n{name_of(int(i))}"
+        f"{printable(found.class_names[found.labels[i]])} taken for\n"
+        f"{printable(found.class_names[found.predictions[i]])}, "
+        f"{found.probabilities[i].max():.1%} sure\n{printable(name_of(int(i)))}"
         for i in wrong
     ]
     plots.mistakes(list(images(wrong)) if len(wrong) else [], titles, folder / "mistakes.png")

@@ -1,7 +1,6 @@
 """A recipe: everything about a training run but the model and the data."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit_edu import _checks, random
+from keras_vit_edu import _checks, _files, random
 from keras_vit_edu.datasets import AUGMENTATIONS, Augmentation, load_augmentation
 
 OPTIMIZERS = {
@@ -19,6 +18,7 @@ OPTIMIZERS = {
     "sgd": keras.optimizers.SGD,
     "lion": keras.optimizers.Lion,
 }
+MOST = 10**6  # epochs, and images per step
 SCHEDULES = ("constant", "cosine", "linear")
 
 
@@ -256,6 +256,7 @@ def or_none_rule(rule: Rule) -> Rule:
     return lambda value: value is None or rule[0](value), f"{rule[1]}, or none"
 
 
+COUNT: Rule = (lambda value: is_whole(value) and 1 <= value <= MOST, f"a whole number, 1 or more, at most {MOST:,}")
 # What each field may be, and how to say so.
 RULES: dict[str, Rule] = {
     "name": (lambda value: isinstance(value, str) and value != "", "a text"),
@@ -272,8 +273,11 @@ RULES: dict[str, Rule] = {
     "label_smoothing": number_rule(lambda value: 0 <= value < 1, "a number in [0, 1)"),
     "clip_norm": or_none_rule(number_rule(lambda value: value > 0, "a number above 0")),
     "ema": or_none_rule(number_rule(lambda value: 0 < value < 1, "a number in (0, 1)")),
-    "epochs": (lambda value: is_whole(value) and value >= 1, "a whole number, 1 or more"),
-    "batch_size": (lambda value: is_whole(value) and value >= 1, "a whole number, 1 or more"),
+    "epochs": COUNT,
+    "batch_size": (
+        lambda value: is_whole(value) and 1 <= value <= MOST,
+        f"a whole number, 1 or more, at most {MOST:,}",
+    ),
     "validation_split": number_rule(lambda value: 0 < value < 1, "a number in (0, 1)"),
     "augmentation_final_epochs": number_rule(lambda value: value >= 0, "a number, 0 or more"),
     "augmentation_final_strength": number_rule(lambda value: 0 <= value <= 1, "a number in [0, 1]"),
@@ -330,9 +334,9 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
         hint = _checks.did_you_mean(str(name_or_file), RECIPES) or f"There are {', '.join(RECIPES)}."
         raise ValueError(f"There is no recipe {str(name_or_file)!r}, and no such file. {hint}")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"The recipe {file} cannot be read as JSON: {error}") from None
+        values = _files.read_json(file)
+    except ValueError as error:
+        raise ValueError(f"The recipe cannot be read. {error}") from None
     try:
         return Recipe.from_json({"name": file.stem, **values} if isinstance(values, dict) else values)
     except ValueError as error:

@@ -18,6 +18,7 @@ import keras
 from keras_vit_edu._files import write_atomically
 from keras_vit_edu._install import install_command
 from keras_vit_edu.training.checkpoint import Checkpoint, RunFolderError, load_newest
+from keras_vit_edu.training.run_record import read_record
 
 # What a run and its evaluation may leave in the folder. `overwrite` removes these and nothing else.
 FILES = (
@@ -111,14 +112,9 @@ class RunFolder:
 
     def _read_record(self) -> dict[str, Any]:
         try:
-            record = json.loads((self / "run.json").read_text(encoding="utf-8"))
-            if not isinstance(record, dict):
-                raise TypeError("it holds no object")
-        except (ValueError, TypeError) as error:
-            raise RunFolderError(
-                f"{self / 'run.json'} is damaged ({error}); --overwrite starts the run again."
-            ) from None
-        return record
+            return read_record(self.path)
+        except RunFolderError as error:
+            raise RunFolderError(f"{error} --overwrite starts the run again.") from None
 
     def close(self) -> None:
         """Let go of the lock."""

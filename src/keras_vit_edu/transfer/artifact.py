@@ -23,7 +23,6 @@ name nothing but classes that keras_hub registers and Keras's own initializers, 
 
 import hashlib
 import importlib.metadata
-import math
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,8 +32,11 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _checks
-from keras_vit_edu.models import ViTBackbone, preset_files
-from keras_vit_edu.transfer import artifact_files, hub
+from keras_vit_edu._building import budget_for, within
+from keras_vit_edu._tensor_file import Header, arrays, verified
+from keras_vit_edu.models import preset_files
+from keras_vit_edu.transfer import artifact_files
+from keras_vit_edu.transfer.architecture import built, check_fields, describe
 from keras_vit_edu.transfer.artifact_files import MANIFEST, WEIGHTS_NAMES, ArtifactError
 from keras_vit_edu.transfer.freezing import has_lora
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
@@ -46,15 +48,8 @@ FIELDS = (
     "metrics",
 )  # fmt: skip
 WEIGHTS_FIELDS = ("file", "bytes", "sha256", "dtype", "parameters")
-# Of format 1, whatever arguments later versions add.
-BACKBONE_FIELDS = (
-    "image_shape", "patch_size", "projection_dim", "num_layers", "num_heads", "key_dim", "mlp_dim", "num_prefix_tokens",
-    "dropout", "hidden_dropout", "projection_dropout", "attention_dropout", "embedding_dropout", "stochastic_depth",
-    "activation", "output_activation", "use_bias", "layer_norm_epsilon", "data_format", "dtype",
-)  # fmt: skip
-HEAD_FIELDS = ("num_classes", "pooling", "pre_logits_dim", "head_dropout", "dtype")
-DTYPES = ("float32", "bfloat16", "float16", "float64", "mixed_bfloat16", "mixed_float16")
-ACTIVATIONS = ("linear", "gelu", "relu", "silu", "tanh")
+WEIGHTS_DTYPES = ("float32",)
+LARGEST_SIDE = 4096  # pixels of an image that a model takes: the largest have 1024
 PACKAGES = ("keras-vit-edu", "keras", "numpy", "safetensors", "keras-hub")
 
 
@@ -77,8 +72,8 @@ def save(
         OSError: if it cannot be written; an artifact that was there is as it was.
     """
     architecture = describe(model)
-    arrays = {name: _as_float32(variable) for name, variable in _weights_to_save(model).items()}
-    data = preset_files.encode_weights(arrays, "float32", {"part_of": artifact_files.PART_OF})
+    weights = {name: _as_float32(variable) for name, variable in _weights_to_save(model).items()}
+    data = preset_files.encode_weights(weights, "float32", {"part_of": artifact_files.PART_OF})
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -89,7 +84,7 @@ def save(
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
             "dtype": "float32",
-            "parameters": sum(array.size for array in arrays.values()),
+            "parameters": sum(array.size for array in weights.values()),
         },
         "versions": _versions(),
         "provenance": dict(provenance),
@@ -106,44 +101,6 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def describe(model: Any) -> dict[str, Any]:
-    """The architecture of a model as `artifact.json` holds it.
-
-    Raises:
-        ArtifactError: if it is of a kind that cannot be loaded again without running code.
-    """
-    if type(model) is OpenedViTClassifier:
-        return _describe_opened(model)
-    name = keras.saving.get_registered_name(type(model))
-    if name.startswith("keras_hub>") and hasattr(model, "backbone"):
-        hub.classifier_class(name)
-        config = {**model.get_config(), "preprocessor": None}  # ours takes its place
-        try:
-            _check_holds_no_code(config)
-        except ValueError as error:
-            raise ArtifactError(str(error)) from None
-        return {"kind": "keras_hub", "class_name": name, "config": config}
-    raise ArtifactError(
-        "An artifact holds an opened ViT or DeiT, or an image classifier of keras_hub: other models cannot be made "
-        "again without running code. Keep this one with Keras, `model.save(...)`, and fit it without `run`. "
-        f"Received: {model.name}, a {type(model).__name__}"
-    )
-
-
-def _describe_opened(model: OpenedViTClassifier) -> dict[str, Any]:
-    backbone = model.backbone.get_config()
-    if backbone["stem"] != "patches":
-        raise ArtifactError(f"An artifact's ViT is one of patches. Received: {model.name}, with a stem of convolutions")
-    described = {field: backbone[field] for field in BACKBONE_FIELDS}
-    head = {field: getattr(model, field) for field in HEAD_FIELDS if field != "dtype"}
-    described["dtype"], head["dtype"] = model.backbone.dtype_policy.name, model.head_dtype.name
-    try:
-        _check_names(described, head)
-    except ValueError as error:
-        raise ArtifactError(f"{model.name} cannot be kept in an artifact. {error}") from None
-    return {"kind": "opened_vit", "backbone": described, "head": head}
 
 
 def _variables(model: Any) -> dict[str, keras.Variable]:
@@ -187,28 +144,6 @@ def _as_float32(weight: Any) -> np.ndarray:
     return keras.ops.convert_to_numpy(keras.ops.cast(value, "float32"))
 
 
-def _check_holds_no_code(config: Any) -> None:
-    """Complain about any object in a configuration but keras_hub's registered classes and Keras's numbers."""
-    preset_files.check_runs_no_code(config)
-    _check_names_keras_hub(config)
-
-
-def _check_names_keras_hub(config: Any) -> None:
-    if isinstance(config, Mapping):
-        name = config.get("registered_name")
-        if "class_name" in config and config.get("module") not in preset_files.KERAS_MODULES:
-            cls: Any = keras.saving.get_registered_object(name) if isinstance(name, str) else None
-            if cls is None or not str(name).startswith("keras_hub>") or not cls.__module__.startswith("keras_hub."):
-                raise ValueError(
-                    "The configuration of an artifact may name classes that keras_hub registers, and initializers, "
-                    f"activations and dtypes of Keras. Received: {config['class_name']!r} of {config.get('module')!r}"
-                )
-        config = list(config.values())
-    if isinstance(config, (list, tuple)):
-        for entry in config:
-            _check_names_keras_hub(entry)
-
-
 # Loading. -------------------------------------------------------------------------------------------------------------
 
 
@@ -221,10 +156,16 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     path = artifact_files.located(path)
     try:
-        manifest, arrays = _read(path)
-        preprocessing = Preprocessing.from_json(manifest["preprocessing"])
-        class_names = _checked_names(manifest["class_names"])
-        model = _build(manifest["architecture"], arrays, len(class_names))
+        with artifact_files.opened(path) as stored:
+            manifest = _manifest(stored, path)
+            header = _verified_weights(stored, manifest["weights"], path)
+            preprocessing = _preprocessing(manifest["preprocessing"])
+            class_names = _checked_names(manifest["class_names"])
+            model: Any = _build(manifest["architecture"], header, len(class_names))
+            variables = _variables(model)
+            with stored.stream(manifest["weights"]["file"]) as stream:
+                for name, array in arrays(stream, header):
+                    variables[name].assign(array)
     except ArtifactError:
         raise
     except MemoryError:
@@ -240,27 +181,40 @@ def load(path: str | Path) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The checked manifest, and the weights that it tells of."""
-    with artifact_files.opened(path) as stored:
-        manifest = artifact_files.parse_manifest(stored.read(MANIFEST, artifact_files.LARGEST_MANIFEST), path)
-        _check_version(manifest, path)
-        _check_fields("An artifact", manifest, FIELDS)
-        for name in ("versions", "provenance", "metrics", "architecture", "weights"):
-            if not isinstance(manifest[name], dict):
-                raise ValueError(f"`{name}` is a JSON object. Received: {manifest[name]!r}")
-        weights = manifest["weights"]
-        _check_fields("`weights`", weights, WEIGHTS_FIELDS)
-        name, size = weights["file"], _checks.positive_int("bytes", weights["bytes"])
-        if name not in WEIGHTS_NAMES:
-            raise ValueError(f"`file` must be one of {', '.join(WEIGHTS_NAMES)}. Received: file={name!r}")
-        if stored.size(name) != size:
-            raise ArtifactError(
-                f"{name} is damaged, or of another artifact: {MANIFEST} says {size:,} bytes. "
-                f"Received: {path}, where it has {stored.size(name):,}"
-            )
-        data = stored.read(name, size)
-    return manifest, preset_files.decode_weights(data, path / name, MANIFEST, weights["sha256"], weights["dtype"])
+def _manifest(stored: Any, path: Path) -> dict[str, Any]:
+    """The checked manifest."""
+    manifest = artifact_files.parse_manifest(stored.read(MANIFEST, artifact_files.LARGEST_MANIFEST), path)
+    _check_version(manifest, path)
+    check_fields("An artifact", manifest, FIELDS)
+    for name in ("versions", "provenance", "metrics", "architecture", "weights"):
+        if not isinstance(manifest[name], dict):
+            raise ValueError(f"`{name}` is a JSON object. Received: {str(manifest[name])[:100]}")
+    check_fields("`weights`", manifest["weights"], WEIGHTS_FIELDS)
+    return manifest
+
+
+def _verified_weights(stored: Any, weights: dict[str, Any], path: Path) -> Header:
+    """What the weights are, if they are those that the manifest tells of."""
+    name, size = weights["file"], _checks.positive_int("bytes", weights["bytes"])
+    if name not in WEIGHTS_NAMES:
+        raise ValueError(f"`file` must be one of {', '.join(WEIGHTS_NAMES)}. Received: file={str(name)[:100]!r}")
+    if stored.size(name) != size:
+        raise ArtifactError(
+            f"{name} is damaged, or of another artifact: {MANIFEST} says {size:,} bytes. "
+            f"Received: {path}, where it has {stored.size(name):,}"
+        )
+    with stored.stream(name) as stream:
+        return verified(stream, size, path / name, MANIFEST, weights["sha256"], weights["dtype"], WEIGHTS_DTYPES)
+
+
+def _preprocessing(values: Any) -> Preprocessing:
+    preprocessing = Preprocessing.from_json(values)
+    if preprocessing.image_size is not None and max(preprocessing.image_size) > LARGEST_SIDE:
+        raise ValueError(
+            f"Images of an artifact have sides of at most {LARGEST_SIDE:,} pixels. "
+            f"Received: image_size={preprocessing.image_size}"
+        )
+    return preprocessing
 
 
 def _check_version(manifest: Mapping[str, Any], path: Path) -> None:
@@ -278,128 +232,21 @@ def _check_version(manifest: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _check_fields(kind: str, values: Any, fields: tuple[str, ...]) -> None:
-    """Complain unless `values` is an object with just these fields."""
-    _checks.json_object(kind, values, fields)
-    missing = [field for field in fields if field not in values]
-    if missing:
-        raise ValueError(f"{kind} has a field {missing[0]!r}, which is missing.")
-
-
 def _checked_names(names: Any) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError("`class_names` must be a list of strings, none of them empty.")
     return tuple(names)
 
 
-def _build(architecture: dict[str, Any], arrays: dict[str, np.ndarray], num_classes: int) -> keras.Model:
-    kind = architecture.get("kind")
-    if kind == "opened_vit":
-        _check_fields("`architecture`", architecture, ("kind", "backbone", "head"))
-        model: Any = _build_opened(architecture["backbone"], architecture["head"], arrays, num_classes)
-    elif kind == "keras_hub":
-        _check_fields("`architecture`", architecture, ("kind", "class_name", "config"))
-        model = _build_of_hub(architecture["class_name"], architecture["config"], num_classes)
-    else:
-        raise ValueError(f"`kind` must be 'opened_vit' or 'keras_hub'. Received: kind={kind!r}")
-    variables = _variables(model)
-    expected = {(name, tuple(weight.shape)) for name, weight in variables.items()}
-    differing = sorted(expected ^ {(name, array.shape) for name, array in arrays.items()})
+def _build(architecture: dict[str, Any], header: Header, num_classes: int) -> keras.Model:
+    """A model of the shapes that are stored; its weights are any numbers."""
+    with within(budget_for(header.elements, len(header.shapes), is_filled_later=True)):
+        model: Any = built(architecture, header.shapes, num_classes)
+    expected = {(name, tuple(weight.shape)) for name, weight in _variables(model).items()}
+    differing = sorted(expected ^ set(header.shapes.items()))
     if differing:
         raise ValueError(
             f"The weights are not those of its architecture: {len(differing)} arrays are on one side only, the first "
             f"of them {differing[0][0]} of shape {differing[0][1]}."
         )
-    for name, weight in variables.items():
-        weight.assign(arrays[name])
     return model
-
-
-def _build_opened(backbone: Any, head: Any, arrays: dict[str, np.ndarray], num_classes: int) -> OpenedViTClassifier:
-    _check_fields("`backbone`", backbone, BACKBONE_FIELDS)
-    _check_fields("`head`", head, HEAD_FIELDS)
-    _check_names(backbone, head)
-    _check_head(head["num_classes"], arrays, num_classes)
-    _check_sizes(backbone, head, {name: array.shape for name, array in arrays.items()})
-    try:
-        body = ViTBackbone(**backbone)
-        head = {name: value for name, value in head.items() if name != "dtype"} | {"head_dtype": head["dtype"]}
-        return OpenedViTClassifier(body, **head)
-    except (TypeError, OverflowError, LookupError) as error:
-        raise ValueError(f"The arguments of its model are refused: {error}") from None
-
-
-def _check_names(backbone: dict[str, Any], head: dict[str, Any]) -> None:
-    """Complain about dtypes and activations that are not named by what anyone has."""
-    for dtype in (backbone["dtype"], head["dtype"]):
-        if dtype not in DTYPES:
-            raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}")
-    for name in ("activation", "output_activation"):
-        if backbone[name] not in ACTIVATIONS:
-            raise ValueError(f"`{name}` must be one of {', '.join(ACTIVATIONS)}. Received: {name}={backbone[name]!r}")
-
-
-def _check_head(declared: Any, arrays: Mapping[str, np.ndarray], num_classes: int) -> None:
-    bias = arrays.get("logits/bias")
-    if bias is None or bias.shape != (num_classes,) or declared != num_classes:
-        logits = "none" if bias is None else str(bias.shape[-1] if bias.ndim else "a single one")
-        raise ValueError(
-            f"Its head must have as many classes as there are names. Received: {num_classes} class names, "
-            f"num_classes={declared!r}, {logits} in the weights of the head."
-        )
-
-
-def _check_sizes(backbone: dict[str, Any], head: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Complain if the sizes are not those of the stored arrays, before a model of those sizes takes up memory."""
-    image_shape = _checks.ints("image_shape", backbone["image_shape"])
-    patch = math.prod(_checks.pair_of_ints("patch_size", backbone["patch_size"]))
-    width, heads, key_dim, mlp, layers = (
-        _checks.positive_int(name, backbone[name])
-        for name in ("projection_dim", "num_heads", "key_dim", "mlp_dim", "num_layers")
-    )
-    prefix = _checks.positive_int("num_prefix_tokens", backbone["num_prefix_tokens"], minimum=0)
-    if len(image_shape) != 3 or backbone["data_format"] not in ("channels_first", "channels_last"):
-        raise ValueError(
-            "`image_shape` must be three numbers, and `data_format` tell their order. "
-            f"Received: image_shape={image_shape}, data_format={backbone['data_format']!r}"
-        )
-    channels = image_shape[0 if backbone["data_format"] == "channels_first" else 2]
-    patches = math.prod(image_shape) // channels // patch
-    expected = {
-        "backbone/patch_encoder/projection/kernel": (patch * channels, width),
-        "backbone/patch_encoder/position_embedding": (prefix + patches, width),
-    }
-    blocks = {name.split("/")[1] for name in shapes if name.startswith("backbone/transformer_block_")}
-    if len(blocks) != layers:
-        raise ValueError(f"The weights have {len(blocks)} transformer blocks. Received: num_layers={layers}")
-    last = f"backbone/transformer_block_{layers - 1}"
-    expected[f"{last}/attention/q_dense/kernel"] = (width, heads * key_dim)
-    expected[f"{last}/mlp_hidden/kernel"] = (width, mlp)
-    if head["pre_logits_dim"] is not None:
-        expected["pre_logits/kernel"] = (width, _checks.positive_int("pre_logits_dim", head["pre_logits_dim"]))
-    for name, shape in expected.items():
-        if shapes.get(name) != shape:
-            raise ValueError(
-                f"The weights are not those of its architecture, which has {name} of shape {shape}. "
-                f"Received: {shapes.get(name, 'none')}"
-            )
-
-
-def _build_of_hub(class_name: Any, config: Any, num_classes: int) -> keras.Model:
-    if not isinstance(class_name, str) or not class_name.startswith("keras_hub>") or not isinstance(config, dict):
-        raise ValueError(f"A model of another family is a class of keras_hub. Received: {class_name!r}")
-    try:
-        cls = hub.classifier_class(class_name)
-    except ImportError as error:
-        raise ImportError(f"This artifact holds a {class_name.partition('>')[2]}. {error}") from None
-    _check_holds_no_code(config)
-    if config.get("num_classes") != num_classes:
-        raise ValueError(
-            f"Its head must have as many classes as there are names. Received: {num_classes} class names, "
-            f"num_classes={config.get('num_classes')!r}"
-        )
-    try:
-        return cls.from_config(config)
-    except Exception as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"The installed keras_hub does not make this model again: {reason}") from None

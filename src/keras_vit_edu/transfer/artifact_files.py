@@ -14,11 +14,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import safetensors
 
-from keras_vit_edu._files import replacing, write_atomically
+from keras_vit_edu._files import open_regular, parse_json, read_json, replacing, write_atomically
 from keras_vit_edu.models import preset_files
 from keras_vit_edu.training.run_folder import CLASSIFIER
 
@@ -27,7 +27,8 @@ WEIGHTS_NAMES = ("weights.safetensors", "weights-2.safetensors")
 PART_OF = "an artifact of keras_vit_edu"  # in the header of its weights
 ASIDE = tuple(f"{name}.new" for name in (MANIFEST, *WEIGHTS_NAMES))  # how a file is called while it is written
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of the others, Python unpacks more than it is asked for
-LARGEST_MANIFEST = 1 << 24  # bytes; the names of 1000 classes take 20,000
+LARGEST_MANIFEST = 1 << 23  # bytes; the names of 1000 classes take 20,000. Python's objects take up to 40 times as much
+LARGEST_DEFLATED = 1 << 30  # bytes of weights that are unpacked: it takes a second or two
 LARGEST_EXPANSION = 10  # a zip unpacks to at most so many times its own size, and a manifest; weights hardly shrink
 MOST_ENTRIES = 50  # of a zip that are looked at: the two, folders, and what a file manager adds
 CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
@@ -127,8 +128,8 @@ def _is_left_over(file: Path) -> bool:
 def _weights_name_in(folder: Path) -> Any:
     """Under which name the weights lie that the folder's manifest tells of; None if it tells of none."""
     try:
-        return json.loads((folder / MANIFEST).read_bytes())["weights"]["file"]
-    except (OSError, ValueError, LookupError, TypeError):
+        return read_json(folder / MANIFEST, LARGEST_MANIFEST)["weights"]["file"]
+    except (ValueError, LookupError, TypeError):
         return None
 
 
@@ -217,16 +218,23 @@ class Folder:
         preset_files.check_lies_in(self.path, name, "an artifact", ArtifactError)
         return file.stat().st_size
 
-    def read(self, name: str, limit: int) -> bytes:
-        """The content of a file; `limit` bytes and one more at most are read."""
-        _check_size(self.size(name), limit, name, self.path)
+    @contextlib.contextmanager
+    def stream(self, name: str) -> Iterator[BinaryIO]:
+        """The content of a file, to read in pieces."""
+        self.size(name)  # complains if it is not there
         try:
-            with open(self.path / name, "rb") as stream:
-                return _read(stream, limit, name, self.path)
+            with open_regular(self.path / name) as stream:
+                yield stream
         except OSError as error:
             raise ArtifactError(
                 f"The artifact's {name} cannot be read: {error.strerror}. Received: {self.path}"
             ) from None
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The content of a file; `limit` bytes and one more at most are read."""
+        _check_size(self.size(name), limit, name, self.path)
+        with self.stream(name) as stream:
+            return _read(stream, limit, name, self.path)
 
 
 class Zip:
@@ -289,14 +297,26 @@ class Zip:
             raise ArtifactError(f"The artifact lacks {name}. Received: {self.path}")
         return self._entries[name].file_size
 
+    @contextlib.contextmanager
+    def stream(self, name: str) -> Iterator[BinaryIO]:
+        """The content of an entry, to unpack in pieces."""
+        is_packed = self._entries[name].compress_type != zipfile.ZIP_STORED
+        if is_packed and self.size(name) > LARGEST_DEFLATED:
+            raise ArtifactError(
+                f"Weights of more than {LARGEST_DEFLATED:,} bytes must lie in the zip uncompressed; unpacked into a "
+                f"folder, the artifact loads. Received: {self.path}, where {name} has {self.size(name):,}"
+            )
+        try:
+            with self.archive.open(self._entries[name]) as stream:
+                yield cast(BinaryIO, stream)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ArtifactError(f"{name} in the zip is damaged ({error}). Received: {self.path}") from None
+
     def read(self, name: str, limit: int) -> bytes:
         """The content of an entry; `limit` bytes and one more at most are unpacked, whatever the directory says."""
         _check_size(self.size(name), limit, name, self.path)
-        try:
-            with self.archive.open(self._entries[name]) as stream:
-                return _read(stream, limit, name, self.path)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ArtifactError(f"{name} in the zip is damaged ({error}). Received: {self.path}") from None
+        with self.stream(name) as stream:
+            return _read(stream, limit, name, self.path)
 
 
 def _folder_and_name(entry: zipfile.ZipInfo) -> tuple[str, str]:
@@ -325,13 +345,9 @@ def _read(stream: Any, limit: int, name: str, path: Path) -> bytes:
 def parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
     """The object in `artifact.json`."""
     try:
-        manifest = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        manifest = parse_json(data)
+    except ValueError as error:
         raise ArtifactError(f"{MANIFEST} is damaged: {error}. Received: {path}") from None
     if not isinstance(manifest, dict):
         raise ArtifactError(f"{MANIFEST} must hold a JSON object. Received: {path}, {type(manifest).__name__}")
     return manifest
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")

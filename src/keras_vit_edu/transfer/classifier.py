@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _checks, training
+from keras_vit_edu._files import printable
 from keras_vit_edu._image_model import gives_probabilities, shapes_of
 from keras_vit_edu._inference import turn
 from keras_vit_edu._weights import copy_variables
@@ -275,7 +276,9 @@ class TransferClassifier:
         if len(skipped) == len(files):
             raise ValueError(skipped[0][1] + (f" ({len(files)} files, none can be read)" if len(files) > 1 else ""))
         if skipped:
-            warnings.warn(f"{len(skipped)} of {len(files)} files were skipped: {skipped[0][1]}", stacklevel=2)
+            warnings.warn(
+                f"{len(skipped)} of {len(files)} files were skipped: {printable(skipped[0][1])}", stacklevel=2
+            )
         return predictions
 
     def predict_each(
@@ -623,7 +626,9 @@ def _scanned(folder: str | Path) -> ImageFolder:
     found = scan_folder(folder)
     if found.skipped:
         file, reason = found.skipped[0]
-        warnings.warn(f"{len(found.skipped)} files were skipped in {found.path}: {file}: {reason}", stacklevel=4)
+        warnings.warn(
+            f"{len(found.skipped)} files were skipped in {found.path}: {printable(f'{file}: {reason}')}", stacklevel=4
+        )
     return found
 
 

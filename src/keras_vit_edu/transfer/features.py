@@ -167,6 +167,8 @@ def _read(file: Path, key: dict[str, Any], count: int) -> np.ndarray | None:
             header = stored.metadata() or {}
             if json.loads(header.get("key", "null")) != key or "features" not in stored.keys():  # noqa: SIM118
                 return None
+            if stored.get_slice("features").get_shape()[:1] != [count]:
+                return None
             features = stored.get_tensor("features")
         is_whole = hashlib.sha256(features.tobytes()).hexdigest() == header.get("sha256")
         return features if is_whole and features.dtype == np.float32 and len(features) == count else None

@@ -10,8 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_vit_edu import _checks, _tensorflow_log
-from keras_vit_edu._files import read_json
+from keras_vit_edu import _checks, _files, _tensorflow_log
 from keras_vit_edu._install import install_command
 
 COURSES_FALLBACK = "vit_base_patch16_224_imagenet"  # ViT-B/16
@@ -199,9 +198,9 @@ def class_names_in_folder(preset: str | Path) -> tuple[str, ...] | None:
     """
     file = _folder_of(str(preset)) / "config.json"
     try:
-        names = read_json(file).get("id2label", {})
+        names = _files.read_json(file).get("id2label", {})
         return tuple(str(names[str(index)]) for index in range(len(names))) or None
-    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+    except (ValueError, LookupError, AttributeError, TypeError):
         return None
 
 
@@ -231,7 +230,7 @@ def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
             f"with a config.json. {f'{hint} ' if hint else ''}Received: {preset!r}"
         )
     if not is_remote:
-        read_json(Path(preset) / "config.json")  # complains if it is none
+        _files.read_json(Path(preset) / "config.json")  # complains if it is none
     try:
         return _with_head(cls, preset, arguments)
     except (MemoryError, NoHead):

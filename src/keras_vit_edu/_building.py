@@ -1,0 +1,187 @@
+"""Models built from a stranger's configuration: no more is built than a budget allows.
+
+Nobody can tell from the configuration of any model how large it is. So every variable and every layer is counted while
+Keras makes it, before it takes up memory, and the first one beyond the budget ends the building.
+"""
+
+import contextlib
+import functools
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+LARGEST_INT = 10**6  # in a configuration, but for seeds: no image, width or depth is as large
+LAYERS_PER_ARRAY = 8  # of a model, at most: blocks have layers without weights as well
+# Counters of dropout, layers without weights; and so that a small difference is told of by the names of the weights.
+SPARE_VARIABLES, SPARE_LAYERS, SPARE_ELEMENTS = 200, 200, 10**7
+
+
+class TooLarge(ValueError):
+    """A configuration asks for more than its weights, or the stated limits, allow."""
+
+
+@dataclass
+class Budget:
+    """What may still be built.
+
+    Attributes:
+        elements: numbers in variables, of all together.
+        variables: of them there may be so many.
+        layers: likewise.
+        is_filled_later: whether every float variable gets its value from a file afterwards: then memory is reserved,
+            and takes no room before it is written to.
+    """
+
+    elements: int
+    variables: int
+    layers: int
+    is_filled_later: bool = False
+
+    def take(self, what: str, count: int) -> None:
+        """Count what is about to be made.
+
+        Raises:
+            TooLarge: if it is more than what is left.
+        """
+        left = getattr(self, what) - count
+        setattr(self, what, left)
+        if left < 0:
+            raise TooLarge(f"The configuration asks for more {what} than the weights, or the stated limits, allow.")
+
+
+def budget_for(elements: int, arrays: int, is_filled_later: bool = False) -> Budget:
+    """The budget of a model whose weights are `arrays` arrays of `elements` numbers in all."""
+    return Budget(
+        elements + SPARE_ELEMENTS,
+        arrays + SPARE_VARIABLES,
+        LAYERS_PER_ARRAY * arrays + SPARE_LAYERS,
+        is_filled_later,
+    )
+
+
+_BUDGET: ContextVar[Budget | None] = ContextVar("budget", default=None)
+_LOCK = threading.Lock()
+_users = 0
+_originals: dict[type, Any] = {}
+
+
+@contextlib.contextmanager
+def within(budget: Budget) -> Iterator[None]:
+    """Everything of Keras that this thread makes in here counts.
+
+    Examples:
+        >>> with within(Budget(elements=100, variables=2, layers=2)):
+        ...     layer = keras.layers.Dense(10)
+        ...     layer.build((None, 1000))
+        Traceback (most recent call last):
+        ...
+        keras_vit_edu._building.TooLarge: The configuration asks for more elements than the weights, or the ...
+    """
+    _install()
+    token = _BUDGET.set(budget)
+    try:
+        yield
+    finally:
+        _BUDGET.reset(token)
+        _uninstall()
+
+
+def _install() -> None:
+    global _users
+    with _LOCK:
+        _users += 1
+        if _users == 1:
+            for owner, counted in COUNTED.items():
+                _originals[owner] = vars(owner).get("__init__")
+                type.__setattr__(owner, "__init__", counted(getattr(owner, "__init__")))  # noqa: B009
+
+
+def _uninstall() -> None:
+    global _users
+    with _LOCK:
+        _users -= 1
+        if _users == 0:
+            for owner, original in _originals.items():
+                if original is None:
+                    type.__delattr__(owner, "__init__")
+                else:
+                    type.__setattr__(owner, "__init__", original)
+            _originals.clear()
+
+
+def _counted_variable(construct: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(construct)
+    def counted(self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **kwargs: Any) -> None:
+        budget = _BUDGET.get()
+        if budget is not None:
+            is_drawn = callable(initializer) or isinstance(initializer, str)
+            sizes = shape if is_drawn else getattr(initializer, "shape", ())
+            sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes or ())
+            budget.take("variables", 1)
+            budget.take("elements", math.prod(int(size or 0) for size in sizes))
+            is_float = dtype is None or keras.backend.is_float_dtype(keras.backend.standardize_dtype(dtype))
+            if budget.is_filled_later and is_drawn and is_float:
+                initializer = unfilled
+        construct(self, initializer, shape, dtype, *args, **kwargs)
+
+    return counted
+
+
+def _counted_layer(construct: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(construct)
+    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        budget = _BUDGET.get()
+        if budget is not None:
+            budget.take("layers", 1)
+        construct(self, *args, **kwargs)
+
+    return counted
+
+
+COUNTED: dict[type, Any] = {keras.Variable: _counted_variable, keras.Layer: _counted_layer}
+
+
+def unfilled(shape: Any, dtype: Any = None) -> Any:
+    """A tensor of any values, for a variable that gets its own later. A large one takes no memory until it is used."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.raw_ops.Empty(shape=tuple(shape), dtype=dtype, init=False)
+    if backend == "jax":
+        return np.zeros(shape, dtype)  # JAX takes the array as it is; what it makes itself it also fills
+    return keras.ops.empty(shape, dtype=dtype)
+
+
+def check_numbers(config: Any) -> None:
+    """Complain about numbers in a configuration that no model has.
+
+    Raises:
+        ValueError: if a whole number is beyond a million (a seed may have any up to 2**63), or it is nested too deep.
+    """
+    try:
+        _check_numbers(config, "")
+    except RecursionError:
+        raise ValueError("The configuration is nested too deeply.") from None
+
+
+def _check_numbers(value: Any, name: str) -> None:
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _check_numbers(entry, str(key))
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            _check_numbers(entry, name)
+    elif isinstance(value, int) and abs(value) > (2**63 if name == "seed" else LARGEST_INT):
+        raise ValueError(
+            f"A whole number in a configuration is at most {LARGEST_INT:,}. Received: {name[:40]} of about "
+            f"10**{len(str(abs(value))) - 1 if abs(value) < 10**4000 else 4000}"
+        )
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"A number in a configuration is finite. Received: {name[:40]}={value}")

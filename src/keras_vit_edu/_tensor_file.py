@@ -1,0 +1,182 @@
+"""The weights of a stranger, a safetensors file read in pieces: all is checked before any of it is kept.
+
+The format is the length of a header (8 bytes), the header (JSON: dtype, shape and place of every array), and the arrays
+one behind the other. See https://github.com/huggingface/safetensors#format.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from keras_vit_edu._files import parse_json
+
+LARGEST_FILE = 3 << 30  # bytes; the largest ViT of keras_hub has 2.5e9. To check it takes some 4 s
+LARGEST_HEADER = 4 << 20  # bytes; an array takes about 100
+FREE_ARRAYS, BYTES_PER_ARRAY, MOST_ARRAYS = 800, 8_000, 5_000  # each takes a while to build: real ones are large
+MOST_AXES = 8
+PIECE = 1 << 20  # bytes read at once
+# By their names in a file: NumPy's, and bytes of a number. Those that are no weights are told of by name.
+DTYPES = {
+    "F16": ("float16", 2), "F32": ("float32", 4), "F64": ("float64", 8), "BF16": ("bfloat16", 2), "BOOL": ("bool", 1),
+    "I8": ("int8", 1), "I16": ("int16", 2), "I32": ("int32", 4), "I64": ("int64", 8), "U8": ("uint8", 1),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is in a file.
+
+    Attributes:
+        shapes: of every array, by name, in the order in which they lie there.
+        dtype: of all arrays.
+        begin: where in the file they begin.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    dtype: str
+    begin: int
+
+    @property
+    def elements(self) -> int:
+        """How many numbers there are."""
+        return sum(map(math.prod, self.shapes.values()))
+
+
+def check_size(size: int, name: Any) -> None:
+    """Complain about a file that is larger than what is read.
+
+    Raises:
+        ValueError: that.
+    """
+    if size > LARGEST_FILE:
+        raise ValueError(f"Weights may have at most {LARGEST_FILE:,} bytes. Received: {name} with {size:,}")
+
+
+def verified(
+    stream: BinaryIO, size: int, name: Any, said_in: str, checksum: Any, dtype: Any, dtypes: Sequence[str]
+) -> Header:
+    """Read through a file once, and check everything about it.
+
+    Args:
+        stream: at its beginning.
+        size: how many bytes it has.
+        name: of the file, for complaints.
+        said_in: the name of the file that says what follows.
+        checksum: SHA-256 of the file, in hexadecimal digits.
+        dtype: of the arrays.
+        dtypes: those that there are.
+
+    Returns:
+        Its header.
+
+    Raises:
+        ValueError: if it is too large, or anything else than what was said, or holds numbers that are not finite.
+    """
+    check_size(size, name)
+    digest = hashlib.sha256()
+    header, problem = None, None
+    try:
+        header = _header(stream, size, digest.update)
+    except ValueError as error:
+        problem = f"{name} cannot be read: {error}"
+    is_finite = True
+    while piece := stream.read(PIECE):
+        digest.update(piece)
+        if header is not None and header.dtype in dtypes and is_finite:
+            stored = np.dtype(header.dtype).newbyteorder("<")
+            count = len(piece) // stored.itemsize
+            is_finite = bool(np.isfinite(np.frombuffer(piece, stored, count)).all())
+    if digest.hexdigest() != checksum:
+        raise ValueError(
+            f"{name} is damaged, or of another preset: its SHA-256 is {digest.hexdigest()}, in {said_in} it is "
+            f"{str(checksum)[:100]}."
+        )
+    if problem is not None or header is None:
+        raise ValueError(problem)
+    if header.dtype not in dtypes or header.dtype != dtype:
+        raise ValueError(
+            f"The weights are all {' or all '.join(dtypes)}, and {said_in} says which. "
+            f"Received: {name} with {header.dtype}, weights_dtype={str(dtype)[:40]!r}"
+        )
+    if not is_finite:
+        raise ValueError(f"Weights are finite numbers. Received: {name}, which holds NaN or infinity")
+    return header
+
+
+def arrays(stream: BinaryIO, header: Header) -> Iterator[tuple[str, np.ndarray]]:
+    """Every array in float32, with its name, one after the other.
+
+    Args:
+        stream: at the beginning of the file.
+        header: of it.
+    """
+    _skip(stream, header.begin)
+    for name, shape in header.shapes.items():
+        count = math.prod(shape) * np.dtype(header.dtype).itemsize
+        data = stream.read(count)
+        if len(data) != count:
+            raise ValueError("The file of the weights was changed while it was read.")
+        stored = np.frombuffer(data, np.dtype(header.dtype).newbyteorder("<")).reshape(shape)
+        yield name, stored.astype("float32")
+
+
+def _skip(stream: BinaryIO, count: int) -> None:
+    while count:
+        piece = stream.read(min(count, PIECE))
+        if not piece:
+            raise ValueError("The file of the weights was changed while it was read.")
+        count -= len(piece)
+
+
+def _header(stream: BinaryIO, size: int, seen: Callable[[bytes], None]) -> Header:
+    """What the header says, if it is true of a file of that size; gives `seen` the bytes of it."""
+    first = stream.read(8)
+    seen(first)
+    length = int.from_bytes(first, "little")
+    if len(first) < 8 or length > min(LARGEST_HEADER, size - 8):
+        raise ValueError(f"it has no header, or one that is larger than {LARGEST_HEADER:,} bytes or than the file")
+    text = stream.read(length)
+    seen(text)
+    content = parse_json(text)
+    if not isinstance(content, dict):
+        raise ValueError("its header is no object")
+    content.pop("__metadata__", None)
+    most = min(FREE_ARRAYS + size // BYTES_PER_ARRAY, MOST_ARRAYS)
+    if not 1 <= len(content) <= most:
+        raise ValueError(f"a file of its size holds 1 to {most:,} arrays, and this one {len(content):,}")
+    places = {name: _place(name, entry) for name, entry in content.items()}
+    end = 0
+    dtypes = {dtype for dtype, _, _, _ in places.values()}
+    for _, (_, _, begins, ends) in sorted(places.items(), key=lambda item: item[1][2:]):
+        if begins != end:
+            raise ValueError("its arrays do not lie one behind the other")
+        end = ends
+    if end != size - 8 - length:
+        raise ValueError(f"its arrays have {end:,} bytes, and the file has {size - 8 - length:,} for them")
+    if len(dtypes) > 1:
+        raise ValueError(f"its arrays are of several dtypes, {', '.join(sorted(dtypes))}")
+    in_order = sorted(places, key=lambda name: places[name][2])
+    return Header({name: places[name][1] for name in in_order}, dtypes.pop(), 8 + length)
+
+
+def _place(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """The dtype and shape of an array, and where it begins and ends."""
+    try:
+        dtype, shape, (begins, ends) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        numbers = [*shape, begins, ends]
+    except (LookupError, TypeError, ValueError):
+        raise ValueError(f"its header says no dtype, shape or place of {name[:80]!r}") from None
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ValueError(f"{name[:80]!r} is of dtype {str(dtype)[:20]!r}")
+    kind, itemsize = DTYPES[dtype]
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+        raise ValueError(f"the shape or place of {name[:80]!r} is no whole numbers")
+    if len(shape) > MOST_AXES or any(side < 1 for side in shape):
+        raise ValueError(f"{name[:80]!r} has a shape that no weight has, {str(shape)[:80]}")
+    if begins < 0 or ends - begins != math.prod(shape) * itemsize:
+        raise ValueError(f"{name[:80]!r} has another size than its shape says")
+    return kind, tuple(shape), begins, ends
