@@ -244,17 +244,13 @@ class Zip:
         self.path = path
         self.archive = archive
         entries = archive.infolist()
-        if len(entries) <= MOST_ENTRIES:
-            for entry in entries:
-                self._check_place(entry)
-            entries = [entry for entry in entries if not _is_clutter(entry)]
+        self._check_number(entries, MOST_ENTRIES)
+        for entry in entries:
+            self._check_place(entry)
+        entries = [entry for entry in entries if not _is_clutter(entry)]
         for entry in entries[: len(WEIGHTS_NAMES) + 1]:
             self._check_entry(entry)
-        if len(entries) != 2:
-            raise ArtifactError(
-                f"The zip of an artifact has two entries, {MANIFEST} and the weights; zip that folder alone. "
-                f"Received: {path} with {len(entries):,} entries"
-            )
+        self._check_number(entries, 2, 2)
         folders, names = zip(*(_folder_and_name(entry) for entry in entries), strict=True)
         if len(set(names)) != 2:
             raise ArtifactError(f"The zip has two entries of one name, {names[0]}. Received: {path}")
@@ -266,6 +262,13 @@ class Zip:
             raise ArtifactError(
                 f"The zip of an artifact unpacks to about its own size. Received: {path}, {packed:,} bytes that unpack "
                 f"to {unpacked:,}"
+            )
+
+    def _check_number(self, entries: list[zipfile.ZipInfo], most: int, least: int = 0) -> None:
+        if not least <= len(entries) <= most:
+            raise ArtifactError(
+                f"The zip of an artifact has two entries, {MANIFEST} and the weights; zip that folder alone. "
+                f"Received: {self.path} with {len(entries):,} entries"
             )
 
     def _check_place(self, entry: zipfile.ZipInfo) -> None:
