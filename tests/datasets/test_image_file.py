@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keras_vit_edu._install import install_command
 from keras_vit_edu.datasets import image_file, read_image
@@ -82,8 +82,9 @@ def test_cmyk_jpeg(tmp_path):
     assert np.abs(pixels.astype(int) - large).mean() < 3
 
 
+@pytest.mark.parametrize("name", ["image.png", "image.jpg", "image.tif", "image.webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photo_is_turned_as_its_exif_says(orientation, tmp_path):
+def test_a_photo_is_turned_as_its_exif_says(orientation, name, tmp_path):
     # How the camera stored what should be seen, by the EXIF standard's meaning of each number.
     stored = {
         1: GREY,
@@ -97,7 +98,49 @@ def test_a_photo_is_turned_as_its_exif_says(orientation, tmp_path):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    np.testing.assert_array_equal(read(Image.fromarray(stored.copy()), tmp_path, exif=exif)[..., 0], GREY)
+    options = {"image.webp": {"lossless": True}, "image.jpg": {"quality": 95}}.get(name, {})
+    pixels = read(Image.fromarray(stored.copy()), tmp_path, name, exif=exif, **options)[..., 0]
+    assert pixels.shape == GREY.shape
+    assert np.abs(pixels.astype(int) - GREY).mean() < (3 if name == "image.jpg" else 1e-9)
+
+
+def exif_that_pillow_cannot_rewrite():
+    """Turned by a quarter, and a unit of resolution that is text instead of a number: Pillow reads it, and no more."""
+    fields = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHI4s", 0x0128, 2, 1, b"i")
+    return b"Exif\0\0" + b"II*\0" + struct.pack("<IH", 8, 2) + fields + bytes(4)
+
+
+@pytest.mark.parametrize("name", ["image.jpg", "image.png", "image.webp"])
+def test_exif_that_pillow_cannot_rewrite_turns_the_photo_all_the_same(name, tmp_path):
+    exif = exif_that_pillow_cannot_rewrite()
+    options = {"lossless": True} if name == "image.webp" else {"quality": 95}
+    pixels = read(Image.fromarray(np.rot90(RGB)), tmp_path, name, exif=exif, **options)
+    with pytest.raises(struct.error), Image.open(tmp_path / name) as image:
+        ImageOps.exif_transpose(image)
+    assert pixels.shape == RGB.shape
+    assert np.abs(pixels.astype(int) - RGB).mean() < 8
+
+
+@pytest.mark.parametrize("name", ["image.jpg", "image.png", "image.webp"])
+@pytest.mark.parametrize(
+    "exif", [b"nonsense", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x09ab"]
+)
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_sound_pixels_are_not_refused_for_their_exif(exif, name, tmp_path):
+    options = {"lossless": True} if name == "image.webp" else {}
+    assert read(Image.fromarray(RGB), tmp_path, name, exif=exif, **options).shape == RGB.shape
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_nor_those_of_a_tiff_whose_exif_lies_beyond_its_end(tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2024:05:01 10:00:00"
+    Image.fromarray(RGB).save(tmp_path / "image.tif", exif=exif.tobytes())
+    content = bytearray((tmp_path / "image.tif").read_bytes())
+    pointer = content.index(struct.pack("<HHI", 0x8769, 4, 1)) + 8
+    content[pointer : pointer + 4] = struct.pack("<I", 2**31)
+    (tmp_path / "image.tif").write_bytes(content)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.tif"), RGB)
 
 
 def test_of_an_animation_the_first_frame_counts(tmp_path):

@@ -10,10 +10,13 @@ nothing else, so a photograph has to go the same way:
 3. The digit is scaled to the box of 20 and shifted to its centre of mass.
 """
 
+import warnings
+
 import numpy as np
 
 from keras_vit_edu.datasets.ink import find_ink
 from keras_vit_edu.datasets.marks import find_digit, grown, trimmed
+from keras_vit_edu.datasets.pixels import STATED, from_16_bits, has_16_bits
 
 SIDE, BOX = 28, 20
 SMALLEST = 8  # pixels of the longer side of a picture
@@ -32,7 +35,8 @@ def digit_from_photo(image: np.ndarray) -> np.ndarray:
     thinner than any in MNIST are thickened.
 
     Args:
-        image: `(H, W)`, `(H, W, 1)` or `(H, W, 3)`; uint8, or floats in [0, 1].
+        image: `(H, W)`, `(H, W, 1)` or `(H, W, 3)`; uint8, or floats in [0, 1]; or uint16, which with a value above 255
+            has 16 bits and is taken as `read_image` takes such a file.
 
     Returns:
         float32 `(28, 28, 1)`, paper 0, ink up to 1. The longer side of the digit is 20 pixels; its centre of mass is
@@ -40,6 +44,9 @@ def digit_from_photo(image: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: if the array is no such image, or no digit, or more than one, can be told in it.
+
+    Warns:
+        UserWarning: for an image of 16 bits.
 
     References:
         LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition" (1998), III.A.
@@ -59,9 +66,14 @@ def _checked(image: np.ndarray) -> np.ndarray:
     """The picture as `(H, W, channels)`."""
     given = np.asarray(image)
     pixels = given[..., None] if given.ndim == 2 else given
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2 and pixels.ndim == 3:
+        if has_16_bits(pixels):
+            warnings.warn(f"{STATED} Received: uint16 up to {pixels.max()}", stacklevel=3)
+            pixels = from_16_bits(pixels)
+        pixels = pixels.astype("uint8")
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or not (pixels.dtype == "uint8" or pixels.dtype.kind == "f"):
         raise ValueError(
-            "A picture is (H, W), (H, W, 1) or (H, W, 3), of uint8 or floats in [0, 1]. "
+            "A picture is (H, W), (H, W, 1) or (H, W, 3), of uint8, uint16 or floats in [0, 1]. "
             f"Received: {given.dtype} of shape {given.shape}"
         )
     height, width = pixels.shape[:2]

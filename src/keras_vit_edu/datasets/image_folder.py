@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_vit_edu.datasets.image_file import check_header, names_in, read_image
+from keras_vit_edu.datasets.image_file import check_header, read_image
+from keras_vit_edu.datasets.image_source import names_in
 
 
 @dataclass(frozen=True, eq=False)

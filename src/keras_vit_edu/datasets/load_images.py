@@ -1,6 +1,7 @@
 """What the image files of a folder hold: their pixels, and what tells their contents from any others."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from keras_vit_edu import _interruption
 from keras_vit_edu.datasets.image_file import read_image
 from keras_vit_edu.datasets.image_folder import ImageFolder
+from keras_vit_edu.datasets.image_source import name_of, path_of
 
 Images = ImageFolder | Sequence[str | Path]
 
@@ -24,8 +26,8 @@ def load_images(images: Images, indices: Sequence[int] | np.ndarray | None = Non
         uint8 `(H, W, 3)`, RGB, each of its own size.
 
     Raises:
-        ValueError: at once for an index that is out of range; and, when its turn comes, for a file that `read_image`
-            cannot read.
+        ValueError: at once for an index that is out of range, or if `images` is neither; and, when its turn comes, for
+            a file that `read_image` cannot read.
         ImportError: without Pillow.
 
     Examples:
@@ -65,16 +67,22 @@ def image_files_fingerprint(images: Images, indices: Sequence[int] | np.ndarray 
 
 def image_files_digests(images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Iterator[bytes]:
     """The SHA-256 of each file's bytes, 32 bytes, one after the other: equal for files that are copies."""
-    for path in _chosen(images, indices):
+    for given in _chosen(images, indices):
         _interruption.check()
+        path = path_of(given)
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe may never end
+            raise ValueError(f"This is no ordinary file. Received: {name_of(path)}")
         try:
             with open(path, "rb") as file:
                 yield hashlib.file_digest(file, "sha256").digest()
-        except OSError as error:
-            raise ValueError(f"The file cannot be read: {error.strerror}. Received: {path}") from None
+        except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"The file cannot be read: {reason}. Received: {name_of(path)}") from None
 
 
 def _chosen(images: Images, indices: Sequence[int] | np.ndarray | None) -> list[str | Path]:
+    if isinstance(images, (str, bytes)) or not isinstance(images, (ImageFolder, Sequence, np.ndarray)):
+        raise ValueError(f"Images are given as an ImageFolder or a list of paths. Received: {type(images).__name__}")
     paths: Sequence[str | Path] = images.paths if isinstance(images, ImageFolder) else images
     if indices is None:
         return list(paths)

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_vit_edu import _interruption
 from keras_vit_edu.datasets import ImageFolder, read_image
-from keras_vit_edu.datasets.image_file import names_in
+from keras_vit_edu.datasets.image_source import names_in
 from keras_vit_edu.transfer.preprocessing import Preprocessing, listed
 
 WORKERS = min(4, os.cpu_count() or 1)  # Pillow decodes outside of Python's lock
