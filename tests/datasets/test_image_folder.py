@@ -299,17 +299,46 @@ def test_two_classes_that_other_systems_take_for_one(first, second, tmp_path):
 
 @links
 @pytest.mark.parametrize(
-    ("link", "target"), [("cat/again", "cat"), ("cat/up", "."), ("all", "."), ("cat/a/b/c", "cat/a")]
+    ("link", "target"),
+    [("cat/again", "cat"), ("cat/up", "."), ("all", "."), ("above", ".."), ("cat/above", ".."), ("cat/a/b/c", "cat/a")],
 )
-def test_a_link_back_to_a_folder_it_lies_in(link, target, tmp_path):
+def test_a_link_back_to_a_folder_it_lies_in_is_skipped(link, target, tmp_path):
     folder = pets(tmp_path)
     (folder / link).parent.mkdir(parents=True, exist_ok=True)
     (folder / link).symlink_to(folder / target)
-    refused(folder, "A link leads in a circle", re.escape(str(folder / link)))
+    found = scan_folder(folder)
+    assert found.files == ("cat/felix.png", "cat/tom.jpg", "dog/rex.png")
+    assert found.skipped == ((link, "The link leads in a circle, to a folder that it lies in"),)
 
 
 @links
 @pytest.mark.parametrize("link", ["me", "cat/me"])
-def test_a_link_to_itself(link, tmp_path):
+def test_a_link_to_itself_is_skipped(link, tmp_path):
     (pets(tmp_path) / link).symlink_to(tmp_path / "pets" / link)
-    refused(tmp_path / "pets", "A link leads in a circle, to itself", re.escape(str(tmp_path / "pets" / link)))
+    found = scan_folder(tmp_path / "pets")
+    assert len(found.files) == 3
+    assert found.skipped == ((link, "The link leads in a circle, to itself"),)
+
+
+@links
+def test_two_links_that_lead_to_each_other_are_skipped(tmp_path):
+    (pets(tmp_path) / "cat" / "a.png").symlink_to(tmp_path / "pets" / "cat" / "b.png")
+    (tmp_path / "pets" / "cat" / "b.png").symlink_to(tmp_path / "pets" / "cat" / "a.png")
+    found = scan_folder(tmp_path / "pets")
+    assert [name for name, _ in found.skipped] == ["cat/a.png", "cat/b.png"]
+    assert {reason for _, reason in found.skipped} == {"The link leads in a circle, to itself"}
+
+
+@pytest.mark.parametrize("path", [None, 3, b"pets", "", ["pets"]])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(ValueError, match=r"must be given as a path\. Received: "):
+        scan_folder(path)
+
+
+@posix
+def test_a_name_with_control_characters_is_escaped_in_the_message(tmp_path):
+    refused(
+        put(tmp_path / "pets\x1b[2J\n", "ca\nt/1.png"),
+        "two classes or more",
+        r".*pets\\x1b\[2J\\n with 1 images of ca\\nt",
+    )

@@ -5,12 +5,14 @@ from keras_vit_edu.datasets.batches import Batches
 from keras_vit_edu.datasets.class_balance import class_weights, stratified_split
 from keras_vit_edu.datasets.digit_photo import digit_from_photo
 from keras_vit_edu.datasets.emnist import EMNIST
+from keras_vit_edu.datasets.image_csv import scan_csv
 from keras_vit_edu.datasets.image_dataset import ImageDataset, resized, split
 from keras_vit_edu.datasets.image_file import read_image
 from keras_vit_edu.datasets.image_folder import ImageFolder, scan_folder
 from keras_vit_edu.datasets.load_data import load_data
 from keras_vit_edu.datasets.load_images import image_files_fingerprint, load_images
 from keras_vit_edu.datasets.mnist import DATASETS, DIGITS, load
+from keras_vit_edu.datasets.split_folder import SplitFolder, find_split
 
 __all__ = [
     "AUGMENTATIONS",
@@ -21,8 +23,10 @@ __all__ = [
     "Batches",
     "ImageDataset",
     "ImageFolder",
+    "SplitFolder",
     "class_weights",
     "digit_from_photo",
+    "find_split",
     "image_files_fingerprint",
     "load",
     "load_augmentation",
@@ -30,6 +34,7 @@ __all__ = [
     "load_images",
     "read_image",
     "resized",
+    "scan_csv",
     "scan_folder",
     "split",
     "stratified_split",

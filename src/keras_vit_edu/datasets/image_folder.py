@@ -1,6 +1,5 @@
 """A folder of photographs with one subfolder per class, to learn from."""
 
-import errno
 import os
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -9,19 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vit_edu._files import printable
 from keras_vit_edu.datasets.image_file import check_header, read_image
-from keras_vit_edu.datasets.image_source import names_in
+from keras_vit_edu.datasets.image_source import leads_above, leads_to_itself, name_of, names_in, path_of
+from keras_vit_edu.datasets.split_folder import find_split
+
+CIRCLE = "The link leads in a circle, to a folder that it lies in"
+TO_ITSELF = "The link leads in a circle, to itself"
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """Which images a folder holds, and what they show. The images themselves stay in their files.
+    """Which images a folder or a CSV file names, and what they show. The images themselves stay in their files.
 
     Attributes:
-        path: the folder.
+        path: the folder; that of the CSV file.
         class_names: what the labels stand for: names of subfolders in Unicode's NFC form, in the order of their code
             points, which is the same on every system.
-        files: of each image the path from `path` on, with `/`; class after class, in the same order of names.
+        files: of each image the path from `path` on, with `/`; class after class, in the same order of names. Those of
+            a CSV file in its order.
         labels: int32 `(n,)`, an index into `class_names` for each of the files.
         skipped: pairs of a file or folder that was left out and the reason.
     """
@@ -55,7 +60,8 @@ def scan_folder(
     - files that `read_image` refuses: damaged, empty, no image, not allowed to be opened, more than 89 million pixels
       or a million along a side;
     - files beside the subfolders, folders that may not be opened, and names that are no valid Unicode;
-    - a subfolder without any image: it makes no class.
+    - a subfolder without any image: it makes no class;
+    - links that lead in a circle: to themselves, or to a folder that they lie in.
 
     Names that begin with a dot are hidden, and passed over without a word.
 
@@ -70,9 +76,10 @@ def scan_folder(
         An `ImageFolder`.
 
     Raises:
-        ValueError: if there is no such folder, or it may not be opened; if a link leads in a circle; if the names of
-            two classes differ only in upper and lower case or in how accents are stored, as other systems take them for
-            one; if there are fewer images than subfolders, or images of less than two classes.
+        ValueError: if there is no such folder, or it may not be opened; if it is split into `train`, `val` or `test`
+            (see `find_split`), as each of these is a folder to scan; if the names of two classes differ only in upper
+            and lower case or in how accents are stored, as other systems take them for one; if there are fewer images
+            than subfolders, or images of less than two classes.
         ImportError: without Pillow.
 
     Examples:
@@ -88,10 +95,17 @@ def scan_folder(
         >>> photographs.class_names, photographs.files, photographs.labels.tolist()
         (('cat', 'dog'), ('cat/felix.png', 'cat/tom.png', 'dog/rex.png'), [0, 0, 1])
     """
-    root = Path(path)
+    root = Path(path_of(path, "A folder of images"))
     if not os.path.isdir(root):
         kind = "A file is no folder of images" if os.path.exists(root) else "There is no such folder"
-        raise ValueError(f"{kind}. Received: {path}")
+        raise ValueError(f"{kind}. Received: {name_of(path)}")
+    split = find_split(root)
+    if split is not None:
+        parts = ", ".join(name_of(part) for part in split.parts)
+        raise ValueError(
+            f"This data set is split already. Pass one of its parts: {parts}. (`TransferClassifier.fit` and "
+            f"`keras-vit-edu fine-tune` take it whole.) Received: {name_of(root)}"
+        )
     skipped: list[tuple[str, str]] = []
     candidates = _files_of_classes(root, skipped)
     check = read_image if decode else check_header
@@ -103,64 +117,87 @@ def scan_folder(
                 check(root / file)
                 sound[folder].append(file)
             except ValueError as error:
-                skipped.append((file, str(error).removesuffix(f". Received: {root / file}")))
+                skipped.append((file, reason_of(error, root / file)))
             done += 1
             if progress is not None:
                 progress(done, total)
         if not sound[folder]:
             skipped.append((folder, "The folder holds no image, so it makes no class"))
-    return _image_folder(root, sound, skipped)
-
-
-def _image_folder(root: Path, sound: dict[str, list[str]], skipped: list[tuple[str, str]]) -> ImageFolder:
     classes = [folder for folder, files in sound.items() if files]
-    count = sum(len(files) for files in sound.values())
-    why = f" ({len(skipped)} skipped, the first is {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-    if count < len(sound):
-        raise ValueError(
-            "There must be an image of every class at least, in one subfolder per class. "
-            f"Received: {root} with {count} images in {len(sound)} subfolders{why}"
-        )
-    if len(classes) < 2:
-        raise ValueError(
-            "There must be images of two classes or more, in one subfolder per class. "
-            f"Received: {root} with {count} images of {_normalized(classes[0]) if classes else 'no class'}{why}"
-        )
-    return ImageFolder(
-        path=root,
-        class_names=tuple(_normalized(folder) for folder in classes),
+    return image_folder(
+        root,
+        class_names=tuple(normalized(folder) for folder in classes),
         files=tuple(file for folder in classes for file in sound[folder]),
         labels=np.repeat(np.arange(len(classes), dtype="int32"), [len(sound[folder]) for folder in classes]),
-        skipped=tuple(sorted(skipped)),
+        skipped=skipped,
+        given=root,
+        subfolders=len(sound),
     )
+
+
+def reason_of(error: ValueError, path: Path) -> str:
+    """What an error says, without the path, which stands beside it."""
+    return str(error).removesuffix(f". Received: {name_of(path)}")
+
+
+def image_folder(
+    root: Path,
+    class_names: tuple[str, ...],
+    files: tuple[str, ...],
+    labels: np.ndarray,
+    skipped: list[tuple[str, str]],
+    given: Path,
+    subfolders: int = 0,
+) -> ImageFolder:
+    """What was found, if it is enough to learn from; `given` is what was looked through, with so many subfolders."""
+    why = f" ({len(skipped)} skipped, the first is {printable(skipped[0][0])}: {skipped[0][1]})" if skipped else ""
+    if len(files) < subfolders:
+        raise ValueError(
+            "There must be an image of every class at least, in one subfolder per class. "
+            f"Received: {name_of(given)} with {len(files)} images in {subfolders} subfolders{why}"
+        )
+    if len(class_names) < 2:
+        where = "" if given != root else ", in one subfolder per class"
+        raise ValueError(
+            f"There must be images of two classes or more{where}. Received: {name_of(given)} with "
+            f"{len(files)} images of {printable(class_names[0]) if class_names else 'no class'}{why}"
+        )
+    return ImageFolder(root, class_names, files, labels, tuple(sorted(skipped)))
 
 
 def _files_of_classes(root: Path, skipped: list[tuple[str, str]]) -> dict[str, list[str]]:
     """The files in each subfolder, as paths from the root on."""
     names = _visible_names(root, "", names_in(root), skipped)
-    folders = [name for name in names if os.path.isdir(root / name)]
+    above = (os.path.realpath(root),)
+    folders = []
+    for name in names:
+        if not os.path.isdir(root / name):
+            skipped.append((name, "The file lies in no subfolder, so it has no class"))
+        elif leads_above(root / name, *above):
+            skipped.append((name, CIRCLE))
+        else:
+            folders.append(name)
     same: dict[str, str] = {}
     for folder in folders:
-        other = same.setdefault(_normalized(_normalized(folder).casefold()), folder)
+        other = same.setdefault(normalized(normalized(folder).casefold()), folder)
         if other != folder:
             raise ValueError(
                 "The names of two classes differ only in case or in how accents are stored: other systems take them "
-                f"for one. Received: {other!r} and {folder!r} in {root}"
+                f"for one. Received: {other!r} and {folder!r} in {name_of(root)}"
             )
-    above = (os.path.realpath(root),)
-    skipped += [(name, "The file lies in no subfolder, so it has no class") for name in names if name not in folders]
     return {folder: list(_files_below(root, folder, above, skipped)) for folder in folders}
 
 
 def _files_below(root: Path, folder: str, above: tuple[str, ...], skipped: list[tuple[str, str]]) -> Iterator[str]:
     """The files in a folder and in the folders within; `above` are the folders that it lies in, links resolved."""
+    if leads_above(root / folder, *above):
+        skipped.append((folder, CIRCLE))
+        return
     real = os.path.realpath(root / folder)
-    if real in above:
-        raise ValueError(f"A link leads in a circle, to a folder that it lies in. Received: {root / folder}")
     try:
         inside = names_in(root / folder)
     except ValueError as error:
-        skipped.append((folder, str(error).removesuffix(f". Received: {root / folder}")))
+        skipped.append((folder, reason_of(error, root / folder)))
         return
     for name in _visible_names(root, folder, inside, skipped):
         if os.path.isdir(root / name):
@@ -182,19 +219,13 @@ def _visible_names(root: Path, folder: str, inside: list[str], skipped: list[tup
         if text != path:
             skipped.append((text, "The name is no valid Unicode"))
             continue
-        _refuse_circle(root / path)
+        if leads_to_itself(root / path):
+            skipped.append((path, TO_ITSELF))
+            continue
         names.append(path)
-    return sorted(names, key=lambda path: (_normalized(path), path))
+    return sorted(names, key=lambda path: (normalized(path), path))
 
 
-def _refuse_circle(path: Path) -> None:
-    try:
-        path.stat()
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise ValueError(f"A link leads in a circle, to itself. Received: {path}") from None
-
-
-def _normalized(name: str) -> str:
+def normalized(name: str) -> str:
     """The name with one code point for a letter and its accent (macOS stores two)."""
     return unicodedata.normalize("NFC", name)

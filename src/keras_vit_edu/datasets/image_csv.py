@@ -1,0 +1,153 @@
+"""A CSV file that names images and what they show, to learn from."""
+
+import csv
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from keras_vit_edu._files import printable, read_bounded
+from keras_vit_edu.datasets.image_file import check_header, read_image
+from keras_vit_edu.datasets.image_folder import ImageFolder, image_folder, normalized, reason_of, scan_folder
+from keras_vit_edu.datasets.image_source import name_of, path_of
+
+LARGEST = 64 << 20  # bytes
+SUFFIXES = (".csv", ".tsv")
+# What the two columns may be called.
+PATH = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path")
+LABEL = ("label", "class", "class_name", "classname", "category", "target")
+FORMAT = "A CSV of images has the columns `path` and `label`, named in the first line, or these two and no header."
+
+
+def scan_csv(
+    path: str | os.PathLike, decode: bool = True, progress: Callable[[int, int], object] | None = None
+) -> ImageFolder:
+    """Find the images that a CSV file names, and make sure that each can be read.
+
+    The file is UTF-8, with commas between the columns (or semicolons or tabs, if its first line has no comma), and
+    quotes as usual:
+
+        path,label
+        cat/felix.jpg,cat
+        dog/rex.jpg,dog
+
+    The first line may name the columns. Then they come in any order, and others beside them are passed over. (`file`,
+    `filename`, `image`, ... do for `path`, and `class`, `category`, ... for `label`.) Without such a line there are two
+    columns, the path first. A path is relative to the folder of the CSV file, or absolute. A label is the name of a
+    class; numbers are names too. Files that `read_image` refuses are left out, and told in `skipped`.
+
+    Args:
+        path: the CSV file, of at most 64 MiB.
+        decode: True to decode every image once; False to read its first bytes only, as in `scan_folder`.
+        progress: called as `progress(done, total)` after every file.
+
+    Returns:
+        An `ImageFolder`, its files in the order of the lines.
+
+    Raises:
+        ValueError: if there is no such file, or it is none of that format; if a file has two labels; if the names of
+            two classes differ only in upper and lower case or in how accents are stored; if there are images of less
+            than two classes.
+        ImportError: without Pillow.
+
+    Examples:
+        >>> import tempfile, PIL.Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("rex.png", "tom.png"):
+        ...         PIL.Image.new("RGB", (40, 30)).save(f"{folder}/{name}")
+        ...     _ = Path(folder, "pets.csv").write_text("path,label\\nrex.png,dog\\ntom.png,cat\\n")
+        ...     photographs = scan_csv(f"{folder}/pets.csv")
+        >>> photographs.class_names, photographs.files, photographs.labels.tolist()
+        (('cat', 'dog'), ('rex.png', 'tom.png'), [1, 0])
+    """
+    file = Path(path_of(path, "A CSV file"))
+    root = file.parent
+    class_of: dict[str, str] = {}
+    rows = []
+    for number, image, label in _rows(file):
+        if class_of.setdefault(image, label) != label:
+            raise ValueError(
+                f"A file has one label. Received: {printable(image)}, which is {printable(class_of[image])} and, in "
+                f"line {number} of {name_of(file)}, {printable(label)}"
+            )
+        rows.append((image, label))
+    _check_names({label for _, label in rows}, file)
+    check = read_image if decode else check_header
+    sound, skipped = [], []
+    for done, (image, label) in enumerate(rows, 1):
+        try:
+            check(root / image)
+            sound.append((image, label))
+        except ValueError as error:
+            skipped.append((image, reason_of(error, root / image)))
+        if progress is not None:
+            progress(done, len(rows))
+    names = sorted({label for _, label in sound})
+    labels = np.array([names.index(label) for _, label in sound], "int32")
+    return image_folder(root, tuple(names), tuple(image for image, _ in sound), labels, skipped, file)
+
+
+def is_csv(path: str | os.PathLike) -> bool:
+    """Whether a path names a file whose suffix is that of a CSV."""
+    text = os.fsdecode(path)
+    return text.lower().endswith(SUFFIXES) and not os.path.isdir(text)
+
+
+def scan_images(
+    path: str | os.PathLike, decode: bool = True, progress: Callable[[int, int], object] | None = None
+) -> ImageFolder:
+    """`scan_csv` of a CSV file, `scan_folder` of anything else."""
+    path = path_of(path, "A folder of images")
+    return scan_csv(path, decode, progress) if is_csv(path) else scan_folder(path, decode, progress)
+
+
+def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
+    """Number of the line, path and label of each row."""
+    try:
+        text = read_bounded(file, LARGEST).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"A CSV of images must be UTF-8. Received: {name_of(file)}") from None
+    lines = text.splitlines(keepends=True)
+    first = next((line for line in lines if line.strip()), "")
+    delimiter = next((mark for mark in ",;\t" if mark in first), ",")
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+    columns: tuple[int, int] | None = None
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            if columns is None:
+                columns = _columns(cells)
+                if columns is not None:
+                    continue
+                columns = (0, 1)
+                if len(cells) != 2:
+                    raise ValueError(f"the first line has {len(cells)} columns")
+            if max(columns) >= len(cells):
+                raise ValueError(f"line {reader.line_num} has {len(cells)} columns")
+            image, label = cells[columns[0]], normalized(cells[columns[1]])
+            if not image or not label:
+                raise ValueError(f"line {reader.line_num} has no {'label' if image else 'path'}")
+            yield reader.line_num, image, label
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{FORMAT} Received: {name_of(file)}, where {error}") from None
+
+
+def _columns(cells: list[str]) -> tuple[int, int] | None:
+    """Where path and label stand, if the first line names them."""
+    names = [cell.casefold() for cell in cells]
+    path, label = ([names.index(name) for name in known if name in names][:1] for known in (PATH, LABEL))
+    return (path[0], label[0]) if path and label else None
+
+
+def _check_names(names: set[str], file: Path) -> None:
+    same: dict[str, str] = {}
+    for name in sorted(names):
+        other = same.setdefault(normalized(name.casefold()), name)
+        if other != name:
+            raise ValueError(
+                "The names of two classes differ only in case or in how accents are stored. "
+                f"Received: {other!r} and {name!r} in {name_of(file)}"
+            )
