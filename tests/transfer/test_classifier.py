@@ -269,9 +269,15 @@ def test_evaluate_arrays_with_labels(classifier):
     [
         (PHOTOS, None, "Without `labels` there must be a folder"),
         (PHOTOS, [0, 1], "a label for each image. Received: 2 for 4 images"),
-        (PHOTOS, [0, 1, 2, 3], "0 to 2. Received: labels from 0 to 3"),
-        (PHOTOS, [0, 1, 2, -1], "labels from -1 to 2"),
-        (PHOTOS, ["cat"] * 4, "whole numbers"),
+        (PHOTOS, [0, 1, 2, 3], r"0 to 2\. Received: from 0 to 3"),
+        (PHOTOS, [0, 1, 2, -1], "from -1 to 2"),
+        (PHOTOS, [0, 1, 2, 2.0], "whole numbers"),
+        (PHOTOS, ["cat", "dog", "dogs", "cat"], r"Did you mean dog\? Received: 'dogs'"),
+        (PHOTOS, ["cat", "dog", 2, "cat"], "whole numbers"),
+        (PHOTOS, {"cat": 0}, "whole numbers"),
+        (PHOTOS, [[0], [1, 2]], "whole numbers"),
+        (None, [0], "Received: NoneType"),
+        (None, None, "there must be a folder of images. Received: NoneType"),
     ],
 )
 def test_labels_that_are_none(classifier, data, labels, message):
@@ -393,9 +399,14 @@ def test_links_in_a_folder_are_followed_but_not_in_a_circle(classifier, folder, 
     with pytest.warns(UserWarning, match="1 of 3 files"):
         found = classifier.predict(tmp_path / "linked")
     assert [file.name for file in found.files] == ["a.png", "b.png", "z.jpg"]
-    (tmp_path / "linked" / "round").symlink_to(tmp_path / "linked", target_is_directory=True)
-    with pytest.raises(ValueError, match="leads in a circle"):
-        classifier.predict(tmp_path / "linked")
+    (tmp_path / "linked" / "dogs" / "a.png").unlink()
+    (tmp_path / "linked" / "above").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "linked" / "itself.png").symlink_to(tmp_path / "linked" / "itself.png")
+    with pytest.warns(UserWarning, match="4 of 5 files were skipped"):
+        found = classifier.predict(tmp_path / "linked")
+    reasons = {file.name: reason.split(". Received: ")[0] for file, reason in found.skipped}
+    assert reasons["above"] == "The link leads in a circle, to a folder that it lies in"
+    assert reasons["itself.png"] == "The link leads in a circle, to itself"
 
 
 # Against keras_hub. ---------------------------------------------------------------------------------------------------

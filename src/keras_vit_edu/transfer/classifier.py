@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import os
 import sys
 import unicodedata
 import warnings
@@ -18,7 +19,8 @@ from keras_vit_edu._files import printable
 from keras_vit_edu._image_model import gives_probabilities, shapes_of
 from keras_vit_edu._inference import turn
 from keras_vit_edu._weights import copy_variables
-from keras_vit_edu.datasets import ImageFolder, scan_folder
+from keras_vit_edu.datasets import ImageFolder
+from keras_vit_edu.datasets.image_csv import scan_images
 from keras_vit_edu.training.run_folder import CLASSIFIER
 from keras_vit_edu.transfer import (
     artifact,
@@ -32,9 +34,12 @@ from keras_vit_edu.transfer import (
 from keras_vit_edu.transfer.fine_tuning import BALANCED, fine_tune
 from keras_vit_edu.transfer.fine_tuning_options import FineTuning
 from keras_vit_edu.transfer.freezing import last_activation
+from keras_vit_edu.transfer.given_images import File
+from keras_vit_edu.transfer.named_labels import are_names, indices_of_names
 from keras_vit_edu.transfer.open_box import BACKBONES, open_vit
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 from keras_vit_edu.transfer.preprocessing import Preprocessing
+from keras_vit_edu.transfer.training_images import of_split
 from keras_vit_edu.transfer.transformers_images import read_preprocessing
 
 BATCH_SIZE = 32
@@ -45,15 +50,15 @@ class Predictions(list[list[tuple[str, float]]]):
     """What `TransferClassifier.predict` gives: for each image the most probable classes, the first one first.
 
     Attributes:
-        files: where the images came from; None if they were arrays.
+        files: where the images came from, paths or streams; None if they were arrays.
         skipped: pairs of a file that could not be read and the reason; its entry in the list is empty.
     """
 
     def __init__(
         self,
         classes: Sequence[list[tuple[str, float]]],
-        files: Sequence[Path] | None = None,
-        skipped: Sequence[tuple[Path, str]] = (),
+        files: Sequence[File] | None = None,
+        skipped: Sequence[tuple[File, str]] = (),
     ) -> None:
         super().__init__(classes)
         self.files = None if files is None else tuple(files)
@@ -63,9 +68,13 @@ class Predictions(list[list[tuple[str, float]]]):
 class TransferClassifier:
     """A model, what its images go through first, and the names of its classes: all that classifying photographs takes.
 
-    Images are raw, from 0 to 255, of any size: an array `(H, W, 3)`, a batch `(B, H, W, 3)`, or a list of arrays of any
-    sizes. Where files are said to do, it is a path, a folder (every file below it), a list of paths, or an
-    `ImageFolder`.
+    Images are raw, from 0 to 255, of any size: an array or tensor `(H, W, 3)`, a batch `(B, H, W, 3)`, an image of
+    Pillow, or a list of these of any sizes. What is beyond 0 to 255 is refused; bool too. An array of uint16 with a
+    value above 255 has 16 bits and is taken as such a file is, with a warning: a grey one is stretched to the range
+    that it uses, of colours the high byte counts.
+
+    Where files are said to do, it is a path, a binary stream (`io.BytesIO`, a file opened with `"rb"`) of at most
+    256 MiB, a folder (every file below it), a list of these, a Series of paths, or an `ImageFolder`.
 
     Several threads of a service may share one classifier: the methods that compute take turns, in the whole process.
     While `fit` runs in one thread, no other may use the classifier.
@@ -258,13 +267,14 @@ class TransferClassifier:
             ImportError: for files, without Pillow.
 
         Warns:
-            UserWarning: if no value of the arrays is above 1, which looks like images from 0 to 1; if files were
-                skipped.
+            UserWarning: if no value of the arrays is above 1, which looks like images from 0 to 1; if they have 16
+                bits; if files were skipped.
         """
         top = min(_checks.positive_int("top", top), self.num_classes)
         files = photographs.image_files(images)
         if files is None:
-            return Predictions([self._best(row, top) for row in self.probabilities(images, batch_size, progress)])
+            rows = self._rows(photographs.images_given(images), batch_size, progress)
+            return Predictions([self._best(row, top) for row in rows])
         predictions = Predictions([[] for _ in files], files)
         skipped = []
         for place, row, reason in self._of_each(files, batch_size, progress):
@@ -283,7 +293,7 @@ class TransferClassifier:
 
     def predict_each(
         self, files: Any, top: int = 5, batch_size: int = BATCH_SIZE
-    ) -> Iterator[tuple[Path, list[tuple[str, float]], str]]:
+    ) -> Iterator[tuple[Any, list[tuple[str, float]], str]]:
         """As `predict`, file by file, as they are done: for thousands of them.
 
         Args:
@@ -292,15 +302,21 @@ class TransferClassifier:
             batch_size: how many images at a time.
 
         Yields:
-            The file, its most probable classes, and an empty string; for a file that cannot be read an empty list, and
-            the reason.
+            The file (a path, or the stream), its most probable classes, and an empty string; for a file that cannot be
+            read an empty list, and the reason.
+
+        Raises:
+            ValueError: at once, for what is no file.
         """
         top = min(_checks.positive_int("top", top), self.num_classes)
         paths = photographs.image_files(files)
         if paths is None:
             raise ValueError(f"There must be files. Received: {type(files).__name__}")
-        for place, row, reason in self._of_each(paths, batch_size, None):
-            yield paths[place], [] if row is None else self._best(row, top), reason
+        _checks.positive_int("batch_size", batch_size)
+        return (
+            (paths[place], [] if row is None else self._best(row, top), reason)
+            for place, row, reason in self._of_each(paths, batch_size, None)
+        )
 
     def probabilities(self, images: Any, batch_size: int = BATCH_SIZE, progress: Progress | None = None) -> np.ndarray:
         """How probable each class is: the softmax of the logits.
@@ -318,12 +334,13 @@ class TransferClassifier:
             ImportError: for files, without Pillow.
 
         Warns:
-            UserWarning: if no value of the arrays is above 1, which looks like images from 0 to 1.
+            UserWarning: if no value of the arrays is above 1, which looks like images from 0 to 1; if they have 16
+                bits.
         """
-        files = photographs.image_files(images)
-        several: Sequence[Any] = photographs.image_arrays(images) if files is None else files
-        if files is None:
-            _warn_if_scaled(several)
+        return self._rows(photographs.images_given(images), batch_size, progress)
+
+    def _rows(self, several: Sequence[Any], batch_size: int, progress: Progress | None) -> np.ndarray:
+        """Probabilities `(n, num_classes)` of what `images_given` gives."""
         rows = np.zeros((len(several), self.num_classes), "float32")
         for place, row, reason in self._of_each(several, batch_size, progress):
             if row is None:
@@ -374,7 +391,7 @@ class TransferClassifier:
                 "Attention scores are there for ViT and DeiT, which are opened; this model is taken as it is. "
                 f"Received: {self.model.name}, a {type(self.model).__name__}"
             )
-        preprocessed = self.preprocess(images)
+        preprocessed = self._converted(photographs.images_given(images))
         with turn(self.model):
             scores = self.model.attention_scores(preprocessed)
         return [keras.ops.convert_to_numpy(keras.ops.cast(of_a_block, "float32")) for of_a_block in scores]
@@ -388,10 +405,10 @@ class TransferClassifier:
             ValueError: for what is no image, for a file that cannot be read, and for images of several sizes if the
                 preprocessing leaves them as they are.
         """
-        files = photographs.image_files(images)
-        several: Sequence[Any] = photographs.image_arrays(images) if files is None else files
-        if files is None:
-            _warn_if_scaled(several)
+        return self._converted(photographs.images_given(images))
+
+    def _converted(self, several: Sequence[Any]) -> np.ndarray:
+        """What `images_given` gives, as the model takes it."""
         ((_, converted, failed),) = photographs.in_batches(several, self.preprocessing, len(several))
         if failed:
             raise ValueError(failed[0][1])
@@ -403,9 +420,10 @@ class TransferClassifier:
         """Classify images whose classes are known.
 
         Args:
-            data: an `ImageFolder`, or the path of a folder with one subfolder per class, whose names are class names of
-                the classifier (some may be missing); or raw images or files, with `labels`.
-            labels: int `(n,)`, indices into the classifier's `class_names`.
+            data: an `ImageFolder`, or the path of a folder with one subfolder per class, or of a CSV as `scan_csv`
+                reads it, whose names are class names of the classifier (some may be missing); or raw images or files,
+                with `labels`.
+            labels: int `(n,)`, indices into the classifier's `class_names`; or these names.
             batch_size: how many images at a time.
             progress: called as `progress(done, total)` after every batch.
 
@@ -420,18 +438,19 @@ class TransferClassifier:
             UserWarning: if files were skipped in a folder that is given as a path.
         """
         if labels is None:
-            if isinstance(data, (str, Path)):
+            if isinstance(data, (str, os.PathLike)):
                 data = _scanned(data)
             if not isinstance(data, ImageFolder):
                 raise ValueError(f"Without `labels` there must be a folder of images. Received: {type(data).__name__}")
             indices = self._indices_of(data.class_names)[data.labels]
         else:
             indices = self._checked_labels(labels)
-            files = photographs.image_files(data)
-            count = len(files if files is not None else photographs.image_arrays(data))
-            if count != len(indices):
-                raise ValueError(f"There must be a label for each image. Received: {len(indices)} for {count} images")
-        found = self.probabilities(data, batch_size, progress)
+        several = photographs.images_given(data)
+        if len(several) != len(indices):
+            raise ValueError(
+                f"There must be a label for each image. Received: {len(indices)} for {len(several)} images"
+            )
+        found = self._rows(several, batch_size, progress)
         return training.Evaluation(indices, found.astype("float64"), self.class_names)
 
     def _indices_of(self, names: Sequence[str]) -> np.ndarray:
@@ -448,14 +467,10 @@ class TransferClassifier:
         return np.array([self.class_names.index(name) for name in names], "int64")
 
     def _checked_labels(self, labels: Any) -> np.ndarray:
-        array = np.asarray(labels)
-        if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"Labels are whole numbers of shape (n,). Received: {array.dtype} of shape {array.shape}")
-        if len(array) and not 0 <= array.min() <= array.max() < self.num_classes:
-            raise ValueError(
-                f"Labels must be 0 to {self.num_classes - 1}. Received: labels from {array.min()} to {array.max()}"
-            )
-        return array.astype("int64")
+        """Labels as indices into the class names, which they may be too."""
+        if are_names(labels):
+            return indices_of_names(labels, self.class_names)
+        return _checks.labels("Labels", labels, self.num_classes).astype("int64")
 
     # Learning. --------------------------------------------------------------------------------------------------------
 
@@ -474,7 +489,10 @@ class TransferClassifier:
 
         Args:
             train: a folder with one subfolder per class, as a path or an `ImageFolder`, whose names are class names of
-                the classifier; or a pair of raw images, uint8, and labels, indices into `class_names`.
+                the classifier; or the path of a CSV as `scan_csv` reads it; or a pair of images and labels: raw images,
+                uint8 (or uint16 of 16 bits), or files, and indices into `class_names`, or these names. Of the path of
+                a data set that is split (see `datasets.find_split`) `train` is trained on and `val` validates, unless
+                `validation` is given; `test` is left alone.
             validation: likewise; None for a share of every class of `train`.
             options: how to train; None for the defaults.
             run: a run folder to write into, or to go on from; the classifier is saved in it as `classifier`. None to
@@ -503,6 +521,7 @@ class TransferClassifier:
         options = options or FineTuning()
         if run is not None:
             artifact.describe(self.model)  # complains, before hours of training, if it cannot be saved
+        train, validation = of_split(train, validation, arguments.get("console"))
         train, validation = self._to_learn_from(train), self._to_learn_from(validation)
         with contextlib.ExitStack() as stack:
             if isinstance(run, (str, Path)):
@@ -529,9 +548,11 @@ class TransferClassifier:
             )
 
     def _to_learn_from(self, data: Any) -> Any:
-        """A folder's images under the classifier's own class numbers; arrays as they are."""
-        if isinstance(data, (str, Path)):
+        """Images under the classifier's own class numbers."""
+        if isinstance(data, (str, os.PathLike)):
             data = _scanned(data)
+        if isinstance(data, (tuple, list)) and len(data) == 2 and are_names(data[1]):
+            return data[0], self._checked_labels(data[1])
         if not isinstance(data, ImageFolder):
             return data
         labels = self._indices_of(data.class_names)[data.labels].astype("int32")
@@ -621,13 +642,13 @@ class TransferClassifier:
         return f"<TransferClassifier of {self.num_classes} classes, {self.model.name}>"
 
 
-def _scanned(folder: str | Path) -> ImageFolder:
-    """The images of a folder, with a warning if something in it was left out."""
-    found = scan_folder(folder)
+def _scanned(path: str | os.PathLike) -> ImageFolder:
+    """The images of a folder or CSV, with a warning if something in it was left out."""
+    found = scan_images(path)
     if found.skipped:
-        file, reason = found.skipped[0]
+        file, reason = (printable(text) for text in found.skipped[0])
         warnings.warn(
-            f"{len(found.skipped)} files were skipped in {found.path}: {printable(f'{file}: {reason}')}", stacklevel=4
+            f"{len(found.skipped)} files were skipped in {printable(str(found.path))}: {file}: {reason}", stacklevel=4
         )
     return found
 
@@ -648,12 +669,6 @@ def _checked_names(names: Any) -> tuple[str, ...]:
     if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names) or not len(names):
         raise ValueError(f"Class names are strings, none of them empty, one at least. Received: {names!r:.200}")
     return tuple(unicodedata.normalize("NFC", name) for name in names)  # as `ImageFolder` has them
-
-
-def _warn_if_scaled(images: Sequence[np.ndarray]) -> None:
-    largest = max((image.max() for image in images if image.size), default=0)
-    if 0 < largest <= 1:
-        warnings.warn("These look like images in [0, 1]; this takes 0 to 255.", stacklevel=4)
 
 
 def _folder_of_vit(preset: str | Path) -> Path | None:

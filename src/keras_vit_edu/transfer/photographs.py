@@ -1,6 +1,5 @@
 """Photographs of any kind, one after the other, as a model takes them."""
 
-import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,44 +10,44 @@ import numpy as np
 
 from keras_vit_edu import _interruption
 from keras_vit_edu.datasets import ImageFolder, read_image
-from keras_vit_edu.datasets.image_source import names_in
-from keras_vit_edu.transfer.preprocessing import Preprocessing, listed
+from keras_vit_edu.datasets.image_source import is_pillow_image, leads_above, name_of, names_in
+from keras_vit_edu.transfer.given_images import File, array_of, arrays_of, entries, file_of, is_file, refuse_mixture
+from keras_vit_edu.transfer.preprocessing import Preprocessing, checked_images
 
 WORKERS = min(4, os.cpu_count() or 1)  # Pillow decodes outside of Python's lock
 
 
-def image_files(images: Any) -> list[Path] | None:
+def image_files(images: Any) -> list[File] | None:
     """The files that `images` names; None if it is no file, folder, `ImageFolder` or list of files.
 
     A folder gives every file below it whose name does not begin with a dot, in an order that is the same everywhere; a
-    folder that may not be opened stands for its files. Links are followed.
+    folder that may not be opened stands for its files, and a link that leads in a circle for itself. Links are
+    followed. A binary stream counts as a file.
 
     Raises:
-        ValueError: if a folder holds no file, or a link leads in a circle.
+        ValueError: if a folder holds no file, or a path is empty.
     """
     if isinstance(images, ImageFolder):
         return list(images.paths)
-    if isinstance(images, (str, os.PathLike)):
-        path = Path(images)
-        if not os.path.isdir(path):
-            return [path]
-        files = list(_files_below(path, ()))
+    if is_file(images):
+        file = file_of(images)
+        if not (isinstance(file, Path) and os.path.isdir(file)):
+            return [file]
+        files = sorted(_files_below(file, ()), key=lambda file: file.parts)
         if not files:
-            raise ValueError(f"The folder holds no file. Received: {path}")
-        return sorted(files, key=lambda file: file.parts)
-    if isinstance(images, (list, tuple)) and images and all(isinstance(file, (str, os.PathLike)) for file in images):
-        return [Path(file) for file in images]
-    return None
+            raise ValueError(f"The folder holds no file. Received: {name_of(file)}")
+        return list[File](files)
+    several = entries(images)
+    return [file_of(file) for file in several] if several and all(map(is_file, several)) else None
 
 
 def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
     """The files in a folder and in those within; `above` are the folders that it lies in, links resolved."""
-    real = os.path.realpath(folder)
-    if real in above:
-        raise ValueError(f"A link leads in a circle, to a folder that it lies in. Received: {folder}")
     try:
-        names = names_in(folder)
-    except ValueError:  # to be read as a file, which fails and says why
+        names = None if leads_above(folder, *above) else names_in(folder)
+    except ValueError:
+        names = None
+    if names is None:  # to be read as a file, which fails and says why
         yield folder
         return
     for name in names:
@@ -56,23 +55,35 @@ def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
             continue
         path = folder / name
         if os.path.isdir(path):
-            yield from _files_below(path, (*above, real))
+            yield from _files_below(path, (*above, os.path.realpath(folder)))
         else:
             yield path
 
 
-def image_arrays(images: Any) -> list[np.ndarray]:
-    """The images in an array `(H, W, 3)` or `(B, H, W, 3)`, or in a list of arrays `(H, W, 3)` of any sizes.
+def images_given(images: Any, stacklevel: int = 3) -> Sequence[Any]:
+    """What images there are, one by one: files; or images of Pillow and arrays `(H, W, 1 or 3)` from 0 to 255.
+
+    Args:
+        images: as a `TransferClassifier` takes them.
+        stacklevel: of warnings, as `warnings.warn` has it.
 
     Raises:
-        ValueError: if there is none, or a list is mixed.
+        ValueError: for what is no image, an array beyond 0 to 255, a mixed list, or if there is none.
+
+    Warns:
+        UserWarning: for arrays from 0 to 1, and of 16 bits.
     """
-    if isinstance(images, (list, tuple)) and any(isinstance(image, (str, os.PathLike)) for image in images):
-        raise ValueError("A list holds files or arrays, not both.")
-    several, _ = listed(images)
-    if not several:
-        raise ValueError("There must be an image. Received: none")
-    return several
+    files = image_files(images)
+    if files is not None:
+        return files
+    several = entries(images)
+    several = arrays_of(images)[0] if several is None else several
+    refuse_mixture(several)
+    as_arrays = {i: array_of(image) for i, image in enumerate(several) if not is_pillow_image(image)}
+    if as_arrays or not several:
+        checked = checked_images(list(as_arrays.values()), "channels_last", stacklevel + 1)
+        as_arrays = dict(zip(as_arrays, checked, strict=True))
+    return [as_arrays.get(i, image) for i, image in enumerate(several)]
 
 
 def stacked(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -93,7 +104,7 @@ def in_batches(
     """Read and convert images on several threads, a batch ahead of whoever takes them.
 
     Args:
-        images: arrays `(H, W, 3)`, or paths.
+        images: as `images_given` gives them.
         preprocessing: how to convert each.
         batch_size: how many at a time.
 
@@ -102,12 +113,11 @@ def in_batches(
         `(3, height, width)` if the preprocessing says so; and place and reason of every file that could not be read.
 
     Raises:
-        ValueError: for an array that is no image.
+        ValueError: for an image of Pillow that cannot be decoded.
     """
-    convert = dataclasses.replace(preprocessing, data_format="channels_last").convert
 
     def prepared(image: Any) -> np.ndarray:
-        converted = convert(image if isinstance(image, np.ndarray) else read_image(image))
+        converted = preprocessing.convert_unchecked(image if isinstance(image, np.ndarray) else read_image(image))
         return np.moveaxis(converted, -1, 0) if preprocessing.data_format == "channels_first" else converted
 
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -125,7 +135,7 @@ def in_batches(
                         converted.append(future.result())
                         places.append(place)
                     except ValueError as error:
-                        if isinstance(images[place], np.ndarray):
+                        if not is_file(images[place]):
                             raise
                         failed.append((place, str(error)))
                 yield places, converted, failed

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from keras_vit_edu import _checks
+from keras_vit_edu.datasets import pixels as rules
+from keras_vit_edu.transfer.given_images import array_of, arrays_of
 from keras_vit_edu.transfer.resampling import INTERPOLATIONS, resize, resize_as_pillow
 
 # What the first version did not have, and what it did then.
@@ -43,16 +45,19 @@ class Preprocessing:
 
     Call arguments:
         images: one image `(H, W, 3)` or a batch `(B, H, W, 3)`, or a list of images `(H, W, 3)` of any sizes; any
-            integers or floats from 0 to 255. Grey images have one channel, which is repeated.
+            integers or floats from 0 to 255 (not bool). Grey images have one channel, which is repeated. An image of
+            uint16 with a value above 255 has 16 bits and is taken as `read_image` takes such a file: a grey one is
+            stretched to the range that it uses, of colours the high byte counts. Tensors and images of Pillow do too.
 
     Returns:
         float32 `(height, width, 3)` for one image, else `(B, height, width, 3)`.
 
     Raises:
-        ValueError: for arguments or images that are none of these, empty, or hold NaN or infinity.
+        ValueError: for arguments or images that are none of these, empty, or hold NaN, infinity, or anything else below
+            0 or above 255. (A thousandth beyond is rounding, and cut off.)
 
     Warns:
-        UserWarning: if no value is above 1, which looks like images from 0 to 1.
+        UserWarning: if no value is above 1, which looks like images from 0 to 1; and for images of 16 bits.
 
     Notes:
         keras_hub on PyTorch has another bicubic kernel without `antialias` (a = -3/4, and edges repeated): there its
@@ -216,12 +221,8 @@ class Preprocessing:
         return cls(**values)
 
     def __call__(self, images: Any) -> np.ndarray:
-        several, is_single = listed(images)
-        if not several:
-            raise ValueError("There must be an image. Received: none")
-        checked = [_checked(image, self.data_format) for image in several]  # each (H, W, 1 or 3)
-        if 0 < max(image.max() for image in checked) <= 1:
-            warnings.warn("These look like images in [0, 1]; this takes 0 to 255.", stacklevel=2)
+        several, is_single = arrays_of(images)
+        checked = checked_images(several, self.data_format, stacklevel=3)  # each (H, W, 1 or 3)
         sizes = {image.shape[:2] for image in checked}
         if self.image_size is None and len(sizes) > 1:
             raise ValueError(f"Without `image_size`, images must be of one size. Received: sizes {sorted(sizes)}")
@@ -243,7 +244,7 @@ class Preprocessing:
             >>> Preprocessing(image_size=2).convert(np.ones((8, 8, 3), "uint8")).shape
             (2, 2, 3)
         """
-        result = self.convert_unchecked(_checked(np.asarray(image), self.data_format))
+        result = self.convert_unchecked(_checked(array_of(image), self.data_format))
         return np.moveaxis(result, -1, 0) if self.data_format == "channels_first" else result
 
     def convert_unchecked(self, image: np.ndarray) -> np.ndarray:
@@ -299,16 +300,28 @@ def _padding(image: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
     return above, beside
 
 
-def listed(images: Any) -> tuple[list[np.ndarray], bool]:
-    """The images one by one, and whether it was one without an axis for the batch."""
-    if isinstance(images, (list, tuple)):
-        return [np.asarray(image) for image in images], False
-    array = np.asarray(images)
-    return (list(array), False) if array.ndim == 4 else ([array], True)
+def checked_images(several: Sequence[np.ndarray], data_format: str, stacklevel: int) -> list[np.ndarray]:
+    """Images as `(H, W, 1 or 3)`, from 0 to 255 each.
+
+    Raises:
+        ValueError: if there is none, or one is no image.
+
+    Warns:
+        UserWarning: if no value is above 1; and for images of 16 bits.
+    """
+    if not len(several):
+        raise ValueError("There must be an image. Received: none")
+    checked = [_checked(image, data_format) for image in several]
+    if 0 < max(image.max() for image in checked) <= 1:
+        warnings.warn("These look like images in [0, 1]; this takes 0 to 255.", stacklevel=stacklevel)
+    deep = next((image for image in several if rules.has_16_bits(image)), None)
+    if deep is not None:
+        warnings.warn(f"{rules.STATED} Received: uint16 up to {deep.max()}", stacklevel=stacklevel)
+    return checked
 
 
 def _checked(image: np.ndarray, data_format: str) -> np.ndarray:
-    """One image as `(H, W, 1 or 3)`."""
+    """One image as `(H, W, 1 or 3)`, from 0 to 255."""
     axis = -3 if data_format == "channels_first" else -1
     if image.ndim != 3 or image.size == 0 or image.shape[axis] not in (1, 3) or image.dtype.kind not in "uif":
         form = "(3, H, W) or (1, H, W)" if axis == -3 else "(H, W, 3) or (H, W, 1)"
@@ -316,10 +329,8 @@ def _checked(image: np.ndarray, data_format: str) -> np.ndarray:
             f"An image is {form}, of integers or floats from 0 to 255; a batch has one axis more. "
             f"Received: {image.dtype} of shape {image.shape}"
         )
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        kind = "NaN" if np.isnan(image).any() else "infinity"
-        raise ValueError(f"Pixels must be numbers from 0 to 255. Received: an image with {kind}")
-    return np.moveaxis(image, axis, -1)
+    image = np.moveaxis(image, axis, -1)
+    return rules.from_16_bits(image) if rules.has_16_bits(image) else rules.in_range(image)
 
 
 def _per_channel(name: str, value: Any) -> float | tuple[float, ...] | None:

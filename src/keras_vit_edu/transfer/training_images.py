@@ -6,17 +6,24 @@ import hashlib
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from keras_vit_edu.datasets import ImageFolder, read_image
+from keras_vit_edu import _checks
+from keras_vit_edu.datasets import ImageFolder, find_split, read_image
+from keras_vit_edu.datasets.image_file import check_header
+from keras_vit_edu.datasets.image_source import name_of
 from keras_vit_edu.datasets.load_images import image_files_digests
+from keras_vit_edu.datasets.pixels import STATED, from_16_bits, has_16_bits
 from keras_vit_edu.training.progress import counting
-from keras_vit_edu.transfer.photographs import WORKERS, stacked
+from keras_vit_edu.transfer.given_images import array_of, arrays_of, entries, is_file, refuse_mixture
+from keras_vit_edu.transfer.photographs import WORKERS, image_files, stacked
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 
 AT_ONCE = 64  # images that are decoded before anyone has taken them
@@ -27,8 +34,9 @@ class TrainingImages:
     """Images and what they show.
 
     Args:
-        data: an `ImageFolder`; or a pair of images, uint8 `(n, H, W, 3)` or a list of uint8 `(H, W, 3)`, grey ones with
-            one channel, and labels, int `(n,)`, from 0.
+        data: an `ImageFolder`; or a pair of images and labels. Images are uint8 `(n, H, W, 3)`, or a list of uint8
+            `(H, W, 3)`, grey ones with one channel; uint16 of 16 bits as `Preprocessing` takes it; images of Pillow;
+            or files, as paths or streams. Labels are int `(n,)`, from 0.
         what: what to call them in complaints.
 
     Attributes:
@@ -36,26 +44,35 @@ class TrainingImages:
         class_names: of a folder; None for arrays.
 
     Raises:
-        ValueError: if it is none of these, if there is no image, or not one label for each.
+        ValueError: if it is none of these, if there is no image, a file is no image as far as its first bytes tell, or
+            there is not one label for each.
+
+    Warns:
+        UserWarning: for images of 16 bits.
     """
 
     def __init__(self, data: Any, what: str = "the images") -> None:
         self.class_names: tuple[str, ...] | None = None
         self._folder: ImageFolder | None = None
+        self._files: Sequence[Path] | None = None
         self._arrays: Sequence[np.ndarray] = ()
         if isinstance(data, ImageFolder):
             self._folder, self.class_names, labels = data, data.class_names, data.labels
-            count = len(data.files)
+            self._files = data.paths
         elif isinstance(data, (tuple, list)) and len(data) == 2:
             images, labels = data
-            self._arrays = [_checked(image, what) for image in images]
-            count = len(self._arrays)
+            self._files = _paths(images)
+            if self._files is None:
+                self._arrays = _arrays(images, what)
         else:
             raise ValueError(
                 f"{what.capitalize()} must be an ImageFolder or a pair of images and labels. "
                 f"Received: {type(data).__name__}"
             )
-        self.labels = _checked_labels(labels, count, what)
+        count = len(self._arrays if self._files is None else self._files)
+        if not count:
+            raise ValueError(f"{what.capitalize()} must be one at least. Received: none")
+        self.labels = _checks.labels(f"Labels of {what}", labels, count=count)
         self._pixels: tuple[Preprocessing, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -64,8 +81,8 @@ class TrainingImages:
     @functools.cached_property
     def digests(self) -> list[bytes]:
         """What names the contents of each image: 32 bytes, the same for copies."""
-        if self._folder is not None:
-            return list(image_files_digests(self._folder))
+        if self._files is not None:
+            return list(image_files_digests(self._files))
         return [
             hashlib.sha256(f"{image.shape}".encode() + np.ascontiguousarray(image).tobytes()).digest()
             for image in self._arrays
@@ -89,10 +106,10 @@ class TrainingImages:
             ValueError: for a file that cannot be read, or an image of another size where the preprocessing has none.
         """
         resize = dataclasses.replace(preprocessing, scale=None, offset=None, data_format="channels_last")
-        images: Sequence[Any] = self._arrays if self._folder is None else self._folder.paths
+        files = self._files
 
         def read(index: int) -> np.ndarray:
-            image = images[index] if self._folder is None else read_image(images[index])
+            image = self._arrays[index] if files is None else read_image(files[index])
             return resize.convert_unchecked(image).astype("uint8")  # whole numbers, as those that came in
 
         with ThreadPoolExecutor(WORKERS) as pool:
@@ -111,7 +128,9 @@ class TrainingImages:
 
     def name_of(self, index: int) -> str:
         """The file of an image, or its number."""
-        return f"no. {index}" if self._folder is None else self._folder.files[index]
+        if self._folder is not None:
+            return self._folder.files[index]
+        return f"no. {index}" if self._files is None else str(self._files[index])
 
     def pixels(self, preprocessing: Preprocessing, console: Console) -> np.ndarray:
         """All of them, uint8 `(n, height, width, 3)`, read once; in a temporary file if they are more than 2 GiB.
@@ -184,21 +203,63 @@ def scaled(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     return np.moveaxis(values, -1, 1) if preprocessing.data_format == "channels_first" else values
 
 
-def _checked(image: Any, what: str) -> np.ndarray:
-    array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.size == 0 or array.shape[-1] not in (1, 3):
+def of_split(train: Any, validation: Any, console: Console | None) -> tuple[Any, Any]:
+    """If `train` is the path of a data set that is split, its parts; else both as they are.
+
+    A validation that is given is taken instead of that part. What is done is said; the test's part is left alone.
+
+    Raises:
+        ValueError: if it has no part to train on.
+    """
+    split = find_split(train) if isinstance(train, (str, os.PathLike)) else None
+    if split is None:
+        return train, validation
+    if split.train is None:
+        parts = " and ".join(name_of(part) for part in split.parts)
+        raise ValueError(f"A data set that is split must have a part `train`. Received: {parts}")
+    said = [f"learning from {split.train.name}{os.sep}"]
+    if validation is None and split.validation is not None:
+        validation = split.validation
+        said.append(f"validating on {validation.name}{os.sep}")
+    if split.test is not None:
+        said.append(f"{split.test.name}{os.sep} is left alone, to test the result on")
+    console = console or Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{name_of(split.path)} is split: {', '.join(said)}")
+    return split.train, validation
+
+
+def _paths(images: Any) -> list[Path] | None:
+    """The files that are given as paths, each an image as far as its first bytes tell; None for anything else."""
+    files = image_files(images)
+    if files is None or not all(isinstance(file, Path) for file in files):
+        return None
+    for file in files:
+        check_header(file)
+    return files  # type: ignore[return-value]
+
+
+def _arrays(images: Any, what: str) -> list[np.ndarray]:
+    """Images one by one, uint8 `(H, W, 1 or 3)`."""
+    several = [images] if is_file(images) else entries(images)
+    if several is None:
+        arrays = arrays_of(images)[0]
+    else:
+        if not all(map(is_file, several)):
+            refuse_mixture(several)
+        arrays = [read_image(image) if is_file(image) else array_of(image) for image in several]
+    deep = next((array for array in arrays if has_16_bits(array)), None)
+    if deep is not None:
+        warnings.warn(f"{STATED} Received: uint16 up to {deep.max()}", stacklevel=3)
+    return [_checked(array, what) for array in arrays]
+
+
+def _checked(array: np.ndarray, what: str) -> np.ndarray:
+    is_image = array.ndim == 3 and array.size > 0 and array.shape[-1] in (1, 3)
+    if is_image and has_16_bits(array):
+        return from_16_bits(array)
+    if not is_image or array.dtype != np.uint8:
         raise ValueError(
             f"{what.capitalize()} must be uint8, 0 to 255, of shape (H, W, 3) each. "
             f"Received: {array.dtype} of shape {array.shape}"
         )
     return array
-
-
-def _checked_labels(labels: Any, count: int, what: str) -> np.ndarray:
-    array = np.asarray(labels)
-    if array.shape != (count,) or not count or not np.issubdtype(array.dtype, np.integer) or array.min() < 0:
-        raise ValueError(
-            f"There must be {what}, and one label each, a whole number from 0. "
-            f"Received: {count} images and labels {array.dtype} of shape {array.shape}"
-        )
-    return array.astype("int32")
