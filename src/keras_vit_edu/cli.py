@@ -43,6 +43,7 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu._files import printable
     from keras_vit_edu._printing import Console, print_json
     from keras_vit_edu._tables import folding_table, wide_console
+    from keras_vit_edu.datasets.image_csv import scan_images
     from keras_vit_edu.datasets.mnist import CLASS_NAMES
     from keras_vit_edu.models import overrides_for_images
     from keras_vit_edu.models.keras_file import load_keras_file
@@ -57,6 +58,7 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu.transfer import artifact_files, hub
     from keras_vit_edu.transfer.artifact_files import is_artifact
     from keras_vit_edu.transfer.photographs import image_files
+    from keras_vit_edu.transfer.training_images import of_split
 
 SAMPLE = "mnist-sample"  # the dataset that is taken if none is named
 SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
@@ -345,7 +347,10 @@ def evaluate(
         ),
     ],
     photos: Annotated[
-        Path | None, typer.Argument(metavar="[PHOTOS]", help="A folder of photographs, one subfolder per class.")
+        Path | None,
+        typer.Argument(
+            metavar="[PHOTOS]", help="A folder of photographs, one subfolder per class; or a CSV of paths and labels."
+        ),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Whose test images. [default: the run's dataset; else mnist-sample]")
@@ -437,7 +442,7 @@ def _evaluate_photographs(
 
         classifier = _photograph_classifier(model)
         with _progress("looking at the files") as progress:
-            images = datasets.scan_folder(photos, progress=progress)
+            images = scan_images(photos, progress=progress)
         for file, reason in images.skipped:
             _complain(f"{file}: {reason}", 0)
         _make_folder(folder)
@@ -627,7 +632,14 @@ def _without_validation(images: datasets.ImageDataset, kept: np.ndarray) -> list
 
 @app.command("fine-tune")
 def fine_tune(
-    photographs: Annotated[Path, typer.Argument(metavar="PHOTOS", help="A folder with one subfolder per class.")],
+    photographs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PHOTOS",
+            help="A folder with one subfolder per class; one with train/, val/, test/, each of that kind; or a CSV of "
+            "paths and labels.",
+        ),
+    ],
     preset: Annotated[str, typer.Option(help="A pretrained model of keras_hub: a name, a handle or a folder.")],
     run: Annotated[Path, typer.Option(help="Folder to write into.")],
     validation: Annotated[
@@ -695,6 +707,7 @@ def fine_tune(
         )
         preset = _saved(preset)
         _refuse_run(preset)
+        photographs, validation = of_split(photographs, validation, console)
         images = _scanned(photographs, console)
         held = None if validation is None else _scanned(validation, console)
         set_seed(settings.seed)
@@ -730,7 +743,7 @@ def fine_tune(
 def _scanned(folder: Path, console: Console) -> datasets.ImageFolder:
     """The images of a folder; says how many of each class there are, and what was left out."""
     with _progress(f"looking at {folder}") as progress:
-        images = datasets.scan_folder(folder, progress=progress)
+        images = scan_images(folder, progress=progress)
     counts = np.bincount(images.labels)
     classes = ", ".join(
         f"{printable(name)} ({count})" for name, count in zip(images.class_names[:20], counts, strict=False)

@@ -1,6 +1,8 @@
 """The command `fine-tune`, on a small ViT of keras_hub that lies in a folder."""
 
 import json
+import os
+import shutil
 
 import keras
 import numpy as np
@@ -90,6 +92,32 @@ def test_from_a_folder_to_a_classifier(fine_tune, photographs, tmp_path, capsys)
     status, _, errors = fine_tune()
     assert (status, errors.count("\n")) == (2, 1)
     assert "holds a finished run" in errors
+
+
+def test_a_split_data_set_and_a_csv_train_alike(fine_tune, photographs, tmp_path):
+    rows = []
+    for i, file in enumerate(sorted(photographs.glob("*/*[0-9].png"))):
+        part = tmp_path / "set" / ("Valid" if i % 5 == 0 else "train") / file.parent.name
+        part.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, part)
+        rows.append((part.parent.name, f"{part.relative_to(tmp_path).as_posix()}/{file.name},{file.parent.name}"))
+    (tmp_path / "set" / "test").mkdir()
+    for name in ("train", "Valid"):
+        lines = [row for part, row in rows if part == name]
+        (tmp_path / f"{name}.csv").write_text("path,label\n" + "\n".join(lines))
+    options = ("--method", "probe", "--probe-epochs", 2, "--batch-size", 8)
+    status, output, errors = fine_tune(*options, photos=tmp_path / "set", run=tmp_path / "split")
+    assert (status, errors) == (0, "")
+    assert f"{tmp_path / 'set'} is split: learning from train{os.sep}, validating on Valid{os.sep}" in output
+    of_csv = fine_tune(
+        *options, "--validation", tmp_path / "Valid.csv", photos=tmp_path / "train.csv", run=tmp_path / "csv"
+    )
+    assert of_csv[0] == 0
+    assert "3 classes: a (8), b (8), c (8)" in of_csv[1]
+    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("split", "csv")]
+    assert records[0]["images"] == records[1]["images"] == {"train": 24, "validation": 6}
+    assert records[0]["history"]["loss"] == records[1]["history"]["loss"]
+    assert records[0]["validation_accuracy"] == records[1]["validation_accuracy"]
 
 
 def test_lora_leaves_plain_weights(fine_tune, tmp_path):

@@ -207,6 +207,31 @@ def test_a_name_that_the_output_has_no_letters_for_stops_nothing(classifier, pho
     assert second.startswith("photos/dog/b.png: ")
 
 
+def test_a_csv_is_evaluated_as_the_folder_is(classifier, photographs, capsys, tmp_path):
+    rows = [f"{name},{name.split('/')[1]}" for name in photographs]
+    (tmp_path / "test.csv").write_text("path,label\n" + "\n".join(rows))
+    found = []
+    for images in ("test.csv", "photos"):
+        assert cli.run(["evaluate", str(classifier[1]), images, "--json", "--out", f"report-{images}"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["per_class"] == found[1]["per_class"]
+    assert found[0]["images"] == 5
+    assert found[0]["loss"] == pytest.approx(found[1]["loss"], rel=1e-5)
+    (tmp_path / "test.csv").write_text("only one column\n")
+    assert cli.run(["evaluate", str(classifier[1]), "test.csv"]) == 2
+    assert "has the columns `path` and `label`" in capsys.readouterr().err
+
+
+def test_a_split_data_set_is_refused_by_evaluate_with_its_parts(classifier, capsys, tmp_path):
+    for part in ("train", "val"):
+        shutil.copytree("photos", f"set/{part}")
+    assert cli.run(["evaluate", str(classifier[1]), "set"]) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert "Pass one of its parts: " in errors
+    assert os.path.join("set", "val") in errors
+
+
 def test_each_run_is_evaluated_into_a_folder_of_its_own_name(classifier, tmp_path, capsys):
     for name in ("pets", "v1.2"):
         classifier[0].save(tmp_path / "runs" / name / "classifier")
