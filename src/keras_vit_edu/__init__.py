@@ -8,9 +8,9 @@ if _backend.is_our_command(sys.argv, sys.orig_argv):
     _interruption.hold_for_good()
 if not _backend.ONLY_HELP:
     _backend.choose_backend()  # comes first
-    if _backend.is_our_command(sys.argv, sys.orig_argv) and _backend.backend_to_come() == "tensorflow":
-        _tensorflow_log.import_quietly()
     with _backend.explaining():
+        if _backend.is_our_command(sys.argv, sys.orig_argv):
+            _tensorflow_log.settle()
         from keras_vit_edu import datasets, initializers, layers, models, parity, random, training, transfer
 
 __version__ = "0.1.0.dev0"

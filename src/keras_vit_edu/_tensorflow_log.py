@@ -11,6 +11,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from keras_vit_edu import _backend
+
 LOG_LINE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog"
     rb"|[IWE]\d{4} [\d:.]+ +\d+ \S+:\d+\]"  # E0000 00:00:1795905131.402500   17284 cuda_platform.cc:52] ...
@@ -44,8 +46,13 @@ def kept_back() -> Iterator[None]:
                     os.write(ERROR_OUTPUT, line)
 
 
-def import_quietly() -> None:
-    """Import TensorFlow and let it look for devices, without its log lines."""
+def settle() -> None:
+    """In our own command: if Keras runs on TensorFlow, import it without its log lines; else leave it out."""
+    if _backend.backend_to_come() != "tensorflow":
+        from keras_vit_edu import _keras_internals
+
+        _keras_internals.leave_tensorflow_out()
+        return
     with kept_back():
         import tensorflow as tf
 

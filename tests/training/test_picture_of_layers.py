@@ -24,7 +24,7 @@ def test_what_is_missing_is_named_and_nothing_else(tmp_path, monkeypatch, has_py
         "importlib.util.find_spec",
         lambda name: object() if has_pydot and name == "pydot" else None if name == "pydot" else find_spec(name),
     )
-    console = Console(file=io.StringIO(), width=400)
+    console = Console(file=io.StringIO(), width=400, markup=False)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     with RunFolder(tmp_path / "run") as run:
         draw_layers(model, run, console)

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import keras
 
+from keras_vit_edu import _keras_internals
 from keras_vit_edu.parity import own_code
 from keras_vit_edu.parity.checks import CannotRunHere, Check, Scene, standard
 from keras_vit_edu.parity.run import STEP, write
@@ -27,6 +28,8 @@ def main(job_file: str) -> None:
     answers, steps = take_standard_streams()
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     settle(job["tf32"])
+    if not job["own_code"] and keras.backend.backend() != "tensorflow":
+        _keras_internals.leave_tensorflow_out()
     checks = own_code.checks(job["own_code"]) if job["own_code"] else standard()
     Worker(Path(job["folder"]), job["suite"], [checks[name] for name in job["checks"]], answers, steps).run()
 

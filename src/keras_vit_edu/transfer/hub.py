@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_vit_edu import _checks, _files, _tensorflow_log
+from keras_vit_edu import _checks, _files, _keras_internals, _tensorflow_log
 from keras_vit_edu._install import install_command
 
 COURSES_FALLBACK = "vit_base_patch16_224_imagenet"  # ViT-B/16
@@ -350,6 +350,7 @@ def cache_folder(handle: str) -> Path:
 
 def _import_keras_hub() -> Any:
     try:
+        _keras_internals.let_tensorflow_in()
         with _tensorflow_log.kept_back():
             import keras_hub
     except ModuleNotFoundError as error:
