@@ -5,7 +5,7 @@
     format           "keras_vit_edu.TransferClassifier"
     format_version   1
     class_names      what the logits stand for, in their order
-    preprocessing    the attributes of `Preprocessing`
+    preprocessing    the attributes of `Preprocessing`; `resize_size` and `pillow` only where they are used
     architecture     {"kind": "opened_vit", "backbone": {...}, "head": {...}}, arguments of `ViTBackbone` and
                      `OpenedViTClassifier`; or {"kind": "keras_hub", "class_name": ..., "config": {...}}
     weights          {"file", "bytes", "sha256", "dtype", "parameters"}
