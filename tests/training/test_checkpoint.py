@@ -169,7 +169,7 @@ def interrupt_the_final(evaluate):
     """`evaluate`, but the one after `fit` is interrupted."""
 
     def evaluate_or_stop(*arguments, **keywords):
-        if "callbacks" in keywords:
+        if "_use_cached_eval_dataset" in keywords:
             return evaluate(*arguments, **keywords)
         raise KeyboardInterrupt
 
