@@ -58,7 +58,6 @@ VERBS = {
     "evaluate photographs": "evaluate abc.zip photos",
     "classify": "classify digit.png",
     "classify photographs": "classify photos/a/00.png --preset abc.zip",
-    "fine-tune": "fine-tune photos --preset abc.zip --run tuned --overwrite --probe-epochs 1 --epochs 1 --quiet",
     "presets": "presets",
     "doctor": "doctor",
     "parity": "parity --backends BACKEND --checks weights,dropout,save-load --out parity",
