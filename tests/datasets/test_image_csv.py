@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vit_edu.datasets import ImageFolder, load_images, scan_csv
+from keras_vit_edu.datasets import ImageFolder, image_csv, load_images, scan_csv
 
 
 @pytest.fixture
@@ -99,6 +99,29 @@ def test_a_file_that_cannot_be_read_is_skipped_and_told(folder):
 def test_what_is_no_such_csv_is_refused(folder, text, message):
     with pytest.raises(ValueError, match=message):
         scanned(folder, text)
+
+
+def test_a_file_that_is_named_twice_counts_once(folder):
+    assert scanned(folder, ROWS + ROWS).files == ("img/tom.png", "img/rex.png", "img/felix,1.png")
+
+
+def test_a_name_may_hold_what_ends_a_line_elsewhere(folder):
+    os.rename(folder / "img/tom.png", folder / "img/tom\u2028\x0c.png")
+    assert scanned(folder, "img/tom\u2028\x0c.png,cat\nimg/rex.png,dog\n").files[0] == "img/tom\u2028\x0c.png"
+
+
+def test_a_csv_of_other_files_is_refused_after_the_first_thousand(folder, monkeypatch):
+    told = []
+    with pytest.raises(
+        ValueError, match=r"0 images of no class \(1000 skipped, the first is gone0.png: There is no such"
+    ):
+        scanned(
+            folder, "".join(f"gone{i}.png,{i % 2}\n" for i in range(3000)), progress=lambda *done: told.append(done)
+        )
+    assert told[-1] == (999, 3000)
+    monkeypatch.setattr(image_csv, "MOST", 2)
+    with pytest.raises(ValueError, match=r"names at most 2 files. Received: .*pets.csv with more"):
+        scanned(folder, ROWS)
 
 
 def test_a_file_that_is_not_there_or_is_no_path(folder):

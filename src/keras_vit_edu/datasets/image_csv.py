@@ -1,7 +1,9 @@
 """A CSV file that names images and what they show, to learn from."""
 
 import csv
+import io
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from keras_vit_edu.datasets.image_folder import ImageFolder, image_folder, norma
 from keras_vit_edu.datasets.image_source import name_of, path_of
 
 LARGEST = 64 << 20  # bytes
+MOST = 1_500_000  # files; ImageNet has 1.3 million
+FIRST = 1000  # files; if none of them can be read, none of the others is looked for
 SUFFIXES = (".csv", ".tsv")
 # What the two columns may be called.
 PATH = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path")
@@ -35,10 +39,11 @@ def scan_csv(
     The first line may name the columns. Then they come in any order, and others beside them are passed over. (`file`,
     `filename`, `image`, ... do for `path`, and `class`, `category`, ... for `label`.) Without such a line there are two
     columns, the path first. A path is relative to the folder of the CSV file, or absolute. A label is the name of a
-    class; numbers are names too. Files that `read_image` refuses are left out, and told in `skipped`.
+    class; numbers are names too. A file that is named twice counts once. Files that `read_image` refuses are left out,
+    and told in `skipped`.
 
     Args:
-        path: the CSV file, of at most 64 MiB.
+        path: the CSV file, of at most 64 MiB and 1.5 million files.
         decode: True to decode every image once; False to read its first bytes only, as in `scan_folder`.
         progress: called as `progress(done, total)` after every file.
 
@@ -48,7 +53,7 @@ def scan_csv(
     Raises:
         ValueError: if there is no such file, or it is none of that format; if a file has two labels; if the names of
             two classes differ only in upper and lower case or in how accents are stored; if there are images of less
-            than two classes.
+            than two classes; if none of the first 1000 files can be read.
         ImportError: without Pillow.
 
     Examples:
@@ -64,28 +69,32 @@ def scan_csv(
     file = Path(path_of(path, "A CSV file"))
     root = file.parent
     class_of: dict[str, str] = {}
-    rows = []
     for number, image, label in _rows(file):
         if class_of.setdefault(image, label) != label:
             raise ValueError(
                 f"A file has one label. Received: {printable(image)}, which is {printable(class_of[image])} and, in "
                 f"line {number} of {name_of(file)}, {printable(label)}"
             )
-        rows.append((image, label))
-    _check_names({label for _, label in rows}, file)
+        if len(class_of) > MOST:
+            raise ValueError(f"A CSV of images names at most {MOST:,} files. Received: {name_of(file)} with more")
+    _check_names(set(class_of.values()), file)
     check = read_image if decode else check_header
-    sound, skipped = [], []
-    for done, (image, label) in enumerate(rows, 1):
+    sound: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    for done, image in enumerate(class_of, 1):
         try:
             check(root / image)
-            sound.append((image, label))
+            sound.append(image)
         except ValueError as error:
             skipped.append((image, reason_of(error, root / image)))
+        if done == FIRST and not sound:
+            break
         if progress is not None:
-            progress(done, len(rows))
-    names = sorted({label for _, label in sound})
-    labels = np.array([names.index(label) for _, label in sound], "int32")
-    return image_folder(root, tuple(names), tuple(image for image, _ in sound), labels, skipped, file)
+            progress(done, len(class_of))
+    names = sorted({class_of[image] for image in sound})
+    place = {name: i for i, name in enumerate(names)}
+    labels = np.array([place[class_of[image]] for image in sound], "int32")
+    return image_folder(root, tuple(names), tuple(sound), labels, skipped, file)
 
 
 def is_csv(path: str | os.PathLike) -> bool:
@@ -104,14 +113,11 @@ def scan_images(
 
 def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
     """Number of the line, path and label of each row."""
-    try:
-        text = read_bounded(file, LARGEST).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"A CSV of images must be UTF-8. Received: {name_of(file)}") from None
-    lines = text.splitlines(keepends=True)
-    first = next((line for line in lines if line.strip()), "")
+    data = read_bounded(file, LARGEST)
+    first = next((line for line in io.BytesIO(data) if line.strip()), b"").decode("utf-8", "replace")
     delimiter = next((mark for mark in ",;\t" if mark in first), ",")
-    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+    text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True, skipinitialspace=True)
     columns: tuple[int, int] | None = None
     try:
         for cells in reader:
@@ -130,7 +136,9 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
             image, label = cells[columns[0]], normalized(cells[columns[1]])
             if not image or not label:
                 raise ValueError(f"line {reader.line_num} has no {'label' if image else 'path'}")
-            yield reader.line_num, image, label
+            yield reader.line_num, image, sys.intern(label)
+    except UnicodeDecodeError:
+        raise ValueError(f"A CSV of images must be UTF-8. Received: {name_of(file)}") from None
     except (csv.Error, ValueError) as error:
         raise ValueError(f"{FORMAT} Received: {name_of(file)}, where {error}") from None
 

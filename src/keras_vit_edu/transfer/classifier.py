@@ -457,7 +457,7 @@ class TransferClassifier:
         """Which of the classes each of a folder's classes is."""
         unknown = [name for name in names if self.class_names.count(name) != 1]
         if unknown:
-            first = ", ".join(self.class_names[:5]) + (", ..." if self.num_classes > 5 else "")
+            first = printable(", ".join(self.class_names[:5])) + (", ..." if self.num_classes > 5 else "")
             twice = " (that name has two classes)" if unknown[0] in self.class_names else ""
             raise ValueError(
                 f"The subfolders must have the names of classes; the classifier has {self.num_classes}: {first}. "

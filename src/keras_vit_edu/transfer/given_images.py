@@ -60,7 +60,7 @@ def array_of(image: Any) -> np.ndarray:
     if is_pillow_image(image):
         return read_image(image)
     try:
-        if callable(getattr(image, "detach", None)):  # a tensor of torch
+        if hasattr(image, "detach") and hasattr(image, "cpu"):  # a tensor of torch
             image = image.detach().cpu()
             image = image.float() if str(image.dtype) == "torch.bfloat16" else image
         array = np.asarray(image)

@@ -30,9 +30,9 @@ def indices_of_names(labels: Any, class_names: Sequence[str]) -> np.ndarray:
     names = [unicodedata.normalize("NFC", name) for name in entries(labels) or ()]
     for name in dict.fromkeys(names):
         if class_names.count(name) != 1:
-            first = ", ".join(class_names[:5]) + (", ..." if len(class_names) > 5 else "")
+            first = printable(", ".join(class_names[:5])) + (", ..." if len(class_names) > 5 else "")
             hint = _checks.did_you_mean(name, class_names) or f"There are {len(class_names)}: {first}."
             twice = ", which two classes are called" if name in class_names else ""
-            raise ValueError(f"Labels are class numbers or class names. {hint} Received: {printable(name)!r}{twice}")
+            raise ValueError(f"Labels are class numbers or class names. {hint} Received: {name!r}{twice}")
     place = {name: index for index, name in enumerate(class_names)}
     return np.array([place[name] for name in names], "int64")
