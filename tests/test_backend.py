@@ -347,8 +347,9 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 
 
 @pytest.fixture
-def python(tmp_path):
+def python(tmp_path, monkeypatch):
     """Runs Python in a fresh process and an empty folder, where the backends named in `hidden` are not installed."""
+    monkeypatch.chdir(tmp_path)  # which messages about installing look at
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(HIDE)
 
