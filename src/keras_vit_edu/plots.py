@@ -1,25 +1,34 @@
 """Every figure. The only file that imports matplotlib."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from keras_vit_edu._files import printable
 from keras_vit_edu._install import install_command
+from keras_vit_edu.captions import Fits, between, shortened
 
 try:
+    from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
+    from matplotlib.font_manager import FontProperties
     from matplotlib.ticker import MaxNLocator
 except ImportError:
     raise ImportError(f"Figures need matplotlib: {install_command('cli')}") from None
 
-from keras_vit_edu._files import printable
-
 TRAIN_COLOUR, VALIDATION_COLOUR = "tab:blue", "tab:orange"
+CAPTION = 9  # points
+SMALL = 64  # pixels of an image that needs no large cell
 
 
 def learning_curve(
-    history: Mapping[str, Sequence[float]], metric: str, file: str | Path, test_value: float | None = None
+    history: Mapping[str, Sequence[float]],
+    metric: str,
+    file: str | Path,
+    test_value: float | None = None,
+    phases: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Draw a metric over the epochs, for training and validation.
 
@@ -28,6 +37,7 @@ def learning_curve(
         metric: `"accuracy"` or `"loss"`, or another key of `history`.
         file: PNG to write.
         test_value: the metric on the test set after the last epoch, drawn as one point.
+        phases: name and number of epochs of each phase; a vertical line stands where one ends and the next begins.
     """
     epochs = range(1, len(history[metric]) + 1)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -37,11 +47,27 @@ def learning_curve(
         axes.plot(epochs, history[f"val_{metric}"], color=VALIDATION_COLOUR, marker=".", label="validation")
     if test_value is not None:
         axes.plot(len(epochs), test_value, "k*", markersize=11, label=f"test, after the last epoch: {test_value:.4f}")
-    axes.set(title=f"model {metric}", xlabel="epoch", ylabel=metric)
+    axes.set(xlabel="epoch", ylabel=metric)
+    axes.set_title(f"model {metric}", pad=22 if len(phases) > 1 else None)
+    _draw_phases(axes, phases)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=120)
+
+
+def _draw_phases(axes: Any, phases: Sequence[tuple[str, int]]) -> None:
+    """The name of each phase above its epochs, and a line between two; nothing if there is only one."""
+    if len(phases) < 2:
+        return
+    before = 0
+    for name, epochs in phases:
+        if before:
+            axes.axvline(before + 0.5, color="gray", linestyle="--", linewidth=1)
+        middle = before + (epochs + 1) / 2
+        axes.text(middle, 1.02, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", color="dimgray")
+        before += epochs
+    axes.set_xlim(0.5, before + 0.5)
 
 
 def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], file: str | Path) -> None:
@@ -72,26 +98,36 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], file: str |
     figure.savefig(file, dpi=120)
 
 
-def mistakes(images: Sequence[np.ndarray], titles: Sequence[str], file: str | Path) -> None:
-    """Draw images in a grid, a title over each.
+def mistakes(images: Sequence[np.ndarray], captions: Sequence[Callable[[Fits], str]], file: str | Path) -> None:
+    """Draw images in a grid, a caption over each.
 
     Args:
         images: uint8 `(H, W, 1)` or `(H, W, 3)`, of any sizes; there may be none.
-        titles: one for each.
+        captions: one for each: a function from what fits in a line to the text.
         file: PNG to write.
     """
-    columns = min(max(len(images), 1), 6)
+    are_small = all(max(image.shape) <= SMALL for image in images)
+    cell, most = (1.9, 6) if are_small else (2.7, 4)  # inches; columns
+    columns = min(max(len(images), 1), most)
     rows = max(-(-len(images) // columns), 1)
-    figure = Figure(figsize=(1.9 * columns, 2.2 * rows), layout="constrained")
+    figure = Figure(figsize=(cell * columns, (cell + 0.4) * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
-    for axes, image, title in zip(grid, images, titles, strict=False):
+    for axes, image, caption in zip(grid, images, captions, strict=False):
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(_lines(title), fontsize=9, parse_math=False)  # a file's name may have dollars in it
+        # What a file is called may have dollars in it.
+        axes.set_title(caption(_fits(cell - 0.15, CAPTION)), fontsize=CAPTION, parse_math=False)
     if not len(images):
         grid[0].text(0.5, 0.5, "no mistakes", ha="center", va="center")
     figure.savefig(file, dpi=120)
+
+
+def _fits(inches: float, font_size: float) -> Fits:
+    """Whether a text, in the font of captions, is at most so long."""
+    font = FontProperties(size=font_size)
+    renderer = RendererAgg(1, 1, 72)  # a pixel is a point
+    return lambda text: renderer.get_text_width_height_descent(text, font, ismath=False)[0] <= inches * 72
 
 
 def augmentation(images: np.ndarray, varied: np.ndarray, titles: Sequence[str], file: str | Path) -> None:
@@ -141,7 +177,8 @@ def classified(
         grid, titles, given, seen, probabilities, strict=True
     ):
         left.imshow(image)
-        left.set_title(printable(title), fontsize=9, parse_math=False)  # a file's name may have dollars in it
+        # A file's name may have dollars in it.
+        left.set_title(shortened(title, _fits(1.8, CAPTION)), fontsize=CAPTION, parse_math=False)
         middle.imshow(digit[..., 0], cmap="gray", vmin=0, vmax=1)
         for axes in (left, middle):
             axes.set(xticks=[], yticks=[])
@@ -155,6 +192,41 @@ def classified(
     figure.savefig(file, dpi=120)
 
 
-def _lines(text: str) -> str:
-    """A text of several lines, of which each is safe to show."""
-    return "\n".join(map(printable, text.split("\n")))
+def classified_photographs(
+    names: Sequence[str],
+    given: Sequence[np.ndarray],
+    seen: Sequence[np.ndarray],
+    best: Sequence[Sequence[tuple[str, float]]],
+    file: str | Path,
+) -> None:
+    """Draw a row for each photograph: as it was given, as the model saw it, and the most probable classes.
+
+    Args:
+        names: of the files.
+        given: uint8 `(H, W, 3)`, of any sizes.
+        seen: uint8 `(h, w, 3)`, cropped and resized.
+        best: for each photograph its most probable classes and their probabilities, the most probable first.
+        file: PNG to write.
+    """
+    rows, bars = len(names), max(map(len, best))
+    width, left = 10.0, 2.6  # inches: of the sheet, of a picture
+    figure = Figure(figsize=(width, max(2.1, 0.27 * bars + 0.5) * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, 3, squeeze=False, width_ratios=(1, 1, width / left - 2))
+    for (first, second, third), name, image, view, classes in zip(grid, names, given, seen, best, strict=True):
+        first.imshow(image)
+        first.set_title(shortened(name, _fits(left - 0.2, CAPTION)), fontsize=CAPTION, parse_math=False)
+        second.imshow(view)
+        for axes in (first, second):
+            axes.set(xticks=[], yticks=[])
+        shares = [probability for _, probability in classes]
+        drawn = third.barh(range(len(classes)), shares, height=0.86, color="lightgray")
+        drawn[0].set_color("lightskyblue")
+        fits = _fits(width - 2 * left - 0.5, CAPTION)
+        for place, (label, probability) in enumerate(classes):
+            text = between("", label, f" ({probability:.1%})", fits)
+            third.text(0.01, place, text, va="center", fontsize=CAPTION, parse_math=False)
+        third.set(xlim=(0, 1), ylim=(bars - 0.5, -0.5), xticks=(0, 0.5, 1), yticks=[])
+        third.tick_params(labelsize=CAPTION - 1)
+    grid[0, 1].set_title("what the model saw", fontsize=CAPTION)
+    grid[0, 2].set_title("how probable each class is", fontsize=CAPTION)
+    figure.savefig(file, dpi=120)

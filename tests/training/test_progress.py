@@ -84,6 +84,19 @@ def test_an_epoch_of_a_single_step_has_no_rate(clock):
     assert text.getvalue() == "epoch 1/1     0.0 s  loss 0.5000\n"
 
 
+def test_a_phase_counts_its_own_epochs():
+    text = io.StringIO()
+    display = ProgressDisplay(10, 2, 6, Console(file=text, width=200, force_terminal=False), "tuning", epochs_before=20)
+    display.on_train_begin()
+    for epoch in (20, 29):  # as Keras numbers them
+        display.on_epoch_begin(epoch)
+        display.on_train_batch_end(0, {})
+        display.on_epoch_end(epoch, {})
+    first, last = text.getvalue().splitlines()
+    assert first.startswith("tuning  1/10 ")
+    assert last.startswith("tuning 10/10 ")
+
+
 def test_a_clock_that_stands_still(clock):
     assert shown(force_terminal=True).count("0 img/s") > 0
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import keras
@@ -68,6 +69,12 @@ def test_from_a_folder_to_a_classifier(fine_tune, photographs, tmp_path, capsys)
     run = tmp_path / "run"
     record = json.loads((run / "run.json").read_text())
     assert [phase["name"] for phase in record["phases"]] == ["probe", "lp-ft"]
+    assert re.search(r"^probe: the head alone is trained, 39 weights$", output, re.MULTILINE)
+    assert re.search(r"^probe 30/30 ", output, re.MULTILINE)
+    assert re.search(r"^tuning: the whole model is trained, [\d,]+ weights$", output, re.MULTILINE)
+    assert re.search(r"^tuning 1/1 ", output, re.MULTILINE)
+    assert "lp-ft" not in output
+    assert "opened" not in output
     assert f"validation accuracy {record['validation_accuracy']:.4f}" in output
     for name in ("accuracy.png", "loss.png", "confusion.png", "mistakes.png", "evaluate.json", "history.csv"):
         assert (run / name).is_file(), name
@@ -118,6 +125,21 @@ def test_a_split_data_set_and_a_csv_train_alike(fine_tune, photographs, tmp_path
     assert records[0]["images"] == records[1]["images"] == {"train": 24, "validation": 6}
     assert records[0]["history"]["loss"] == records[1]["history"]["loss"]
     assert records[0]["validation_accuracy"] == records[1]["validation_accuracy"]
+
+
+def test_the_sheet_of_mistakes_shows_the_photographs_themselves(fine_tune, photographs, monkeypatch):
+    from keras_vit_edu import plots
+
+    drawn = []
+    monkeypatch.setattr(plots, "mistakes", lambda images, captions, file: drawn.append((images, captions)))
+    # The head stays zero: every class is as probable, the first is taken, and 4 of 6 are mistakes.
+    arguments = ["--method", "probe", "--probe-epochs", 1, "--probe-learning-rate", 1e-9]
+    assert fine_tune(*arguments, "--quiet")[0] == 0
+    ((images, captions),) = drawn
+    assert len(images) > 0
+    for image, caption in zip(images, captions, strict=True):
+        name = caption(lambda text: True).splitlines()[2]
+        np.testing.assert_array_equal(image, np.asarray(Image.open(photographs / name)))
 
 
 def test_lora_leaves_plain_weights(fine_tune, tmp_path):

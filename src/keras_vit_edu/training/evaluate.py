@@ -1,5 +1,6 @@
 """How well a classifier does, class by class, and where it errs."""
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -10,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit_edu import _checks
-from keras_vit_edu._files import printable, write_atomically
+from keras_vit_edu import _checks, captions
+from keras_vit_edu._files import write_atomically
 from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._inference import predict_batch
 
@@ -200,8 +201,9 @@ def write_evaluation(
         found: the evaluation.
         folder: where to write.
         content: what `evaluate.json` holds, JSON.
-        images: from indices `(n,)` to n images, uint8 `(H, W, 1)` or `(H, W, 3)`.
-        name_of: from an index to what the image is called.
+        images: from indices `(n,)` to n images, uint8 `(H, W, 1)` or `(H, W, 3)`: of photographs the photographs
+            themselves, made small.
+        name_of: from an index to what the image is called: of a file its path, from the subfolder on.
         most: how many mistakes to show; 0 for no sheet.
 
     Returns:
@@ -218,11 +220,15 @@ def write_evaluation(
     if not most:
         return ["evaluate.json", "confusion.png"]
     wrong = found.mistakes(most)
-    titles = [
-        f"{printable(found.class_names[found.labels[i]])} taken for\n"
-        f"{printable(found.class_names[found.predictions[i]])}, "
-        f"{found.probabilities[i].max():.1%} sure\n{printable(name_of(int(i)))}"
+    texts = [
+        functools.partial(
+            captions.mistake,
+            found.class_names[found.labels[i]],
+            found.class_names[found.predictions[i]],
+            float(found.probabilities[i].max()),
+            name_of(int(i)),
+        )
         for i in wrong
     ]
-    plots.mistakes(list(images(wrong)) if len(wrong) else [], titles, folder / "mistakes.png")
+    plots.mistakes(list(images(wrong)) if len(wrong) else [], texts, folder / "mistakes.png")
     return ["evaluate.json", "confusion.png", "mistakes.png"]

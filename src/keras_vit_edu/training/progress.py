@@ -28,15 +28,27 @@ class ProgressDisplay(keras.callbacks.Callback):
     compiles the model on TensorFlow and JAX: "compiling" is shown meanwhile, and rate and time left leave it out.
 
     Args:
-        epochs: how many epochs the run has.
+        epochs: how many epochs the run has, or the phase of it that is shown.
         steps: how many steps an epoch has.
         batch_size: how many images a step has, for the rate.
         console: where to; None for the standard output.
+        phase: the name of the phase, shown in front of the number of the epoch.
+        epochs_before: how many of Keras's epochs belong to the phases before; the display counts from there.
     """
 
-    def __init__(self, epochs: int, steps: int, batch_size: int, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        epochs: int,
+        steps: int,
+        batch_size: int,
+        console: Console | None = None,
+        phase: str = "epoch",
+        epochs_before: int = 0,
+    ) -> None:
         super().__init__()
         self.epochs = epochs
+        self.phase = phase
+        self.epochs_before = epochs_before
         self.steps = steps
         self.batch_size = batch_size
         self.console = console or Console(highlight=False, markup=False)
@@ -63,6 +75,7 @@ class ProgressDisplay(keras.callbacks.Callback):
             self.console.print("compiling the first step")
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        epoch -= self.epochs_before
         if self._first_epoch is None:
             self._first_epoch = epoch
         self._epoch_began = self._timed_from = time.monotonic()
@@ -70,7 +83,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._rate: float | None = None
         if self.progress is not None:
             numbers = ["compiling"] if self._steps_done == 0 and _compiles(self.model) else []
-            self.progress.reset(self._task, description=f"epoch {epoch + 1}/{self.epochs}", numbers=numbers)
+            self.progress.reset(self._task, description=f"{self.phase} {epoch + 1}/{self.epochs}", numbers=numbers)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         now = time.monotonic()
@@ -86,9 +99,10 @@ class ProgressDisplay(keras.callbacks.Callback):
             self.progress.update(self._task, completed=batch + 1, numbers=numbers)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        epoch -= self.epochs_before
         now = time.monotonic()
         fields = [
-            f"epoch {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}",
+            f"{self.phase} {epoch + 1:>{len(str(self.epochs))}}/{self.epochs}",
             f"{now - self._epoch_began:6.1f} s",
             *(f"{speed:>11}" for speed in self._speed()),
             *_numbers(logs),

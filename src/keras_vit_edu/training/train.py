@@ -299,21 +299,31 @@ class KeepCheckpoints(keras.callbacks.Callback):
 
 
 class StopIfNotFinite(keras.callbacks.Callback):
-    """Ends the run at the first loss that is no finite number, of a step or of a validation: no checkpoint of it."""
+    """Ends the run at the first loss that is no finite number, of a step or of a validation: no checkpoint of it.
+
+    Args:
+        phase: what is counted, in the message.
+        epochs_before: how many of Keras's epochs belong to the phases before.
+    """
+
+    def __init__(self, phase: str = "epoch", epochs_before: int = 0) -> None:
+        super().__init__()
+        self.phase = phase
+        self.epochs_before = epochs_before
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
+        self._epoch = f"{self.phase} {epoch + 1 - self.epochs_before}"
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         loss = float((logs or {})["loss"])
         if not math.isfinite(loss):
             raise TrainingFailed(
-                f"the loss is {loss} since step {batch + 1} of epoch {self._epoch + 1}; a lower learning rate or "
+                f"the loss is {loss} since step {batch + 1} of {self._epoch}; a lower learning rate or "
                 "clipping may help. The last checkpoint is kept."
             )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        check_finite(logs or {}, f"after epoch {epoch + 1}")
+        check_finite(logs or {}, f"after {self._epoch}")
 
 
 def check_finite(logs: Mapping[str, float], when: str) -> None:
@@ -405,12 +415,21 @@ def draw_curves(
     run: RunFolder,
     console: Console,
     measured: Mapping[str, float] | None = None,
+    phases: Sequence[tuple[str, int]] = (),
 ) -> None:
-    """Draw `accuracy.png` and `loss.png`, with what the test images gave, or say what is missing for it."""
+    """Draw `accuracy.png` and `loss.png`, or say what is missing for it.
+
+    Args:
+        history: a value per epoch of each metric.
+        run: where to.
+        console: where to say what is missing.
+        measured: what the test images gave.
+        phases: the names of the phases and their numbers of epochs, if there are several.
+    """
     try:
         from keras_vit_edu import plots
     except ImportError as error:
         console.print(f"{error} (no accuracy.png and loss.png)")
         return
     for metric in ("accuracy", "loss"):
-        plots.learning_curve(history, metric, run / f"{metric}.png", (measured or {}).get(metric))
+        plots.learning_curve(history, metric, run / f"{metric}.png", (measured or {}).get(metric), phases)

@@ -33,15 +33,15 @@ from keras_vit_edu.training.train import (
     summary,
 )
 from keras_vit_edu.transfer.features import compute_features, feature_model, model_fingerprint
-from keras_vit_edu.transfer.fine_tuning_options import FineTuning
+from keras_vit_edu.transfer.fine_tuning_options import FineTuning, shown_phase, what_trains
 from keras_vit_edu.transfer.freezing import (
     TrainableCount,
     check_gives_logits,
     check_has_no_lora,
     check_number_of_blocks,
+    count_trainable,
     head_of,
     last_step,
-    tell_trainable,
     unfreeze_last,
 )
 from keras_vit_edu.transfer.layer_decay import layer_wise
@@ -404,10 +404,10 @@ class _Job:
             tuned = add_lora(self.model, options.rank, options.alpha, options.projections, options.seed)
             optimizer = _adamw(tuned, recipe, self._steps(recipe), 1.0, recipe.clip_norm)
             optimizer.build(tuned.trainable_variables)
-            count = tell_trainable(tuned, self.console)
+            count = count_trainable(tuned)
         else:
             tuned = self.model
-            count = unfreeze_last(tuned, options.blocks, self.console)
+            count = unfreeze_last(tuned, options.blocks, Console(quiet=True))
             optimizer = layer_wise(
                 tuned,
                 lambda factor: _adamw(tuned, recipe, self._steps(recipe), factor),
@@ -451,7 +451,8 @@ class _Job:
             model.dtype_policy = policy  # Keras scales the loss of a model under mixed_float16
         first = sum(phase["epochs"] for phase in self.phases)
         last = first + recipe.epochs
-        count = count or tell_trainable(model, self.console)
+        count = count or count_trainable(model)
+        shown = shown_phase(recipe.name)
         self.phases.append({"name": recipe.name, "epochs": recipe.epochs, **count._asdict()})
         compile_classifier(model, optimizer, rows, recipe.label_smoothing, self.jit_compile)
         folder = self.run / CHECKPOINTS / recipe.name
@@ -461,11 +462,13 @@ class _Job:
         else:
             self.history.values = found.history
             if found.epochs_done > first:
-                self.console.print(f"resuming after epoch {found.epochs_done} ({found.file})")
+                done = found.epochs_done - first
+                self.console.print(f"resuming after {shown} {done}/{recipe.epochs} ({found.file})")
             if found.epochs_done == last:
                 return
         training = batches(self.training, True)
-        display = ProgressDisplay(last, len(training), recipe.batch_size, self.console)
+        self.console.print(f"{shown}: {what_trains(recipe.name, count)}")
+        display = ProgressDisplay(recipe.epochs, len(training), recipe.batch_size, self.console, shown, first)
         try:
             model.fit(
                 training,
@@ -477,7 +480,7 @@ class _Job:
                 class_weight=self.weights,
                 callbacks=[
                     training.follow_epochs(),
-                    StopIfNotFinite(),
+                    StopIfNotFinite(shown, first),
                     self.history,
                     KeepCheckpoints(folder, self.history),
                     display,
@@ -492,7 +495,7 @@ class _Job:
             display.close()
         if self.history.epochs_done < last:
             raise ValueError(
-                f"A callback must not stop a phase early, as its rates are planned to its end. Received: {recipe.name} "
+                f"A callback must not stop a phase early, as its rates are planned to its end. Received: {shown} "
                 f"stopped after {self.history.epochs_done - first} of {recipe.epochs} epochs; ask for fewer"
             )
 
@@ -510,7 +513,8 @@ class _Job:
 
     def _draw(self, found: Evaluation | None, part: _Part | None) -> None:
         """Draw how the training went, and write down and draw how the validation did."""
-        draw_curves(self.history.values, self.run, self.console)
+        phases = [(shown_phase(phase["name"]), phase["epochs"]) for phase in self.phases]
+        draw_curves(self.history.values, self.run, self.console, phases=phases)
         if found is None or part is None:
             return
         try:
@@ -518,7 +522,7 @@ class _Job:
                 found,
                 self.run.path,
                 {"dataset": "validation", **found.to_json()},
-                lambda some: part.images.batch(self.preprocessing, part.indices[some]),
+                lambda some: part.images.thumbnails(part.indices[some]),
                 lambda i: part.images.name_of(int(part.indices[i])),
             )
         except ImportError as error:

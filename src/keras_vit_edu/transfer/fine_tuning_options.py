@@ -8,10 +8,12 @@ from keras_vit_edu import _checks
 from keras_vit_edu.datasets import Augmentation, load_augmentation
 from keras_vit_edu.training.recipe import RULES as RECIPE_RULES
 from keras_vit_edu.training.recipe import Recipe, Rule, is_whole, number_rule, one_of_rule, or_none_rule
+from keras_vit_edu.transfer.freezing import TrainableCount
 from keras_vit_edu.transfer.lora import PROJECTIONS, are_projections
 
 METHODS = ("probe", "lp-ft", "lora", "full")
 PHOTOGRAPHS = "photographs"
+PROBE = "probe"  # its name in run.json; the tuning has there the name of its method
 TUNING_RATES = {"lp-ft": 1e-4, "full": 1e-4, "lora": 1e-3}
 
 
@@ -127,7 +129,7 @@ class FineTuning:
         if self.method == "full":
             return None
         return Recipe(
-            name="probe",
+            name=PROBE,
             learning_rate=self.probe_learning_rate,
             schedule="cosine",
             weight_decay=0.0,
@@ -165,6 +167,42 @@ class FineTuning:
         if self.augmentation != PHOTOGRAPHS:
             return self.augmentation
         return Augmentation(rotation=10, shift=min(height, width) / 14, scale=0.15, mirror=0.5, fill=128)
+
+
+def shown_phase(name: str) -> str:
+    """What a person sees a phase called: `"probe"` or `"tuning"`, whatever the method.
+
+    Examples:
+        >>> shown_phase("lp-ft")
+        'tuning'
+    """
+    return PROBE if name == PROBE else "tuning"
+
+
+def what_trains(name: str, count: TrainableCount) -> str:
+    """What a phase trains, in words.
+
+    Args:
+        name: of the phase, as `run.json` has it.
+        count: how many weights train in it.
+
+    Examples:
+        >>> what_trains("probe", TrainableCount(65, 65))
+        'the head alone is trained, 65 weights'
+        >>> what_trains("lora", TrainableCount(65, 1265))
+        'the head and the matrices of LoRA are trained, 65 weights'
+        >>> what_trains("lp-ft", TrainableCount(1200, 1200))
+        'the whole model is trained, 1,200 weights'
+        >>> what_trains("full", TrainableCount(600, 1200))
+        'the upper part of the model is trained, 600 of its 1,200 weights'
+    """
+    if name == PROBE:
+        return f"the head alone is trained, {count.trainable:,} weights"
+    if name == "lora":
+        return f"the head and the matrices of LoRA are trained, {count.trainable:,} weights"
+    if count.trainable == count.total:
+        return f"the whole model is trained, {count.total:,} weights"
+    return f"the upper part of the model is trained, {count.trainable:,} of its {count.total:,} weights"
 
 
 _POSITIVE: Rule = number_rule(lambda value: value > 0, "a number above 0")

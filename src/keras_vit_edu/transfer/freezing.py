@@ -194,9 +194,14 @@ def compile_anew(model: keras.Model) -> None:
 
 def tell_trainable(model: keras.Model, console: Console | None = None) -> TrainableCount:
     """Print how many weights of a model train, and return it."""
-    trainable, total = (sum(math.prod(w.shape) for w in some) for some in (model.trainable_weights, model.weights))
-    count = TrainableCount(trainable, total)
+    count = count_trainable(model)
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     share = count.trainable / max(count.total, 1)
     console.print(f"{model.name}: {count.trainable:,} of {count.total:,} weights train ({share:.2%})")
     return count
+
+
+def count_trainable(model: keras.Model) -> TrainableCount:
+    """How many weights of a model train, and how many there are."""
+    trainable, total = (sum(math.prod(w.shape) for w in some) for some in (model.trainable_weights, model.weights))
+    return TrainableCount(trainable, total)

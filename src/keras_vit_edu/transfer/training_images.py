@@ -21,6 +21,7 @@ from keras_vit_edu.datasets.image_file import check_header
 from keras_vit_edu.datasets.image_source import name_of
 from keras_vit_edu.datasets.load_images import image_files_digests
 from keras_vit_edu.datasets.pixels import STATED, from_16_bits, has_16_bits
+from keras_vit_edu.datasets.thumbnail import thumbnail
 from keras_vit_edu.training.progress import counting
 from keras_vit_edu.transfer.given_images import array_of, arrays_of, entries, is_file, refuse_mixture
 from keras_vit_edu.transfer.photographs import WORKERS, image_files, stacked
@@ -125,6 +126,18 @@ class TrainingImages:
         if self._pixels is not None and self._pixels[0] == preprocessing:
             return self._pixels[1][indices]
         return stacked(list(self.at_size(preprocessing, indices)))
+
+    def thumbnails(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """The images as they came, only smaller, one by one: uint8 `(H, W, 1)` or `(H, W, 3)`, for a person to look at.
+
+        A file that can no longer be read gives a white square: a picture of it is not worth a whole run.
+        """
+        for index in indices:
+            try:
+                image = self._arrays[index] if self._files is None else read_image(self._files[index])
+            except ValueError:
+                image = np.full((8, 8, 3), 255, "uint8")
+            yield thumbnail(image)
 
     def name_of(self, index: int) -> str:
         """The file of an image, or its number."""
