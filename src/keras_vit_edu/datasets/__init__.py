@@ -11,6 +11,7 @@ from keras_vit_edu.datasets.image_file import read_image
 from keras_vit_edu.datasets.image_folder import ImageFolder, scan_folder
 from keras_vit_edu.datasets.load_data import load_data
 from keras_vit_edu.datasets.load_images import image_files_fingerprint, load_images
+from keras_vit_edu.datasets.looks_like_digit import DigitMeasures, check_digit, measure_digit
 from keras_vit_edu.datasets.mnist import DATASETS, DIGITS, load
 from keras_vit_edu.datasets.split_folder import SplitFolder, find_split
 
@@ -21,9 +22,11 @@ __all__ = [
     "EMNIST",
     "Augmentation",
     "Batches",
+    "DigitMeasures",
     "ImageDataset",
     "ImageFolder",
     "SplitFolder",
+    "check_digit",
     "class_weights",
     "digit_from_photo",
     "find_split",
@@ -32,6 +35,7 @@ __all__ = [
     "load_augmentation",
     "load_data",
     "load_images",
+    "measure_digit",
     "read_image",
     "resized",
     "scan_csv",

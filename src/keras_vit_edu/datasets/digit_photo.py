@@ -11,6 +11,7 @@ nothing else, so a photograph has to go the same way:
 """
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -59,10 +60,10 @@ def digit_from_photo(image: np.ndarray) -> np.ndarray:
         >>> digit.shape, inked.min(axis=0).tolist(), inked.max(axis=0).tolist()  # 20 x 4 pixels
         ((28, 28, 1), [4, 12], [23, 15])
     """
-    return _centred(_fitted(_thickened(_found(_checked(image)))))[..., None]
+    return _centred(_fitted(_thickened(find_in(checked_picture(image)).digit)))[..., None]
 
 
-def _checked(image: np.ndarray) -> np.ndarray:
+def checked_picture(image: np.ndarray) -> np.ndarray:
     """The picture as `(H, W, channels)`."""
     given = np.asarray(image)
     pixels = given[..., None] if given.ndim == 2 else given
@@ -86,25 +87,46 @@ def _checked(image: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _found(picture: np.ndarray) -> np.ndarray:
-    """The digit's ink, cut out.
+@dataclass(frozen=True)
+class Found:
+    """A digit and where it was found, averaged down.
+
+    Attributes:
+        digit: its ink, cut out, `(height, width)`, 0 to 1.
+        corner: row and column of its upper left corner.
+        pixels: the part of the picture that was looked at, `(H, W, channels)`, floats in [0, 1].
+        ink: how much there is on each pixel, `(H, W)`, 0 to 1.
+        for_sure: where there is some for sure, bool `(H, W)`.
+    """
+
+    digit: np.ndarray
+    corner: tuple[int, int]
+    pixels: np.ndarray
+    ink: np.ndarray
+    for_sure: np.ndarray
+
+
+def find_in(picture: np.ndarray) -> Found:
+    """The digit in a picture that `checked_picture` gave.
 
     If what stands out is a sheet of paper, the digit is looked for on the sheet; if it is small in a large picture, it
     is looked at again from close by.
     """
     pixels, n = _averaged_down(picture)
-    digit, (top, left) = find_digit(*find_ink(pixels))
+    ink, for_sure = find_ink(pixels)
+    digit, (top, left) = find_digit(ink, for_sure)
+    found = Found(digit, (top, left), pixels, ink, for_sure)
     height, width = digit.shape
     if height > 2 * BOX and width > height / 2 and (digit > FADED).mean() > SHEET:
         margin = -(1 + max(height, width) // 20)
     elif n > 1 and max(height, width) < CLOSE:
         margin = max(height, width) // 2
     else:
-        return digit
+        return found
     rows = slice(max(top - margin, 0) * n, (top + height + margin) * n)
     columns = slice(max(left - margin, 0) * n, (left + width + margin) * n)
     closer = picture[rows, columns]
-    return _found(closer) if min(closer.shape[:2]) >= SMALLEST else digit
+    return find_in(closer) if min(closer.shape[:2]) >= SMALLEST else found
 
 
 def _averaged_down(picture: np.ndarray) -> tuple[np.ndarray, int]:
