@@ -1,5 +1,6 @@
 """`keras-vit-edu classify`: the verb with a tiny model, and how many drawn digits the default preset reads."""
 
+import csv
 import json
 import re
 import sys
@@ -7,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from keras_vit_edu import cli, datasets, training
 from keras_vit_edu._install import install_command
@@ -76,23 +77,94 @@ def test_top(classify, capsys):
 
 
 def test_bad_files_among_good_ones_are_reported_on_their_own(classify, capsys):
-    files = ["text.png", "five.png", "nowhere.png", "blank.png", ".", "eight.jpg"]
+    files = ["text.png", "five.png", "nowhere.png", "blank.png", "eight.jpg"]
     assert classify(*files) == 1
     shown = capsys.readouterr()
     assert [line.split(":")[0] for line in shown.out.splitlines()] == ["five.png", "eight.jpg"]
     complaints = shown.err.splitlines()
-    assert len(complaints) == 4
+    assert len(complaints) == 3
     for complaint, file, reason in zip(
         complaints,
-        ["text.png", "nowhere.png", "blank.png", "."],
-        ["no image file that Pillow knows", "There is no such file", "no ink on the paper", "A folder is no image"],
+        ["text.png", "nowhere.png", "blank.png"],
+        ["no image file that Pillow knows", "There is no such file", "no ink on the paper"],
         strict=True,
     ):
         assert re.fullmatch(rf"keras-vit-edu: {re.escape(file)}: .*{reason}.*\. Received: .*", complaint)
     assert classify(*files, "--json") == 1
     results = json.loads(capsys.readouterr().out)
     assert [result["file"] for result in results] == files
-    assert ["error" in result for result in results] == [True, False, True, True, True, False]
+    assert ["error" in result for result in results] == [True, False, True, True, False]
+
+
+def test_a_folder_stands_for_its_files(classify, tmp_path, capsys):
+    (tmp_path / "pages" / "more").mkdir(parents=True)
+    Image.open("five.png").save("pages/b.png")
+    Image.open("eight.jpg").save("pages/more/a.png")
+    (tmp_path / "pages" / ".hidden").write_text("no image")
+    assert classify("five.png", "pages", "--top", "1") == 0
+    lines = capsys.readouterr().out.replace("\\", "/").splitlines()
+    assert [line.split(":")[0] for line in lines] == ["five.png", "pages/b.png", "pages/more/a.png"]
+
+
+@pytest.fixture
+def flower():
+    """Petals around a middle, among blades of grass."""
+    rng = np.random.default_rng(0)
+    grass = Image.new("RGB", (400, 300), (30, 60, 20))
+    pen = ImageDraw.Draw(grass)
+    for x, y, lean, light in rng.integers((0, 0, -30, 40), (400, 300, 30, 250), (150, 4)).tolist():
+        pen.line([x, y, x + lean, y - 80], fill=(light * 3 // 4, light, light // 3), width=6)
+    for angle in np.linspace(0, 2 * np.pi, 9)[:-1]:
+        x, y = 200 + 70 * np.cos(angle), 150 + 70 * np.sin(angle)
+        pen.ellipse([x - 34, y - 34, x + 34, y + 34], fill=(240, 230, 250))
+    pen.ellipse([170, 120, 230, 180], fill=(250, 200, 40))
+    grass.save("flower.png")
+    return "flower.png"
+
+
+def test_what_is_no_digit_is_said_to_be_none_and_the_rest_goes_on(classify, flower, capsys):
+    assert datasets.digit_from_photo(datasets.read_image(flower)).shape == (28, 28, 1)  # something is found in it
+    assert classify(flower, "five.png") == 1
+    shown = capsys.readouterr()
+    assert [line.split(":")[0] for line in shown.out.splitlines()] == ["five.png"]
+    (line,) = shown.err.splitlines()
+    assert line.startswith(
+        "keras-vit-edu: flower.png: This does not look like a digit on paper (--preset names a model"
+    )
+    assert ". Received: a picture where " in line
+
+
+def test_no_check_takes_it_all_the_same(classify, flower, capsys):
+    assert classify(flower, "--no-check") == 0
+    assert capsys.readouterr().out.startswith("flower.png: ")
+
+
+@pytest.mark.parametrize("file", ["blank.png", "flower.png"])
+def test_whatever_shows_no_digit_names_the_preset(file, classify, flower, capsys):
+    assert classify(file) == 1
+    assert "--preset names a model for photographs" in capsys.readouterr().err
+
+
+def test_json_csv_picture_and_threshold_together(classify, tiny, tmp_path, capsys):
+    sure = expected(tiny[0], "five.png").max()
+    arguments = ["--json", "--csv", "out/o.csv", "--picture", "out/p.png", "--threshold", str(min(sure + 0.01, 1))]
+    assert classify("five.png", "text.png", *arguments) == 1
+    five, text = json.loads(capsys.readouterr().out)
+    assert five["class"] == "unknown"
+    assert five["classes"][0]["probability"] == pytest.approx(sure, abs=1e-5)
+    with open("out/o.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["class"]) for row in rows] == [("five.png", "unknown"), ("text.png", "")]
+    assert float(rows[0]["probability_1"]) == five["classes"][0]["probability"]
+    assert rows[1]["error"] == text["error"]
+    assert (tmp_path / "out" / "p.png").is_file()
+
+
+def test_predict_is_classify(classify, tiny, capsys):
+    assert classify("five.png") == 0
+    line = capsys.readouterr().out
+    assert cli.run(["predict", "five.png", "--preset", str(tiny[1])]) == 0
+    assert capsys.readouterr().out == line
 
 
 def test_a_picture_of_it(classify, capsys, tmp_path):
@@ -131,6 +203,10 @@ def test_a_run_folder_is_a_model_too(tiny, tmp_path, capsys):
         ([], "Missing argument 'FILE...'"),
         (["five.png", "--top", "0"], "'--top'"),
         (["five.png", "--picture", "sheet.txt"], "`--picture` names a PNG file. Received: sheet.txt"),
+        (["five.png", "--csv", "five.png"], "`--csv` names a CSV file. Received: five.png"),
+        (["five.png", "--threshold", "1.5"], "'--threshold'"),
+        (["five.png", "--threshold", "nan"], "--threshold"),
+        (["empty"], "The folder holds no file. Received: empty"),
         (["five.png", "--preset", "vit_mnist_hybird"], "Did you mean vit_mnist_hybrid"),
         (["five.png", "--preset", "cnn"], "There is no preset 'cnn'"),
         (["five.png", "--preset", "."], "The folder . holds no preset"),
@@ -138,7 +214,8 @@ def test_a_run_folder_is_a_model_too(tiny, tmp_path, capsys):
         (["five.png", "--backend", "theano"], "'--backend'"),
     ],
 )
-def test_a_mistake_gives_one_line_and_2(arguments, complaint, classify, capsys):
+def test_a_mistake_gives_one_line_and_2(arguments, complaint, classify, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
     assert classify(*arguments) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert complaint in line

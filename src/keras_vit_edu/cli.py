@@ -43,8 +43,17 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu._files import printable
     from keras_vit_edu._printing import Console, print_json
     from keras_vit_edu._tables import folding_table, wide_console
+    from keras_vit_edu.classify_files import (
+        PICTURED,
+        DigitSheet,
+        PhotographSheet,
+        classify_digits,
+        classify_photographs,
+    )
+    from keras_vit_edu.classify_report import Classified, as_json, as_line, write_csv
     from keras_vit_edu.datasets.image_csv import scan_images
     from keras_vit_edu.datasets.mnist import CLASS_NAMES
+    from keras_vit_edu.datasets.thumbnail import thumbnail
     from keras_vit_edu.models import overrides_for_images
     from keras_vit_edu.models.keras_file import load_keras_file
     from keras_vit_edu.models.preset import Preset
@@ -66,7 +75,6 @@ DIGIT_READER = "vit_mnist_hybrid"  # the preset that `classify` takes if not tol
 DOCTOR_NAMES = 19  # columns
 PRESETS_COLUMNS, HUB_COLUMNS = 110, 120  # that a table of all we know of the presets takes
 LONGEST_LINE = 2000  # characters of a complaint
-PICTURED = 20  # files on the sheet of `classify --picture`, at most
 # Of click, or of the copy of it inside newer versions of typer.
 UsageError: Any = typer.BadParameter.__base__
 SETTINGS = {"help_option_names": list(_backend.HELP_OPTIONS)}
@@ -460,8 +468,8 @@ def _evaluate_photographs(
         found,
         folder,
         content,
-        lambda wrong: map(_small, datasets.load_images(images, wrong)),
-        lambda i: Path(images.files[i]).name,
+        lambda wrong: map(thumbnail, datasets.load_images(images, wrong)),
+        lambda i: images.files[i],
         most,
     )
     if json_only:
@@ -475,12 +483,6 @@ def _evaluate_photographs(
         f"{folder}{os.sep}: {', '.join(files)}"
         + (f" (confusion.png of the {CONFUSED} most confused classes)" if len(occurring.class_names) > CONFUSED else "")
     )
-
-
-def _small(image: np.ndarray) -> np.ndarray:
-    """A photograph with sides of at most some 400 pixels: every nth of them."""
-    n = max(max(image.shape) // 300, 1)
-    return image[::n, ::n].copy()
 
 
 @contextlib.contextmanager
@@ -728,10 +730,6 @@ def fine_tune(
             console=console,
             jit_compile=jit_compile,
         )
-    for phase in record["phases"]:
-        console.print(
-            f"{phase['name']}: {phase['epochs']} epochs, {phase['trainable']:,} of {phase['total']:,} weights"
-        )
     accuracy = record["validation_accuracy"]
     files = ", ".join([f"classifier{os.sep}", *(file.name for file in folder.files())])
     console.print(
@@ -829,10 +827,15 @@ def classify(
     top: Annotated[
         int | None, typer.Option(min=1, help="How many classes to name. [default: 3; photographs: 5]")
     ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Below this probability the class is unknown.", show_default=False)
+    ] = 0.0,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Refuse what does not look like a digit.")] = True,
     fallback: FallbackOption = False,
     picture: Annotated[
         Path | None, typer.Option(help="PNG to draw: what was given, what the model saw, how probable each class is.")
     ] = None,
+    table: Annotated[Path | None, typer.Option("--csv", help="CSV to write: a row for each file.")] = None,
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     backend: BackendOption = None,
 ) -> None:
@@ -840,85 +843,66 @@ def classify(
 
     A digit may be on paper or on a screen, dark or light, anywhere on the picture.
 
-    A file that shows no digit, or is no picture, is reported; the others are classified, and the exit status is 1.
+    A folder stands for every file in it. A file that shows no digit, or is no picture, is reported; the others are
+    classified, and the exit status is 1. `predict` is the same command.
     """
     preset = _saved(preset)
-    if is_artifact(preset) or _is_of_hub(preset):
-        _classify_photographs(files, preset, top or 5, fallback, picture, json_only)
-        return
-    top = top or 3
+    reads_photographs = is_artifact(preset) or _is_of_hub(preset)
     with _checking():
-        if fallback:
-            raise ValueError(f"--fallback is for presets of keras_hub. Received: --preset {preset}")
-        classifier, _, class_names = _trained(preset)
-        _check_reads_digits(preset, classifier, class_names)
-        if picture is not None:
-            if picture.suffix.lower() != ".png":
-                raise ValueError(f"`--picture` names a PNG file. Received: {picture}")
-            from keras_vit_edu import plots  # (a missing matplotlib is said before anything is done)
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    results: list[dict[str, Any]] = []
-    sheet: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+        _check_outputs(threshold, picture, table)
+        paths: list[Any] = [file for given in files for file in image_files(given) or ()]
+        sheet: Any = None
+        if reads_photographs:
+            reader = _photograph_classifier(preset, fallback)
+            sheet = PhotographSheet(reader) if picture else None
+            results = classify_photographs(paths, reader, top or 5, sheet)
+        else:
+            if fallback:
+                raise ValueError(f"--fallback is for presets of keras_hub. Received: --preset {preset}")
+            classifier, _, class_names = _trained(preset)
+            _check_reads_digits(preset, classifier, class_names)
+            sheet = DigitSheet() if picture else None
+            results = classify_digits(paths, classifier, top or 3, check, sheet)
+    console = Console(highlight=False, soft_wrap=True, markup=False, quiet=json_only)
+    several: list[Classified] = []
     _backend.announce()
-    for file in files:
-        try:
-            given = datasets.read_image(file)
-            digit = datasets.digit_from_photo(given)
-        except ImportError as error:
-            raise UsersMistake(str(error)) from None
-        except ValueError as error:
-            results.append(_failed(file, str(error)))
-            continue
-        with _checking(only_ours=True):  # weights that give no numbers
-            found = training.probabilities(classifier, digit[None])[0]
-        best = [(datasets.DIGITS[i], float(found[i])) for i in np.argsort(-found, kind="stable")[:top]]
-        results.append(_classified(file, best, None if json_only else console))
-        if len(sheet) < PICTURED:
-            sheet.append((file.name, _small(given), digit, found))
+    try:
+        with _checking(
+            only_ours=True
+        ):  # no Pillow; several sizes for a model that takes images as they are; weights that give no numbers
+            for found in results:
+                several.append(found)
+                if found.error:
+                    _complain(printable(f"{found.file}: {found.error}"), 1)
+                else:
+                    console.print(as_line(found, threshold))
+    finally:  # an interruption loses nothing
+        if table is not None and several:
+            write_csv(several, threshold, table)
     if json_only:
-        print_json(results)
-    if picture is not None and sheet:
+        print_json([as_json(found, threshold) for found in several])
+    if picture is not None and sheet.rows:
         picture.parent.mkdir(parents=True, exist_ok=True)
-        names, pictures, digits, shares = zip(*sheet, strict=True)
-        plots.classified(names, pictures, digits, shares, datasets.DIGITS, picture)
-        if not json_only:
-            console.print(f"{picture}" + (f": the first {PICTURED}" if len(files) > PICTURED else ""))
-    if any("error" in result for result in results):
+        sheet.draw(picture)
+        console.print(f"{picture}" + (f": the first {PICTURED}" if len(paths) > PICTURED else ""))
+    if table is not None:
+        console.print(f"{table}")
+    if any(found.error for found in several):
         raise typer.Exit(1)
 
 
-def _failed(file: Path, reason: str) -> dict[str, Any]:
-    """Say why a file is not classified; what `--json` prints of it."""
-    _complain(f"{file}: {reason}", 1)
-    return {"file": str(file), "error": reason}
+app.command("predict", hidden=True)(classify)  # as users of other libraries type it
 
 
-def _classified(file: Path, best: Sequence[tuple[str, float]], console: Console | None) -> dict[str, Any]:
-    """Say what a file shows, if there is a console; what `--json` prints of it."""
-    if console is not None:
-        named = ", ".join(f"{printable(name)} ({p:.1%})" for name, p in best)
-        console.print(f"{printable(str(file))}: {named}")
-    return {"file": str(file), "classes": [{"class": name, "probability": p} for name, p in best]}
-
-
-def _classify_photographs(
-    files: Sequence[Path], preset: str, top: int, fallback: bool, picture: Path | None, json_only: bool
-) -> None:
-    with _checking():
-        if picture is not None:
-            raise ValueError("--picture shows what a reader of digits sees; it does not go with photographs.")
-        classifier = _photograph_classifier(preset, fallback)
-        photographs = [file for given in files for file in image_files(given) or ()]
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    results: list[dict[str, Any]] = []
-    _backend.announce()
-    with _checking(only_ours=True):  # no Pillow; several sizes for a model that takes images as they are
-        for file, best, reason in classifier.predict_each(photographs, top):
-            results.append(_failed(file, reason) if reason else _classified(file, best, None if json_only else console))
-    if json_only:
-        print_json(results)
-    if any("error" in result for result in results):
-        raise typer.Exit(1)
+def _check_outputs(threshold: float, picture: Path | None, table: Path | None) -> None:
+    """Complain, before anything is done, about what cannot be written."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"`--threshold` is a probability, 0 to 1. Received: {threshold}")
+    for option, file, ending in (("--picture", picture, "PNG"), ("--csv", table, "CSV")):
+        if file is not None and (file.suffix.lower() != f".{ending.lower()}" or file.is_dir()):
+            raise ValueError(f"`{option}` names a {ending} file. Received: {file}")
+    if picture is not None:
+        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
 
 
 def _check_reads_digits(name: str, model: Any, class_names: tuple[str, ...] | None) -> None:

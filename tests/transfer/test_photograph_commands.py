@@ -90,10 +90,34 @@ def test_bad_files_are_reported_and_the_rest_goes_on(classifier, capsys):
     assert [line.split(":")[1].strip() for line in shown.err.splitlines()] == ["nowhere.png", "photos/dog/text.jpg"]
 
 
+def test_a_sheet_shows_photographs_and_what_the_model_saw(classifier, photographs, monkeypatch, capsys):
+    from keras_vit_edu import plots
+
+    drawn = []
+    monkeypatch.setattr(plots, "classified_photographs", lambda *arguments: drawn.append(arguments))
+    arguments = ["--preset", str(classifier[1]), "--picture", "out/sheet.png", "--csv", "out/o.csv", "--top", "2"]
+    assert cli.run(["classify", "photos/dog", *arguments]) == 1
+    ((names, given, seen, best, file),) = drawn
+    assert names == ("a.png", "b.png")
+    assert str(file) == os.path.join("out", "sheet.png")
+    for image, view, classes, path in zip(given, seen, best, list(photographs)[:2], strict=True):
+        assert image.shape == (200, 350, 3)  # every 2 by 2 pixels of 400 x 700 made one
+        expected = classifier[0].preprocess(photographs[path])[0]  # pixels / 127.5 - 1
+        np.testing.assert_allclose(view, (expected + 1) * 127.5, atol=0.51)
+        assert [name for name, _ in classes] == [name for name, _ in classifier[0].predict(photographs[path], top=2)[0]]
+
+
+def test_a_sheet_of_photographs_is_drawn(classifier, tmp_path, capsys):
+    assert cli.run(["classify", "photos/dog/a.png", "--preset", str(classifier[1]), "--picture", "sheet.png"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "sheet.png"
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert min(image.size) > 200
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--preset", "SAVED", "--picture", "sheet.png"], "does not go with photographs"),
+        (["--preset", "SAVED", "--picture", "sheet.jpg"], "`--picture` names a PNG file. Received: sheet.jpg"),
         (["--preset", "SAVED", "--top", "0"], "'--top'"),
         (["--preset", "photos/dog"], "The folder photos/dog holds no preset"),
         (

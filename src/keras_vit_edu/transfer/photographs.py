@@ -1,5 +1,6 @@
 """Photographs of any kind, one after the other, as a model takes them."""
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -96,6 +97,20 @@ def stacked(images: Sequence[np.ndarray]) -> np.ndarray:
     if len(shapes) > 1:
         raise ValueError(f"This model takes images as they are, so they must be of one size. Received: {shapes}")
     return np.stack(images)
+
+
+def as_seen(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """What a model sees of an image, for a person to look at: cropped and resized, not scaled.
+
+    Args:
+        image: uint8 `(H, W, 3)`.
+        preprocessing: of the model.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+    """
+    resize = dataclasses.replace(preprocessing, scale=None, offset=None, data_format="channels_last")
+    return np.clip(np.round(resize.convert_unchecked(image)), 0, 255).astype("uint8")
 
 
 def in_batches(

@@ -1,0 +1,120 @@
+"""Files classified one after the other: digits and photographs, and the sheet that shows some of them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_vit_edu import datasets, training
+from keras_vit_edu.classify_report import Classified
+from keras_vit_edu.datasets.thumbnail import thumbnail
+from keras_vit_edu.transfer import TransferClassifier
+from keras_vit_edu.transfer.photographs import as_seen
+
+PICTURED = 20  # files on a sheet, at most
+HINT = "--preset names a model for photographs; --no-check takes it for a digit all the same"
+
+
+class DigitSheet:
+    """The first digits that were classified, to be drawn."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, file: Path, image: np.ndarray, digit: np.ndarray, probabilities: np.ndarray) -> None:
+        """Remember a digit: its file, the picture, what the model saw, `(num_classes,)`."""
+        if len(self.rows) < PICTURED:
+            self.rows.append((file.name, thumbnail(image), digit, probabilities))
+
+    def draw(self, png: Path) -> None:
+        """Draw a row for each."""
+        from keras_vit_edu import plots
+
+        names, pictures, digits, shares = zip(*self.rows, strict=True)
+        plots.classified(names, pictures, digits, shares, datasets.DIGITS, png)
+
+
+class PhotographSheet:
+    """The first photographs that were classified, to be drawn."""
+
+    def __init__(self, classifier: TransferClassifier) -> None:
+        self.classifier = classifier
+        self.rows: list[tuple[str, np.ndarray, np.ndarray, Sequence[tuple[str, float]]]] = []
+
+    def add(self, found: Classified) -> None:
+        """Remember a photograph: it is read again, for predictions keep no pixels."""
+        if len(self.rows) < PICTURED:
+            image = datasets.read_image(found.file)
+            seen = as_seen(image, self.classifier.preprocessing)
+            self.rows.append((found.file.name, thumbnail(image), thumbnail(seen), found.best))
+
+    def draw(self, png: Path) -> None:
+        """Draw a row for each."""
+        from keras_vit_edu import plots
+
+        names, pictures, seen, best = zip(*self.rows, strict=True)
+        plots.classified_photographs(names, pictures, seen, best, png)
+
+
+def classify_digits(
+    files: Sequence[Path], classifier: keras.Model, top: int, check: bool, sheet: DigitSheet | None
+) -> Iterator[Classified]:
+    """Which digit is on each picture.
+
+    Args:
+        files: pictures of one digit each.
+        classifier: images `(B, 28, 28, 1)` in [0, 1] to 10 logits.
+        top: how many digits to name.
+        check: whether what does not look like a digit fails.
+        sheet: where to keep what is drawn.
+
+    Raises:
+        ImportError: without Pillow.
+    """
+    for file in files:
+        try:
+            image = datasets.read_image(file)
+        except ValueError as error:
+            yield Classified(file, error=str(error))
+            continue
+        try:
+            if check:
+                datasets.check_digit(image)
+            digit = datasets.digit_from_photo(image)
+        except ValueError as error:
+            yield Classified(file, error=_with_hint(str(error)))
+            continue
+        found = training.probabilities(classifier, digit[None])[0]
+        if sheet is not None:
+            sheet.add(file, image, digit, found)
+        best = np.argsort(-found, kind="stable")[:top]
+        yield Classified(file, tuple((datasets.DIGITS[i], float(found[i])) for i in best))
+
+
+def _with_hint(error: str) -> str:
+    """The complaint, and what to do if it is a photograph."""
+    expected, received, found = error.partition(". Received: ")
+    return f"{expected} ({HINT}){received}{found}"
+
+
+def classify_photographs(
+    files: Sequence[Path], classifier: TransferClassifier, top: int, sheet: PhotographSheet | None
+) -> Iterator[Classified]:
+    """What is on each photograph.
+
+    Args:
+        files: photographs.
+        classifier: whose classes they have.
+        top: how many classes to name.
+        sheet: where to keep what is drawn.
+
+    Raises:
+        ValueError: for several sizes, if the model takes images as they are.
+        ImportError: without Pillow.
+    """
+    for file, best, reason in classifier.predict_each(files, top):
+        found = Classified(file, tuple(best), reason)
+        if sheet is not None and best:
+            sheet.add(found)
+        yield found
