@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks, random
+from keras_vit_edu.layers.recomputation import Draws
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -18,6 +19,10 @@ class PortableDropout(keras.layers.Dropout):
     mean. The mask is a hash of (seed, counter, flat position); the counter goes up by one at every training call. It
     is saved with the model, so training goes on with the mask that would have been next (Keras's own Dropout forgets
     it).
+
+    Where a backward pass runs the forward pass again (`keras.remat`, `torch.utils.checkpoint`, `tf.recompute_grad`) it
+    repeats the mask, and does not count. Threads that call one layer at the same time draw different masks (in which
+    order is open); those that run one `tf.function` at the same time may draw equal ones.
 
     Args:
         rate: probability of dropping an element, in [0, 1).
@@ -34,7 +39,10 @@ class PortableDropout(keras.layers.Dropout):
         Tensor of the inputs' shape.
 
     Raises:
-        ValueError: for a rate outside [0, 1) or a seed outside [0, 2**31).
+        ValueError: for a rate outside [0, 1), a seed outside [0, 2**31), or a noise shape that is no list of whole
+            numbers and None.
+        RuntimeError: in a recomputation whose forward pass cannot be told; on JAX, in a function that is traced and
+            does not hand the counter in and out (`stateless_call` does).
 
     Reference:
         Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting" (JMLR 2014).
@@ -49,14 +57,23 @@ class PortableDropout(keras.layers.Dropout):
     def __init__(
         self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any
     ) -> None:
+        if noise_shape is not None:
+            sizes = _checks.sequence(noise_shape)
+            if sizes is None:
+                raise ValueError(
+                    "`noise_shape` must be a list of whole numbers and None. "
+                    f"Received: noise_shape={_checks.shown(noise_shape)}"
+                )
+            noise_shape = tuple(None if size is None else _checks.positive_int("noise_shape", size) for size in sizes)
         super().__init__(
             _checks.dropout_rate("rate", rate), noise_shape=noise_shape, seed=random.check_seed(seed), **kwargs
         )
+        self._draws = Draws()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training or self.rate == 0:
             return inputs
-        state = self.seed_generator.next()  # (2,): seed, counter
+        state = self._draws.next(self.seed_generator)  # (2,): seed, counter
         keep = random.dropout_mask_in_graph(state, self._mask_shape(inputs), self.rate)
         return ops.where(keep, inputs * (1 / (1 - self.rate)), 0.0)
 
