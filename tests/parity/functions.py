@@ -128,3 +128,14 @@ def another_each_time():
 
 def another_on_each_backend():
     return keras.layers.Dense({"jax": 1, "tensorflow": 2, "torch": 3}[keras.backend.backend()])
+
+
+def of_a_float_and_an_int():
+    values, factors = keras.Input((4,)), keras.Input((4,), dtype="int32")
+    return keras.Model([values, factors], keras.layers.Dense(3)(values * keras.ops.cast(factors, "float32")))
+
+
+def of_named_inputs():
+    values, keep = keras.Input((4,), name="values"), keras.Input((4,), dtype="bool", name="keep")
+    outputs = keras.layers.Dense(3)(keras.ops.where(keep, values, 0.0))
+    return keras.Model({"values": values, "keep": keep}, outputs)

@@ -36,6 +36,31 @@ def test_a_model_with_several_inputs_and_outputs_from_a_name_and_shapes():
     assert [row.row for row in report.rows] == ["outputs"]
 
 
+INTS = np.array([[3, 1, 0, 2]] * 2, "int32")
+
+
+@several_backends
+@pytest.mark.parametrize(
+    ("build_fn", "inputs"),
+    [
+        (functions.of_a_float_and_an_int, [(2, 4), INTS]),
+        (functions.of_named_inputs, {"values": (2, 4), "keep": INTS > 1}),
+        (functions.of_named_inputs, {"keep": INTS > 1, "values": np.ones((2, 4), "float32")}),
+    ],
+)
+def test_inputs_of_whole_numbers_and_bools_go_beside_floats(build_fn, inputs):
+    report = parity.check(build_fn, inputs)
+    assert report.passed
+    assert [row.row for row in report.rows] == ["outputs", "gradients"]
+    assert parity.check_saving(build_fn, inputs).passed
+
+
+@pytest.mark.parametrize("inputs", [{}, {"values": {"nested": X}}, {1: X}])
+def test_names_of_inputs_are_texts_and_what_they_name_is_an_array(inputs):
+    with pytest.raises(ValueError, match="`inputs` must be"):
+        parity.check(functions.of_named_inputs, inputs, backends=INSTALLED[:1])
+
+
 @several_backends
 def test_portable_dropout_agrees_in_training():
     assert parity.check(functions.portable_dropout, (4, 8), training=True).passed

@@ -47,11 +47,11 @@ def check(
         build_fn: a function without arguments that gives a layer or model; it must be importable from a module (no
             lambda, nothing inside another function, nothing typed into `__main__`). Or its name, `"module:function"`.
         inputs: what to call it with: an array, or a shape (a tuple of ints) to be filled with normal numbers; or
-            several of these in a list, the positional arguments.
+            several of these in a list, the positional arguments; or in a dictionary, by the names of the inputs.
         backends: names; None for all that are installed.
         training: call it with `training=True`. (Keras's own dropout drops other elements on each backend.)
         gradients: compare gradients too, of every float input and every trainable weight, of the sum of the first
-            float output weighted by fixed numbers.
+            float output weighted by fixed numbers. Inputs of whole numbers and bools have none.
         tolerance: of the outputs, as a share of the largest value.
         gradient_tolerance: likewise, of the gradients.
         seed: given to `random.set_seed` before building, and for shapes to be filled.
@@ -110,7 +110,10 @@ def _run_own(
     specification: Mapping[str, Any],
 ) -> Report:
     name = _importable(build_fn)
-    arrays = _arrays(inputs, seed)
+    named = isinstance(inputs, Mapping)
+    if named and not (inputs and all(isinstance(key, str) for key in inputs)):
+        raise ValueError(f"`inputs` must be named by texts, and there must be one at least. Received: {inputs!r}")
+    arrays = _arrays(list(inputs.values()) if named else inputs, seed)
     backends = list(_backend.installed_backends() if backends is None else backends)
     for backend in backends:
         if backend not in _backend.installed_backends():
@@ -118,7 +121,8 @@ def _run_own(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         np.savez(folder / "inputs.npz", *arrays)
-        own_code = {**specification, "function": name, "inputs": str(folder / "inputs.npz"), "seed": seed}
+        own_code = {**specification, "function": name, "inputs": str(folder / "inputs.npz"), "seed": seed,
+                    "names": list(inputs) if named else None}  # fmt: skip
         results = run(folder, backends, "own", [kind], tf32, own_code)
         for found in results:
             error = found.broken or found.checks[kind]["error"]
@@ -193,13 +197,24 @@ class _OwnCode:
     def __init__(self, own_code: Mapping[str, Any]) -> None:
         self.own_code = own_code
 
+    def inputs(self) -> list[np.ndarray]:
+        return list(load_arrays(self.own_code["inputs"]).values())
+
+    def call(self, layer: Any, inputs: Sequence[Any], **arguments: Any) -> Any:
+        """A layer takes its inputs one by one, a functional model takes several in a list; named ones are one."""
+        if self.own_code["names"] is not None:
+            return layer(dict(zip(self.own_code["names"], inputs, strict=True)), **arguments)
+        if len(getattr(layer, "inputs", None) or ()) > 1:
+            return layer(list(inputs), **arguments)
+        return layer(*inputs, **arguments)
+
     def build(self) -> tuple[Any, list[np.ndarray]]:
         """What the function gives, with weights, and its inputs."""
-        inputs = list(load_arrays(self.own_code["inputs"]).values())
+        inputs = self.inputs()
         keras.utils.clear_session()  # else Keras goes on numbering: dense_1
         random.set_seed(self.own_code["seed"])
         layer = _import(self.own_code["function"])()
-        _call(layer, inputs)
+        self.call(layer, inputs)
         return layer, inputs
 
     # Outputs and gradients: the first backend's weights, on every backend.
@@ -216,7 +231,7 @@ class _OwnCode:
         _give_weights(layer, load_arrays(scene.prepared[first] / "weights.npz"), scene.backend, first)
         training = self.own_code["training"]
         arguments = {"training": True} if training else {}
-        outputs = keras.tree.flatten(_keeping_state(layer, lambda: _call(layer, inputs, **arguments)))
+        outputs = keras.tree.flatten(_keeping_state(layer, lambda: self.call(layer, inputs, **arguments)))
         for i, output in enumerate(outputs):
             yield Measurement("outputs", f"output {i}", ops.convert_to_numpy(output))
         if not self.own_code["gradients"]:
@@ -229,13 +244,13 @@ class _OwnCode:
 
         def one_output(layer: Any, *values: Any) -> Any:
             given = dict(zip(floats, values, strict=True))
-            whole = [given.get(i, array) for i, array in enumerate(inputs)]
-            return keras.tree.flatten(_call(layer, whole, **arguments))[first_float]
+            whole = [given[i] if i in given else ops.convert_to_tensor(array) for i, array in enumerate(inputs)]
+            return keras.tree.flatten(self.call(layer, whole, **arguments))[first_float]
 
         cotangent = random.normal(0, (0,), tuple(outputs[first_float].shape)).astype("float32")
         _, of_inputs, of_weights = output_and_gradients(layer, [inputs[i] for i in floats], cotangent, one_output)
         for i, gradient in zip(floats, of_inputs, strict=True):
-            yield Measurement("gradients", f"input {i}", gradient)
+            yield Measurement("gradients", f"input {(self.own_code['names'] or range(len(inputs)))[i]}", gradient)
         for path, gradient in of_weights.items():
             yield Measurement("gradients", path, gradient)
 
@@ -246,11 +261,16 @@ class _OwnCode:
         layer, inputs = self.build()
         model = layer
         if not isinstance(layer, keras.Model):
-            symbolic = [keras.Input(batch_shape=array.shape, dtype=array.dtype.name) for array in inputs]
-            model = keras.Model(symbolic, layer(*symbolic))
+            names = self.own_code["names"] or [None] * len(inputs)
+            symbolic = [keras.Input(batch_shape=array.shape, dtype=array.dtype.name, name=name)
+                        for array, name in zip(inputs, names, strict=True)]  # fmt: skip
+            outputs = self.call(layer, symbolic)
+            model = keras.Model(
+                dict(zip(names, symbolic, strict=True)) if self.own_code["names"] else symbolic, outputs
+            )
         model.save(scene.folder / "model.keras")
         outputs = {
-            f"output {i}": ops.convert_to_numpy(x) for i, x in enumerate(keras.tree.flatten(_call(layer, inputs)))
+            f"output {i}": ops.convert_to_numpy(x) for i, x in enumerate(keras.tree.flatten(self.call(layer, inputs)))
         }
         save_arrays(scene.folder / "outputs.npz", outputs)
         save_arrays(scene.folder / "weights.npz", _weights(model))
@@ -258,7 +278,7 @@ class _OwnCode:
     def load(self, scene: Scene) -> Iterator[Measurement]:
         """What comes back from every backend's file."""
         _import(self.own_code["function"])  # registers the user's classes
-        inputs = list(load_arrays(self.own_code["inputs"]).values())
+        inputs = self.inputs()
         for writer, folder in scene.prepared.items():
             model = keras.saving.load_model(folder / "model.keras", compile=False)
             values = load_arrays(folder / "weights.npz").values()
@@ -266,16 +286,9 @@ class _OwnCode:
                 raise ValueError(f"{writer} saved {len(values)} weights and {len(model.weights)} came back")
             for (name, weight), value in zip(by_path(model.weights).items(), values, strict=True):
                 yield Measurement("weights", f"{name} from {writer}", ops.convert_to_numpy(weight), value)
-            outputs = keras.tree.flatten(_call(model, inputs))
+            outputs = keras.tree.flatten(self.call(model, inputs))
             for output, (name, value) in zip(outputs, load_arrays(folder / "outputs.npz").items(), strict=True):
                 yield Measurement("outputs", f"{name} from {writer}", ops.convert_to_numpy(output), value)
-
-
-def _call(layer: Any, inputs: list, **arguments: Any) -> Any:
-    """A layer takes its inputs one by one, a functional model takes several in a list."""
-    if len(getattr(layer, "inputs", None) or ()) > 1:
-        return layer(inputs, **arguments)
-    return layer(*inputs, **arguments)
 
 
 def _weights(layer: Any) -> dict[str, np.ndarray]:

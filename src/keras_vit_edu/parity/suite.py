@@ -1,10 +1,12 @@
 """The whole suite: run on the backends that are here, or compared from results made elsewhere."""
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from keras_vit_edu import _backend
+from keras_vit_edu._lock import locked
 from keras_vit_edu.parity.checks import SUITES, standard
 from keras_vit_edu.parity.report import Report
 from keras_vit_edu.parity.rows import rows
@@ -32,6 +34,7 @@ def run_suite(
 
     Raises:
         ValueError: for an unknown suite or check.
+        ResultsError: if another run is at work in `out`.
         OSError: if `out` cannot be written.
     """
     if suite not in SUITES:
@@ -43,11 +46,12 @@ def run_suite(
             raise ValueError(f"There is no check {name!r}. There are {', '.join(every)}.")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    for backend in _backend.BACKENDS:
-        if is_ours(out / backend):
-            shutil.rmtree(out / backend)
     chosen = list(dict.fromkeys(_backend.installed_backends() if backends is None else backends))
-    return _reported(out, suite, run(out, chosen, suite, names, tf32, on_step=on_step), names)
+    with _alone_in(out):
+        for backend in _backend.BACKENDS:
+            if is_ours(out / backend):
+                shutil.rmtree(out / backend)
+        return _reported(out, suite, run(out, chosen, suite, names, tf32, on_step=on_step), names)
 
 
 def compare_results(
@@ -81,7 +85,18 @@ def compare_results(
         for name in sorted(wanted - found.checks.keys()):
             raise ResultsError(f"{found.folder} holds no results of a check {name!r}.")
     names = [name for name in standard() if name in wanted]
-    return _reported(Path(out), str(suite), results, names)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with _alone_in(Path(out)):
+        return _reported(Path(out), str(suite), results, names)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Refuse to write where another run is writing."""
+    with locked(folder) as is_ours_alone:
+        if not is_ours_alone:
+            raise ResultsError(f"Another parity run is at work in {folder}. Wait for its end, or name another folder.")
+        yield
 
 
 def _label(results: Sequence[Results]) -> None:
