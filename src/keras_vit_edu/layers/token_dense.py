@@ -1,9 +1,12 @@
 """A Dense layer for tokens: the same numbers as Keras's, sooner."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
+
+from keras_vit_edu import _checks
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -22,18 +25,25 @@ class TokenDense(keras.layers.Dense):
         (2, 5, 3)
     """
 
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(_checks.known_sizes(input_shape))
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        return (*_checks.known_sizes(input_shape)[:-1], self.units)
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         kernel, bias = self.kernel, self.bias
         if keras.backend.backend() == "torch":
             import torch
 
-            inputs = ops.cast(inputs, self.compute_dtype)  # whole numbers, too
-            bias = None if bias is None else ops.convert_to_tensor(bias)
-            x = torch.nn.functional.linear(inputs, ops.convert_to_tensor(kernel).T, bias)
+            kernel, bias = ops.convert_to_tensor(kernel), None if bias is None else ops.convert_to_tensor(bias)
+            if not inputs.dtype == kernel.dtype == (kernel if bias is None else bias).dtype:
+                return super().call(inputs, training=training)  # whole numbers, weights after `half()`: Keras promotes
+            x = torch.nn.functional.linear(inputs, kernel.T, bias)
         else:
             *leading, width = ops.shape(inputs)
             x = ops.matmul(ops.reshape(inputs, (-1, width)), kernel)
-            x = ops.reshape(x if bias is None else x + bias, (*leading, self.units))
+            x = ops.reshape(x if bias is None else ops.add(x, bias), (*leading, self.units))
         return x if self.activation is None else self.activation(x)
 
     def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_vit_edu import _checks, initializers, random
+from keras_vit_edu.layers.layer_normalization import LayerNormalization
 from keras_vit_edu.layers.my_multi_head_attention import MyMultiHeadAttention
 from keras_vit_edu.layers.portable_dropout import PortableDropout
 from keras_vit_edu.layers.relative_position_bias import RelativePositionBias
@@ -117,9 +119,7 @@ class TransformerBlock(keras.layers.Layer):
             )
         elif self.locality:
             raise ValueError(f"`locality` is of a grid. Received: grid_size=None, locality={locality!r}")
-        self.attention_norm = keras.layers.LayerNormalization(
-            epsilon=self.layer_norm_epsilon, dtype=policy, name="attention_norm"
-        )
+        self.attention_norm = LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=policy, name="attention_norm")
         self.attention = MyMultiHeadAttention(
             self.num_heads,
             self.key_dim,
@@ -136,7 +136,7 @@ class TransformerBlock(keras.layers.Layer):
             dtype=policy,
             name="attention_output_dropout",
         )
-        self.mlp_norm = keras.layers.LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=policy, name="mlp_norm")
+        self.mlp_norm = LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=policy, name="mlp_norm")
         self.mlp_hidden = TokenDense(
             self.mlp_dim,
             activation=self.activation,
@@ -167,7 +167,7 @@ class TransformerBlock(keras.layers.Layer):
         )
 
     def build(self, tokens_shape: Sequence[Any]) -> None:
-        shape = tuple(self.compute_output_shape(tokens_shape))
+        shape = self.compute_output_shape(tokens_shape)
         hidden_shape = (*shape[:-1], self.mlp_dim)
         if self.position_bias is not None:
             self.position_bias.build(shape)
@@ -210,22 +210,21 @@ class TransformerBlock(keras.layers.Layer):
         if return_attention_scores:
             attended, scores = attended  # (B, N, D), (B, h, N, N)
         attended = self.attention_output_dropout(attended, training=training)
-        tokens = tokens + self.attention_branch(attended, training=training)
+        tokens = ops.add(tokens, self.attention_branch(attended, training=training))
 
         hidden = self.mlp_hidden(self.mlp_norm(tokens))  # (B, N, mlp_dim)
         hidden = self.mlp_hidden_dropout(hidden, training=training)
         output = self.mlp_output_dropout(self.mlp_output(hidden), training=training)  # (B, N, D)
-        tokens = tokens + self.mlp_branch(output, training=training)
+        tokens = ops.add(tokens, self.mlp_branch(output, training=training))
         return (tokens, scores) if return_attention_scores else tokens
 
     def compute_output_shape(self, tokens_shape: Sequence[Any]) -> tuple[Any, ...]:
-        if len(tokens_shape) != 3:
-            raise ValueError(
-                f"Tokens must have 3 dimensions, (B, N, D). Received: tokens of shape {tuple(tokens_shape)}"
-            )
+        known = _checks.known_sizes(tokens_shape)
+        if len(known) != 3:
+            raise ValueError(f"Tokens must have 3 dimensions, (B, N, D). Received: tokens of shape {known}")
         if self.position_bias is not None:
             self.position_bias.compute_output_shape(tokens_shape)  # complains about tokens that do not fit the grid
-        return tuple(tokens_shape)
+        return known
 
     def compute_output_spec(
         self,
