@@ -145,3 +145,56 @@ def test_without_a_number_of_classes_labels_fit_into_int32(value):
 def test_as_many_labels_as_images():
     with pytest.raises(ValueError, match=r"`y` must be 3, one per image\. Received: 2"):
         _checks.labels("`y`", [0, 1], count=3)
+
+
+# Sequences. -----------------------------------------------------------------------------------------------------------
+
+
+class Shape:
+    """Entries, a length and places, as `tf.TensorShape` has them, and no base class of sequences."""
+
+    def __init__(self, *sizes):
+        self.sizes = sizes
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def __iter__(self):
+        return iter(self.sizes)
+
+    def __getitem__(self, i):
+        return self.sizes[i]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [(2, 3), [2, 3], range(2, 4), np.array([2, 3]), np.array([2, 3], "uint8"), [np.int64(2), 3], Shape(2, 3)],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_sequence_of_ints_is_a_tuple_of_ints(value):
+    for checked in (_checks.ints("filters", value), _checks.pair_of_ints("patch_size", value)):
+        assert checked == (2, 3)
+        assert [type(entry) for entry in checked] == [int, int]
+
+
+@pytest.mark.parametrize("value", [np.array(3), np.array(3, "uint8"), np.int8(3)])
+def test_an_array_without_dimensions_is_an_int(value):
+    assert _checks.pair_of_ints("patch_size", value) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["23", b"23", {2: 0, 3: 0}, {2, 3}, (size for size in (2, 3)), np.ones((2, 2), "int32"), np.array([2.0, 3.0]),
+     Shape(2, None), range(10**12), np.array(["2", "3"]), None, 2.5],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_is_no_sequence_of_ints_is_refused_in_one_line(value):
+    for check in (_checks.ints, _checks.pair_of_ints, lambda name, value: _checks.image_shape(value)):
+        with pytest.raises(ValueError, match="Received: ") as caught:
+            check("filters", value)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 400
+
+
+def test_known_sizes_are_the_ints():
+    assert _checks.known_sizes((2, None, np.int32(3), object(), 4.0)) == (2, None, 3, None, None)

@@ -4,13 +4,14 @@ import difflib
 import math
 import numbers
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 MOST_CLASSES = 100_000
+LONGEST_SEQUENCE = 1000  # more layers, or dimensions, than anyone asks for
 
 
 def positive_int(name: str, value: Any, minimum: int = 1) -> int:
@@ -20,7 +21,9 @@ def positive_int(name: str, value: Any, minimum: int = 1) -> int:
             raise TypeError
         value_as_int = operator.index(value)
     except TypeError:
-        raise ValueError(f"`{name}` must be a whole number, {minimum} or more. Received: {name}={value!r}") from None
+        raise ValueError(
+            f"`{name}` must be a whole number, {minimum} or more. Received: {name}={shown(value)}"
+        ) from None
     if value_as_int < minimum:
         raise ValueError(f"`{name}` must be {minimum} or more. Received: {name}={value!r}")
     return value_as_int
@@ -58,20 +61,54 @@ def is_number(value: Any) -> bool:
 
 
 def ints(name: str, value: Any) -> tuple[int, ...]:
-    """A list or tuple of whole numbers, 1 or more each, as a tuple; it may be empty."""
-    if not isinstance(value, (tuple, list)):
-        raise ValueError(f"`{name}` must be a list of whole numbers. Received: {name}={value!r}")
-    return tuple(positive_int(name, entry) for entry in value)
+    """A sequence of whole numbers, 1 or more each, as a tuple; it may be empty."""
+    entries = sequence(value)
+    if entries is None:
+        raise ValueError(f"`{name}` must be a list of whole numbers. Received: {name}={shown(value)}")
+    return tuple(positive_int(name, entry) for entry in entries)
+
+
+def image_shape(value: Any) -> tuple[int, int, int]:
+    """A sequence of three whole numbers, 1 or more each, as a tuple."""
+    entries = sequence(value)
+    if entries is None or len(entries) != 3:
+        raise ValueError(
+            '`image_shape` must be (H, W, C), or (C, H, W) for data_format="channels_first". '
+            f"Received: image_shape={shown(value)}"
+        )
+    height, width, channels = (positive_int("image_shape", side) for side in entries)
+    return height, width, channels
+
+
+def sequence(value: Any) -> tuple[Any, ...] | None:
+    """The entries of a list, tuple, range, one-dimensional array or shape; None if it is nothing like that.
+
+    A text, a dictionary, a set and a generator are not: their entries are no numbers, have no order, or come once.
+    """
+    is_indexed = hasattr(value, "__len__") and hasattr(value, "__getitem__") and hasattr(value, "__iter__")
+    if not is_indexed or isinstance(value, (str, bytes, bytearray, Mapping)):
+        return None
+    try:
+        return tuple(value) if len(value) <= LONGEST_SEQUENCE else None
+    except (TypeError, ValueError):  # an array of no dimension, a shape of unknown rank
+        return None
+
+
+def shown(value: Any) -> str:
+    """What an error repeats of a value: its `repr` on one line, cut when it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def pair_of_ints(name: str, value: Any) -> tuple[int, int]:
-    """An int `n` as `(n, n)`, a pair of ints as it is; each must be 1 or more."""
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    """An int `n` as `(n, n)`, a sequence of two ints as a tuple; each must be 1 or more."""
+    entries = sequence(value)
+    pair = (value, value) if entries is None else entries
     try:
         first, second = (positive_int(name, entry) for entry in pair)
     except ValueError:
         raise ValueError(
-            f"`{name}` must be a whole number or a pair of whole numbers, 1 or more. Received: {name}={value!r}"
+            f"`{name}` must be a whole number or a pair of whole numbers, 1 or more. Received: {name}={shown(value)}"
         ) from None
     return first, second
 
@@ -115,6 +152,15 @@ def labels(
     if largest >= 2**31:
         raise ValueError(f"{what} must be below 2**31. Received: {largest}")
     return array.astype("int32")
+
+
+def known_sizes(shape: Iterable[Any]) -> tuple[int | None, ...]:
+    """A shape with None for every size that is no int: unknown, symbolic, or a tensor while torch traces.
+
+    A check compares what this gives. (`torch.jit.trace` puts tensors where sizes are ints. They hash by identity, and
+    what is decided by one of them is decided for good.)
+    """
+    return tuple(int(size) if isinstance(size, (int, np.integer)) else None for size in shape)
 
 
 def data_format(value: Any) -> str:

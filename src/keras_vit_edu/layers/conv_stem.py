@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
+from keras_vit_edu.layers.layer_normalization import LayerNormalization
 from keras_vit_edu.layers.portable_dropout import PortableDropout
 
 
@@ -106,7 +107,7 @@ class ConvStem(keras.layers.Layer):
             for i, (width, stride) in enumerate(zip(self.filters, self.strides, strict=True))
         ]
         self.normalizations = [
-            keras.layers.LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy, name=f"normalization_{i}")
+            LayerNormalization(epsilon=1e-6, dtype=self.dtype_policy, name=f"normalization_{i}")
             if self.normalization
             else keras.layers.Identity(dtype=self.dtype_policy, name=f"normalization_{i}")
             for i in range(len(self.filters))
@@ -153,13 +154,13 @@ class ConvStem(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         rows, columns = self.grid_size(input_shape)
         num_places = None if rows is None or columns is None else rows * columns
-        return input_shape[0], num_places, self.filters[-1]
+        return _checks.known_sizes(input_shape)[0], num_places, self.filters[-1]
 
     def compute_output_spec(self, images: Any, training: bool = False) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(images.shape), dtype=self.compute_dtype)
 
     def _channels_last(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        shape = tuple(shape)
+        shape = _checks.known_sizes(shape)
         if len(shape) != 4:
             layout = "(B, C, H, W)" if self.data_format == "channels_first" else "(B, H, W, C)"
             raise ValueError(f"Images must have 4 dimensions, {layout}. Received: images of shape {shape}")

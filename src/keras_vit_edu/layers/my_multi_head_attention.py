@@ -32,7 +32,7 @@ def attention_weights(query: Any, key: Any, mask: Any = None, bias: Any = None) 
         `(B, h, T, S)`, float32 (float64 for float64, if the backend's `keras.ops` compute in it: TensorFlow's do); each
         row sums to 1. A row that hides every key is uniform.
     """
-    query = query / math.sqrt(query.shape[-1])  # before the product: float16 would overflow after it
+    query = query / _root(query.shape[-1])  # before the product: float16 would overflow after it
     scores = ops.matmul(query, ops.swapaxes(key, -2, -1))  # (B, h, T, S)
     scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
     if bias is not None:
@@ -58,6 +58,8 @@ def fused_attention(query: Any, key: Any, value: Any, mask: Any = None) -> Any:
     Returns:
         `(B, T, h, d)`.
     """
+    common = keras.backend.result_type(query.dtype, key.dtype, value.dtype)
+    query, key, value = (ops.cast(x, common) for x in (query, key, value))
     if mask is not None:
         # Backends disagree about a row that hides every key. A query of zeros that sees every key is uniform in all.
         sees_a_key = ops.any(mask, axis=-1, keepdims=True)  # (B, h, T, 1), or 1 for any but the last
@@ -76,6 +78,11 @@ def fused_attention(query: Any, key: Any, value: Any, mask: Any = None) -> Any:
         query, key, value = (ops.cast(x, "float32") for x in (query, key, value))  # would not compile: keras-hub 2354
     query = query / math.sqrt(query.shape[-1])  # before the product: float16 would overflow after it
     return ops.cast(ops.dot_product_attention(query, key, value, mask=mask, scale=1.0), dtype)
+
+
+def _root(size: Any) -> Any:
+    """The square root of a size, which is a tensor while `torch.jit.trace` looks on."""
+    return math.sqrt(size) if isinstance(size, int) else size**0.5
 
 
 def _jax_device() -> str:
@@ -178,8 +185,9 @@ class MyMultiHeadAttention(keras.layers.Layer):
         self.value_dim = self.key_dim if value_dim is None else _checks.positive_int("value_dim", value_dim)
         self.dropout = _checks.dropout_rate("dropout", dropout)
         self.use_bias = bool(use_bias)
-        if isinstance(output_shape, (tuple, list)) and len(output_shape) == 1:
-            output_shape = output_shape[0]
+        widths = _checks.sequence(output_shape)
+        if widths is not None and len(widths) == 1:
+            output_shape = widths[0]
         # `output_shape` itself is a property of Keras layers.
         self._output_width = None if output_shape is None else _checks.positive_int("output_shape", output_shape)
         self.kernel_initializer = initializers.get(kernel_initializer)
@@ -219,9 +227,10 @@ class MyMultiHeadAttention(keras.layers.Layer):
     def build(self, query_shape: Sequence[Any], value_shape: Sequence[Any], key_shape: Any = None) -> None:
         key_shape = value_shape if key_shape is None else key_shape
         output_shape = self.compute_output_shape(query_shape, value_shape, key_shape)
-        self.q_dense.build(tuple(query_shape))
-        self.k_dense.build(tuple(key_shape))
-        self.v_dense.build(tuple(value_shape))
+        query_shape, value_shape, key_shape = map(_checks.known_sizes, (query_shape, value_shape, key_shape))
+        self.q_dense.build(query_shape)
+        self.k_dense.build(key_shape)
+        self.v_dense.build(value_shape)
         self.out_dense = self._dense(output_shape[-1], "out_dense")
         self.out_dense.build((*output_shape[:-1], self.num_heads * self.value_dim))
         self.score_dropout.build((query_shape[0], self.num_heads, query_shape[1], key_shape[1]))
@@ -273,7 +282,7 @@ class MyMultiHeadAttention(keras.layers.Layer):
         attention_mask: Any,
         attention_bias: Any,
     ) -> None:
-        batch, rows, columns = query.shape[0], query.shape[1], key.shape[1]
+        batch, rows, columns = _checks.known_sizes((query.shape[0], query.shape[1], key.shape[1]))
         _check_mask("query_mask", query_mask, (batch, rows))
         _check_mask("value_mask", value_mask, (batch, columns))
         _check_mask("key_mask", key_mask, (batch, columns))
@@ -334,17 +343,15 @@ class MyMultiHeadAttention(keras.layers.Layer):
         self, query_shape: Sequence[Any], value_shape: Sequence[Any], key_shape: Any = None
     ) -> tuple[Any, ...]:
         key_shape = value_shape if key_shape is None else key_shape
-        received = (
-            f"Received: query of shape {tuple(query_shape)}, value of shape {tuple(value_shape)}, "
-            f"key of shape {tuple(key_shape)}"
-        )
-        if not len(query_shape) == len(value_shape) == len(key_shape) == 3:
+        query_sizes, value_sizes, key_sizes = map(_checks.known_sizes, (query_shape, value_shape, key_shape))
+        received = f"Received: query of shape {query_sizes}, value of shape {value_sizes}, key of shape {key_sizes}"
+        if not len(query_sizes) == len(value_sizes) == len(key_sizes) == 3:
             raise ValueError(f"query, value and key must have 3 dimensions, (batch, length, width). {received}")
-        if len({shape[0] for shape in (query_shape, value_shape, key_shape)} - {None}) > 1:
+        if len({query_sizes[0], value_sizes[0], key_sizes[0]} - {None}) > 1:
             raise ValueError(f"query, value and key must be of one batch size. {received}")
-        if None not in (value_shape[1], key_shape[1]) and value_shape[1] != key_shape[1]:
+        if len({value_sizes[1], key_sizes[1]} - {None}) > 1:
             raise ValueError(f"There must be as many keys as values. {received}")
-        return query_shape[0], query_shape[1], self._output_width or query_shape[2]
+        return query_sizes[0], query_sizes[1], self._output_width or query_sizes[2]
 
     def compute_output_spec(
         self,
@@ -487,11 +494,11 @@ def _check_mask(name: str, mask: Any, *allowed: tuple[Any, ...]) -> None:
     """Complain unless there is no mask, or one that broadcasts to a shape among those allowed."""
     if mask is not None and not hasattr(mask, "shape"):
         raise ValueError(f"`{name}` must be an array or a tensor. Received: a {type(mask).__name__}")
-    if mask is None or any(_broadcasts(mask.shape, shape) for shape in allowed):
+    if mask is None or any(_broadcasts(_checks.known_sizes(mask.shape), shape) for shape in allowed):
         return
     raise ValueError(
         f"`{name}` must broadcast to {' or '.join(str(shape) for shape in allowed)}. "
-        f"Received: {name} of shape {tuple(mask.shape)}"
+        f"Received: {name} of shape {_checks.known_sizes(mask.shape)}"
     )
 
 

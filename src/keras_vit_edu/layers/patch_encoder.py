@@ -79,13 +79,14 @@ class PatchEncoder(keras.layers.Layer):
         )
 
     def build(self, input_shape: Sequence[int | None]) -> None:
+        input_shape = _checks.known_sizes(input_shape)
         self._check_input_shape(input_shape)
         if input_shape[2] is None:
             raise ValueError(
                 "The length of a patch, P, must be known: it is the height of the projection's kernel. "
                 f"Received: patches of shape {tuple(input_shape)}"
             )
-        self.projection.build(tuple(input_shape))
+        self.projection.build(input_shape)
         if self.num_prefix_tokens:
             self.prefix_tokens = self.add_weight(
                 name="prefix_tokens",
@@ -152,17 +153,18 @@ class PatchEncoder(keras.layers.Layer):
         return encoder
 
     def _check_input_shape(self, shape: Sequence[int | None]) -> None:
-        if len(shape) != 3:
-            raise ValueError(f"Patches must have 3 dimensions, (B, N, P). Received: patches of shape {tuple(shape)}")
-        if shape[1] not in (None, self.num_patches):
+        known = _checks.known_sizes(shape)
+        if len(known) != 3:
+            raise ValueError(f"Patches must have 3 dimensions, (B, N, P). Received: patches of shape {known}")
+        if known[1] not in (None, self.num_patches):
             raise ValueError(
-                f"This encoder has positions for num_patches={self.num_patches} patches, not for {shape[1]}; "
-                f"`resized` makes one for another grid. Received: patches of shape {tuple(shape)}"
+                f"This encoder has positions for num_patches={self.num_patches} patches, not for {known[1]}; "
+                f"`resized` makes one for another grid. Received: patches of shape {known}"
             )
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         self._check_input_shape(input_shape)
-        return input_shape[0], self.num_prefix_tokens + self.num_patches, self.projection_dim
+        return _checks.known_sizes(input_shape)[0], self.num_prefix_tokens + self.num_patches, self.projection_dim
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -105,7 +105,7 @@ class Patches(keras.layers.Layer):
         return ops.reshape(x, (batch, height, width, channels))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        shape = tuple(input_shape)
+        shape = _checks.known_sizes(input_shape)
         if len(shape) != 4:
             layout = "(B, C, H, W)" if self.data_format == "channels_first" else "(B, H, W, C)"
             raise ValueError(f"Images must have 4 dimensions, {layout}. Received: images of shape {shape}")

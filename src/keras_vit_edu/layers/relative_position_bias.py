@@ -1,5 +1,6 @@
 """Where two patches stand to each other, told to attention."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,10 +69,6 @@ class RelativePositionBias(keras.layers.Layer):
         self.grid_size = _checks.pair_of_ints("grid_size", grid_size)
         self.locality = _checks.non_negative("locality", locality)
         self.supports_masking = True
-        rows, columns = self.grid_size
-        row, column = np.divmod(np.arange(rows * columns), columns)
-        row_offset, column_offset = (key[None, :] - key[:, None] for key in (row, column))  # (N, N)
-        self._index = (row_offset + rows - 1) * (2 * columns - 1) + column_offset + columns - 1
 
     def build(self, tokens_shape: Sequence[int | None]) -> None:
         self.compute_output_shape(tokens_shape)  # complains about a shape that does not fit
@@ -81,11 +78,16 @@ class RelativePositionBias(keras.layers.Layer):
             shape=values.shape,
             initializer=lambda shape, dtype: ops.convert_to_tensor(values, dtype=dtype),
         )
+        rows, columns = self.grid_size
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        row_offset, column_offset = (key[None, :] - key[:, None] for key in (row, column))  # (N, N)
+        self._index = (row_offset + rows - 1) * (2 * columns - 1) + column_offset + columns - 1
 
     def call(self, tokens: Any) -> Any:
         self.compute_output_shape(tokens.shape)
         prefix = ops.shape(tokens)[1] - self.grid_size[0] * self.grid_size[1]
-        bias = ops.take(self.table, self._index, axis=1)  # (h, N, N)
+        bias = ops.take(ops.transpose(self.table), self._index, axis=0)  # (N, N, h): exporters of torch want axis 0
+        bias = ops.transpose(bias, (2, 0, 1))  # (h, N, N)
         return ops.pad(bias, ((0, 0), (prefix, 0), (prefix, 0)))[None]  # (1, h, T, T)
 
     def compute_mask(self, tokens: Any, previous_mask: Any) -> None:
@@ -93,12 +95,13 @@ class RelativePositionBias(keras.layers.Layer):
 
     def compute_output_shape(self, tokens_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         rows, columns = self.grid_size
-        if len(tokens_shape) != 3 or (tokens_shape[1] is not None and tokens_shape[1] < rows * columns):
+        known = _checks.known_sizes(tokens_shape)
+        if len(known) != 3 or (known[1] is not None and known[1] < rows * columns):
             raise ValueError(
                 f"Tokens must be (B, T, D) with at least {rows} * {columns} tokens, the patches of the grid. "
-                f"Received: tokens of shape {tuple(tokens_shape)}"
+                f"Received: tokens of shape {known}"
             )
-        return 1, self.num_heads, tokens_shape[1], tokens_shape[1]
+        return 1, self.num_heads, known[1], known[1]
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -112,9 +115,11 @@ class RelativePositionBias(keras.layers.Layer):
 def local_bias(num_heads: int, grid_size: tuple[int, int], locality: float) -> np.ndarray:
     """What `RelativePositionBias` begins with: float32 `(h, (2 rows - 1) (2 columns - 1))`."""
     rows, columns = grid_size
-    offsets = np.array([(row, column) for row in range(1 - rows, rows) for column in range(1 - columns, columns)])
-    reach = range(-num_heads, num_heads + 1)
-    around = [(row, column) for row in reach for column in reach if (row, column) != (0, 0)]
-    nearest = sorted(around, key=lambda place: place[0] ** 2 + place[1] ** 2)[:num_heads]  # reading order among equals
-    squares = ((offsets[None] - np.array(nearest)[:, None]) ** 2).sum(axis=-1)  # (h, offsets)
+    offsets = np.indices((2 * rows - 1, 2 * columns - 1)).reshape(2, -1) - [[rows - 1], [columns - 1]]  # (2, offsets)
+    reach = math.isqrt(num_heads) + 1  # a circle of this radius holds more than num_heads places
+    side = 2 * reach + 1
+    around = np.indices((side, side)).reshape(2, -1) - reach  # (2, side^2), in reading order
+    order = np.argsort((around**2).sum(axis=0), kind="stable")  # the nearest first; the first is the patch itself
+    nearest = around[:, order[1 : num_heads + 1]]  # (2, h)
+    squares = sum((offset - near[:, None]) ** 2 for offset, near in zip(offsets, nearest, strict=True))  # (h, offsets)
     return np.maximum(-locality * squares, LOWEST).astype("float32")

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_vit_edu import initializers
+from keras_vit_edu import _checks, initializers
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -58,7 +58,7 @@ class SequencePooling(keras.layers.Layer):
 
     def build(self, tokens_shape: Sequence[int | None]) -> None:
         self._check_rank(tokens_shape)
-        self.score_dense.build(tuple(tokens_shape))
+        self.score_dense.build(_checks.known_sizes(tokens_shape))
 
     def call(self, tokens: Any, return_attention_scores: bool = False) -> Any:
         self._check_rank(tokens.shape)
@@ -67,6 +67,11 @@ class SequencePooling(keras.layers.Layer):
         scores = ops.softmax(ops.cast(scores, keras.backend.result_type(scores.dtype, "float32")), axis=1)
         pooled = ops.sum(ops.cast(scores, tokens.dtype) * tokens, axis=1)  # (B, D)
         return (pooled, ops.squeeze(scores, axis=2)) if return_attention_scores else pooled
+
+    def compute_output_shape(self, tokens_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        self._check_rank(tokens_shape)
+        batch, _, width = _checks.known_sizes(tokens_shape)
+        return batch, width
 
     def compute_output_spec(self, tokens: Any, return_attention_scores: bool = False) -> Any:
         self._check_rank(tokens.shape)
@@ -78,7 +83,9 @@ class SequencePooling(keras.layers.Layer):
     @staticmethod
     def _check_rank(shape: Sequence[int | None]) -> None:
         if len(shape) != 3:
-            raise ValueError(f"Tokens must have 3 dimensions, (B, N, D). Received: tokens of shape {tuple(shape)}")
+            raise ValueError(
+                f"Tokens must have 3 dimensions, (B, N, D). Received: tokens of shape {_checks.known_sizes(shape)}"
+            )
 
     def get_config(self) -> dict[str, Any]:
         return {

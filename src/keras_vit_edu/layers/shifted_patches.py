@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_vit_edu import _checks
 from keras_vit_edu.layers.patches import Patches
 
 
@@ -56,7 +57,9 @@ class ShiftedPatches(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         self.compute_output_shape(input_shape)  # complains about a shape that cannot be cut
-        self.patches.build(tuple(input_shape))  # has no weights, so that the number of channels does not matter
+        self.patches.build(
+            _checks.known_sizes(input_shape)
+        )  # has no weights, so that the number of channels does not matter
 
     def call(self, images: Any) -> Any:
         self.compute_output_shape(images.shape)

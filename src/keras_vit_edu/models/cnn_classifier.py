@@ -82,7 +82,7 @@ class CNNClassifier(Preset, keras.Model):
     ) -> None:
         policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
         num_classes = _checks.positive_int("num_classes", num_classes)
-        image_shape = _checks.ints("image_shape", image_shape)
+        image_shape = _checks.image_shape(image_shape)
         filters = _checks.ints("filters", filters)
         convolutions = _checks.positive_int("convolutions", convolutions)
         dropout = _checks.dropout_rate("dropout", dropout)
@@ -90,11 +90,6 @@ class CNNClassifier(Preset, keras.Model):
         head_dropout = _checks.dropout_rate("head_dropout", head_dropout)
         kernel_initializer = initializers.get(kernel_initializer)
         data_format = _checks.data_format(data_format)
-        if len(image_shape) != 3:
-            raise ValueError(
-                '`image_shape` must be (H, W, C), or (C, H, W) for data_format="channels_first". '
-                f"Received: image_shape={image_shape!r}"
-            )
         sides = image_shape[1:] if data_format == "channels_first" else image_shape[:2]
         if min(sides) < 2 ** len(filters):
             raise ValueError(

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_vit_edu import _checks, initializers
 from keras_vit_edu.layers import ConvStem, PatchEncoder, Patches, PortableDropout, ShiftedPatches, TransformerBlock
+from keras_vit_edu.layers.layer_normalization import LayerNormalization
 
 # The layer, by name, that makes patches of an image.
 STEMS = {"patches": "patches", "shifted": "shifted_patches", "conv": "conv_stem"}
@@ -132,18 +133,15 @@ class ViTBackbone(keras.Model):
         trainable: bool = True,
     ) -> None:
         policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
-        if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 3:
-            raise ValueError(
-                '`image_shape` must be (H, W, C), or (C, H, W) for data_format="channels_first". '
-                f"Received: image_shape={image_shape!r}"
-            )
-        image_shape = tuple(_checks.positive_int("image_shape", side) for side in image_shape)
+        image_shape = _checks.image_shape(image_shape)
         num_layers = _checks.positive_int("num_layers", num_layers)
         kernel_initializer = initializers.get(kernel_initializer)
 
         stochastic_depth = _checks.dropout_rate("stochastic_depth", stochastic_depth)
         embedding_dropout = _checks.dropout_rate("embedding_dropout", embedding_dropout)
         stem_filters = _checks.ints("stem_filters", stem_filters)
+        stem_strides = None if stem_strides is None else _checks.ints("stem_strides", stem_strides)
+        stem_pools = None if stem_pools is None else _checks.ints("stem_pools", stem_pools)
         if stem not in STEMS:
             raise ValueError(f"`stem` must be one of {tuple(STEMS)}. Received: stem={stem!r}")
         stem_dropout = _checks.dropout_rate("stem_dropout", stem_dropout)
@@ -212,9 +210,7 @@ class ViTBackbone(keras.Model):
             for i in range(num_layers)
         ]
         block = blocks[0]  # all alike, but for the stochastic depth
-        encoder_norm = keras.layers.LayerNormalization(
-            epsilon=block.layer_norm_epsilon, dtype=policy, name="encoder_norm"
-        )
+        encoder_norm = LayerNormalization(epsilon=block.layer_norm_epsilon, dtype=policy, name="encoder_norm")
 
         name = name or unique_name("vit_backbone")
         with keras.name_scope(name):  # or the weights of two models would have the same paths: see `unique_name`

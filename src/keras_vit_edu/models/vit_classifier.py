@@ -139,9 +139,11 @@ class ViTClassifier(Preset, keras.Model):
     ) -> None:
         policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
         num_classes = _checks.positive_int("num_classes", num_classes)
-        if not isinstance(head_units, (tuple, list)):
-            raise ValueError(f"`head_units` must be a list of widths, or (). Received: head_units={head_units!r}")
-        head_units = tuple(_checks.positive_int("head_units", units) for units in head_units)
+        if _checks.sequence(head_units) is None:
+            raise ValueError(
+                f"`head_units` must be a list of widths, or (). Received: head_units={_checks.shown(head_units)}"
+            )
+        head_units = _checks.ints("head_units", head_units)
         head_dropout = _checks.dropout_rate("head_dropout", head_dropout)
         kernel_initializer = initializers.get(kernel_initializer)
         if head not in HEADS:
