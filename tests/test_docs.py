@@ -77,7 +77,7 @@ def test_the_examples_of_a_page_run_when_pasted(page, tmp_path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_block_imports_what_it_names_and_keras_last(page):
+def test_every_block_imports_keras_vit_edu_before_keras(page):
     """Before keras_vit_edu, `import keras` fails where TensorFlow is not installed."""
     for _, text in blocks(page):
         imported = [

@@ -49,17 +49,29 @@ def clock(monkeypatch):
     return clock
 
 
-def test_rate_and_time_left_of_a_resumed_run_without_its_first_step(clock):
+def test_rate_and_time_left_of_a_resumed_run_without_what_compiles(clock):
     text = io.StringIO()
-    display = ProgressDisplay(9, 5, 6, Console(file=text, width=200, force_terminal=False))
+    display = ProgressDisplay(10, 4, 6, Console(file=text, width=200, force_terminal=False))
     display.on_train_begin()
-    display.on_epoch_begin(7)
-    for batch, clock.now in enumerate((100.0, 101.0, 102.0, 103.0, 104.0)):  # the first step compiles for 100 s
+    display.on_epoch_begin(6)
+    for batch, clock.now in enumerate((100.0, 101.0, 102.0, 150.0)):  # the first and the last compile
         display.on_train_batch_end(batch, {})
-    clock.now = 106.0  # validated; 4 timed steps took 4 s, and with the validation 6 s
-    display.on_epoch_end(7, {})
-    # 6 images a second; 5 steps are left, at 6 / 4 = 1.5 s each: 7.5 s, which Python rounds to 8.
-    assert text.getvalue() == "epoch 8/9   106.0 s      6 img/s  0:08 left\n"
+    clock.now = 200.0  # the validation compiled too
+    display.on_epoch_end(6, {})  # 2 timed steps of 1 s; 12 steps are left
+    for epoch in (7, 8):
+        display.on_epoch_begin(epoch)
+        for batch in range(4):
+            clock.now += 1
+            display.on_train_batch_end(batch, {})
+        clock.now += 5  # validation
+        display.on_epoch_end(epoch, {})
+    # After epoch 8: 6 timed steps of 1 s, 8 are left. After epoch 9: 10 of 1 s and one pause of 5 s between them: 1.5 s
+    # each, and 4 are left.
+    assert text.getvalue().splitlines() == [
+        "epoch  7/10   200.0 s      6 img/s  0:12 left",
+        "epoch  8/10     9.0 s      6 img/s  0:08 left",
+        "epoch  9/10     9.0 s      6 img/s  0:06 left",
+    ]
 
 
 def test_nothing_is_guessed_from_the_first_steps(clock):
@@ -71,7 +83,7 @@ def test_nothing_is_guessed_from_the_first_steps(clock):
         clock.now += 10.0
         display.on_train_batch_end(batch, {})
     display.on_epoch_end(0, {})
-    assert text.getvalue() == "epoch 1/2    30.0 s      1 img/s\n"  # 2 timed steps in 20 s
+    assert text.getvalue() == "epoch 1/2    30.0 s      1 img/s\n"  # 1 timed step in 10 s
 
 
 def test_an_epoch_of_a_single_step_has_no_rate(clock):

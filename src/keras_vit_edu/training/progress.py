@@ -18,14 +18,15 @@ from keras_vit_edu import _interruption
 
 BAR_WIDTH = 24
 ONE_LINE = 104  # columns in which bar and numbers stand side by side
-STEPS_FOR_A_GUESS = 3  # timed before the time left is shown
+STEPS_FOR_A_GUESS = 2  # timed before the time left is shown
 
 
 class ProgressDisplay(keras.callbacks.Callback):
     """Shows how a training goes on: epoch, step, rate, loss, accuracy and time left.
 
     A bar on a terminal, or in a notebook that has ipywidgets; everywhere a line an epoch. The first step of a session
-    compiles the model on TensorFlow and JAX: "compiling" is shown meanwhile, and rate and time left leave it out.
+    compiles the model on TensorFlow and JAX: "compiling" is shown meanwhile. Rate and time left leave out what
+    compiles: that step, the last one of the first epoch, whose batch is often smaller, and the first validation.
 
     Args:
         epochs: how many epochs the run has, or the phase of it that is shown.
@@ -67,7 +68,7 @@ class ProgressDisplay(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self._steps_done = 0
         self._first_epoch: int | None = None  # not 0 in a run that is resumed
-        self._began: float | None = None  # when the first step was done
+        self._timed_steps, self._timed_seconds = 0, 0.0
         if self.progress is not None:
             self.progress.start()
             self._task = self.progress.add_task("", total=self.steps, numbers=[])
@@ -78,24 +79,26 @@ class ProgressDisplay(keras.callbacks.Callback):
         epoch -= self.epochs_before
         if self._first_epoch is None:
             self._first_epoch = epoch
-        self._epoch_began = self._timed_from = time.monotonic()
-        self._timed_steps = 0
-        self._rate: float | None = None
+        self._is_first_epoch = epoch == self._first_epoch
+        self._epoch_began = time.monotonic()
+        if epoch <= self._first_epoch + 1:
+            self._step_ended = self._epoch_began  # the pause before, with the first validation, does not count
+        self._epoch_steps, self._epoch_seconds = 0, 0.0
         if self.progress is not None:
             numbers = ["compiling"] if self._steps_done == 0 and _compiles(self.model) else []
             self.progress.reset(self._task, description=f"{self.phase} {epoch + 1}/{self.epochs}", numbers=numbers)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         now = time.monotonic()
-        self._steps_done += 1
-        if self._began is None:
-            self._began = self._timed_from = now
-        else:
+        if self._steps_done > 0 and not (self._is_first_epoch and batch + 1 == self.steps):
+            self._epoch_steps += 1
+            self._epoch_seconds += now - max(self._step_ended, self._epoch_began)
             self._timed_steps += 1
-            seconds = (now - self._timed_from) or math.inf  # a coarse clock may not have moved yet
-            self._rate = self._timed_steps * self.batch_size / seconds
+            self._timed_seconds += now - self._step_ended
+        self._steps_done += 1
+        self._step_ended = now
         if self.progress is not None:
-            numbers = [*self._speed(), *_numbers(logs), *self._time_left(now)]
+            numbers = [*self._speed(), *_numbers(logs), *self._time_left()]
             self.progress.update(self._task, completed=batch + 1, numbers=numbers)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -106,7 +109,7 @@ class ProgressDisplay(keras.callbacks.Callback):
             f"{now - self._epoch_began:6.1f} s",
             *(f"{speed:>11}" for speed in self._speed()),
             *_numbers(logs),
-            *(() if epoch + 1 == self.epochs else self._time_left(now)),
+            *(() if epoch + 1 == self.epochs else self._time_left()),
         ]
         width = self.console.width if self.console.is_terminal else None
         self.console.print(_in_lines(fields, width), soft_wrap=True)
@@ -120,15 +123,17 @@ class ProgressDisplay(keras.callbacks.Callback):
             self.progress.stop()
 
     def _speed(self) -> list[str]:
-        return [] if self._rate is None else [f"{self._rate:.0f} img/s"]
+        if self._epoch_steps == 0:
+            return []
+        seconds = self._epoch_seconds or math.inf  # a coarse clock may not have moved yet
+        return [f"{self._epoch_steps * self.batch_size / seconds:.0f} img/s"]
 
-    def _time_left(self, now: float) -> list[str]:
-        """How long the remaining steps will take, at the mean pace since the first, pauses between epochs included."""
-        timed = self._steps_done - 1
-        if self._began is None or timed < STEPS_FOR_A_GUESS:
+    def _time_left(self) -> list[str]:
+        """How long the remaining steps will take, at the mean pace of those that were timed, later pauses included."""
+        if self._timed_steps < STEPS_FOR_A_GUESS:
             return []
         steps_left = (self.epochs - (self._first_epoch or 0)) * self.steps - self._steps_done
-        minutes, seconds = divmod(round((now - self._began) / timed * steps_left), 60)
+        minutes, seconds = divmod(round(self._timed_seconds / self._timed_steps * steps_left), 60)
         hours, minutes = divmod(minutes, 60)
         return [f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"]
 
