@@ -282,7 +282,7 @@ def test_what_no_preset_is_made_of(run, data, tmp_path, capsys):
     assert "compiled by XLA from beginning to end" in complaint(changed(sessions=sessions), *name)
     older = {field: value for field, value in recipe.items() if field != "augmentation_final_epochs"}
     assert TOOL.read_record(changed(recipe=older))["recipe"] == recipe
-    assert "cannot be read" in complaint(tmp_path / "nowhere", *name)
+    assert "No such file or directory" in complaint(tmp_path / "nowhere", *name)
     on_the_sample = {"dataset": {"name": "mnist-sample", "sha256": "0"}}
     assert "mnist-sample is bundled and has no path" in complaint(changed(configuration=on_the_sample), *name)
     other = tmp_path / "other.npz"
