@@ -137,7 +137,10 @@ def test_nor_those_of_a_tiff_whose_exif_lies_beyond_its_end(tmp_path):
     exif.get_ifd(0x8769)[0x9003] = "2024:05:01 10:00:00"
     Image.fromarray(RGB).save(tmp_path / "image.tif", exif=exif.tobytes())
     content = bytearray((tmp_path / "image.tif").read_bytes())
-    pointer = content.index(struct.pack("<HHI", 0x8769, 4, 1)) + 8
+    place = content.find(struct.pack("<HHI", 0x8769, 4, 1))
+    if place < 0:
+        pytest.skip("this version of Pillow writes no pointer to the EXIF into a TIFF")
+    pointer = place + 8
     content[pointer : pointer + 4] = struct.pack("<I", 2**31)
     (tmp_path / "image.tif").write_bytes(content)
     np.testing.assert_array_equal(read_image(tmp_path / "image.tif"), RGB)

@@ -155,7 +155,9 @@ def test_mixed_precision_and_channels_first_are_kept(tmp_path):
 
 def test_what_cannot_be_loaded_again_is_not_saved(tmp_path):
     own = ViTClassifier(2, image_shape=(16, 16, 3), patch_size=8, num_layers=1, head="mean", head_units=())
-    with pytest.raises(ArtifactError, match=r"without running code\. Keep this one with Keras.* Received: .*, a ViTClassifier$"):
+    with pytest.raises(
+        ArtifactError, match=r"without running code\. Keep this one with Keras.* Received: .*, a ViTClassifier$"
+    ):
         TransferClassifier(own, Preprocessing(16), ["a", "b"]).save(tmp_path / "own")
     quantized = classifier()
     quantized.model.get_layer("logits").quantize("int8")

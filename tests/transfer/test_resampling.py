@@ -106,10 +106,10 @@ def test_padding_is_as_if_it_were_there(interpolation, antialias):
 def test_resizing_as_pillow_gives_the_bits_of_pillow(number, interpolation, rng):
     Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed", exc_type=ImportError)
     PIL = pytest.importorskip("PIL")
+    if int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("Pillow before 13 resizes rows and columns of some images in another order, and rounds in between")
     sizes = [((40, 50), (31, 60)), ((64, 24), (24, 20)), ((30, 90), (45, 45)), ((9, 9), (30, 20)), ((50, 40), (50, 13))]
-    if int(PIL.__version__.split(".")[0]) >= 13:  # before, columns were always the first
-        sizes += [((100, 30), (20, 28)), ((100, 30), (20, 60))]
-    for old, new in sizes:
+    for old, new in [*sizes, ((100, 30), (20, 28)), ((100, 30), (20, 60))]:
         image = rng.integers(0, 256, (*old, 3)).astype("uint8")
         expected = np.asarray(Image.fromarray(image).resize(new[::-1], number))
         np.testing.assert_array_equal(resize_as_pillow(image, new, interpolation), expected)
