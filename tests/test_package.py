@@ -55,16 +55,19 @@ def test_the_import_brings_the_core_dependencies_and_nothing_else(backend):
     assert added - set(sys.stdlib_module_names) == {"keras_vit_edu", "safetensors"}
 
 
-def test_one_file_imports_keras_hub_and_only_when_it_is_used():
+@pytest.mark.parametrize(
+    ("library", "file"), [("keras_hub", "hub.py"), ("kagglehub", "hub.py"), ("huggingface_hub", "hugging_face.py")]
+)
+def test_one_file_imports_a_hub_and_only_when_it_is_used(library, file):
     importers = {}
-    for file in Path(keras_vit_edu.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for path in Path(keras_vit_edu.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(name.partition(".")[0] in ("keras_hub", "kagglehub", "huggingface_hub") for name in names):
-                importers.setdefault(file.name, []).append(node.col_offset)
-    assert set(importers) <= {"hub.py"}
-    assert 0 not in importers.get("hub.py", [])
+            if any(name.partition(".")[0] == library for name in names):
+                importers.setdefault(path.name, []).append(node.col_offset)
+    assert set(importers) <= {file}
+    assert 0 not in importers.get(file, [])
 
 
 def test_the_version_is_that_of_the_distribution():
