@@ -161,7 +161,7 @@ def test_options_from_a_file(fine_tune, tmp_path):
     [
         (["--method", "magic"], "`method` must be one of probe, lp-ft, lora, full"),
         (["--blocks", 3], "`blocks` must be None (all weights) or 0 to 2"),
-        (["--options", "nowhere.json"], "nowhere.json cannot be read"),
+        (["--options", "nowhere.json"], "The file cannot be opened: No such file or directory. Received: nowhere.json"),
         (["--preset", "nowhere"], "Received: 'nowhere'"),
         (["--augmentation", "wild"], "`augmentation` must be 'photographs'"),
     ],
