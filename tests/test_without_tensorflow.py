@@ -60,7 +60,7 @@ VERBS = {
     "classify photographs": "classify photos/a/00.png --preset abc.zip",
     "presets": "presets",
     "doctor": "doctor",
-    "parity": "parity --backends BACKEND --checks weights,dropout,save-load --out parity",
+    "parity": "parity --backends BACKEND --checks initial-weights,dropout,save-load --out parity",
     "help": "--help",
 }
 HERE = [backend for backend in installed_backends() if backend != "tensorflow"]
