@@ -127,19 +127,22 @@ def test_a_split_data_set_and_a_csv_train_alike(fine_tune, photographs, tmp_path
     assert records[0]["validation_accuracy"] == records[1]["validation_accuracy"]
 
 
-def test_the_sheet_of_mistakes_shows_the_photographs_themselves(fine_tune, photographs, monkeypatch):
+def test_the_sheet_of_mistakes_shows_the_photographs_themselves(fine_tune, photographs, tmp_path, monkeypatch):
     from keras_vit_edu import plots
 
     drawn = []
     monkeypatch.setattr(plots, "mistakes", lambda images, captions, file: drawn.append((images, captions)))
-    # The head stays zero: every class is as probable, the first is taken, and 4 of 6 are mistakes.
-    arguments = ["--method", "probe", "--probe-epochs", 1, "--probe-learning-rate", 1e-9]
+    # The same photographs under the name of another class: whatever is learned from the right ones is a mistake here.
+    classes = sorted(folder.name for folder in photographs.iterdir())
+    for name, other in zip(classes, [*classes[1:], classes[0]], strict=True):
+        shutil.copytree(photographs / name, tmp_path / "wrong" / other)
+    arguments = ["--method", "probe", "--probe-epochs", 5, "--validation", tmp_path / "wrong"]
     assert fine_tune(*arguments, "--quiet")[0] == 0
     ((images, captions),) = drawn
     assert len(images) > 0
     for image, caption in zip(images, captions, strict=True):
         name = caption(lambda text: True).splitlines()[2]
-        np.testing.assert_array_equal(image, np.asarray(Image.open(photographs / name)))
+        np.testing.assert_array_equal(image, np.asarray(Image.open(tmp_path / "wrong" / name)))
 
 
 def test_lora_leaves_plain_weights(fine_tune, tmp_path):
