@@ -22,6 +22,9 @@ import keras
 from benchmarks.timing import wait_for
 
 WARM_UP, MEASURED = 3, 5  # calls
+NOT_COUNTED = (
+    "TensorFlow counts its memory with oneDNN only, which it leaves out on this processor. Set TF_ENABLE_ONEDNN_OPTS=1."
+)
 SETTLE = 0.3  # seconds until a backend has freed what it used: JAX does so a little after it gives the result
 
 
@@ -42,7 +45,8 @@ def growth(function: Callable[[], Any]) -> Growth:
     """Call `function` until it is warm, then measure the process while it is called again.
 
     Raises:
-        SystemExit: where the system is not Linux with glibc, which alone tells the peak since a moment of our choice.
+        SystemExit: where the system is not Linux with glibc, which alone tells the peak since a moment of our choice;
+            where TensorFlow does not count its memory.
     """
     for _ in range(WARM_UP):
         wait_for(function())
@@ -71,7 +75,10 @@ def forget_the_peak() -> None:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        tf.config.experimental.reset_memory_stats("CPU:0")
+        try:
+            tf.config.experimental.reset_memory_stats("CPU:0")
+        except ValueError:
+            raise SystemExit(NOT_COUNTED) from None
 
 
 def _tensorflow(which: str) -> float:

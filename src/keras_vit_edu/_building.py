@@ -77,11 +77,11 @@ def within(budget: Budget) -> Iterator[None]:
 
     Examples:
         >>> with within(Budget(elements=100, variables=2, layers=2)):
-        ...     layer = keras.layers.Dense(10)
-        ...     layer.build((None, 1000))
-        Traceback (most recent call last):
-        ...
-        keras_vit_edu._building.TooLarge: The configuration asks for more elements than the weights, or the ...
+        ...     try:
+        ...         keras.layers.Dense(10).build((None, 1000))
+        ...     except TooLarge as error:
+        ...         print(error)
+        The configuration asks for more elements than the weights, or the stated limits, allow.
     """
     _install()
     token = _BUDGET.set(budget)
@@ -163,12 +163,16 @@ def check_numbers(config: Any) -> None:
     """Complain about numbers in a configuration that no model has.
 
     Raises:
-        ValueError: if a whole number is beyond a million (a seed may have any up to 2**63), or it is nested too deep.
+        ValueError: if a whole number is beyond a million (a seed may be up to 2**63), or it is nested too deep.
     """
     try:
         _check_numbers(config, "")
     except RecursionError:
         raise ValueError("The configuration is nested too deeply.") from None
+
+
+# Names of whole numbers that say no size: Keras names shared objects by their address in memory.
+NO_SIZES = ("seed", "shared_object_id")
 
 
 def _check_numbers(value: Any, name: str) -> None:
@@ -178,7 +182,7 @@ def _check_numbers(value: Any, name: str) -> None:
     elif isinstance(value, (list, tuple)):
         for entry in value:
             _check_numbers(entry, name)
-    elif isinstance(value, int) and abs(value) > (2**63 if name == "seed" else LARGEST_INT):
+    elif isinstance(value, int) and abs(value) > (2**63 if name in NO_SIZES else LARGEST_INT):
         raise ValueError(
             f"A whole number in a configuration is at most {LARGEST_INT:,}. Received: {name[:40]} of about "
             f"10**{len(str(abs(value))) - 1 if abs(value) < 10**4000 else 4000}"

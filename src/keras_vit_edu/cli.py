@@ -276,7 +276,7 @@ def train(
 
     The same command again resumes an interrupted run.
     """
-    console = Console(quiet=quiet, highlight=False, soft_wrap=True, markup=False)
+    console = Console(quiet=quiet, soft_wrap=True)
     size = _image_size(image_size)
     with _checking():
         settings = training.load_recipe(recipe)
@@ -409,7 +409,7 @@ def evaluate(
     if json_only:
         print_json(content)
         return
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(soft_wrap=True)
     console.print(_by_class(found))
     console.print(
         f"{classifier.name} on {dataset}: test accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
@@ -475,7 +475,7 @@ def _evaluate_photographs(
     if json_only:
         print_json(content)
         return
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(soft_wrap=True)
     console.print(_by_class(occurring))
     console.print(
         f"{model} on {photos}: accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
@@ -689,7 +689,7 @@ def fine_tune(
 
     The result is RUN/classifier. The same command again resumes an interrupted run.
     """
-    console = Console(quiet=quiet, highlight=False, soft_wrap=True, markup=False)
+    console = Console(quiet=quiet, soft_wrap=True)
     with _checking():
         settings = transfer.FineTuning.from_json({} if options is None else read_json(options)).replace(
             method=method,
@@ -863,13 +863,12 @@ def classify(
             _check_reads_digits(preset, classifier, class_names)
             sheet = DigitSheet() if picture else None
             results = classify_digits(paths, classifier, top or 3, check, sheet)
-    console = Console(highlight=False, soft_wrap=True, markup=False, quiet=json_only)
+    console = Console(quiet=json_only, soft_wrap=True)
     several: list[Classified] = []
     _backend.announce()
     try:
-        with _checking(
-            only_ours=True
-        ):  # no Pillow; several sizes for a model that takes images as they are; weights that give no numbers
+        # No Pillow; several sizes for a model that takes images as they are; weights that give no numbers.
+        with _checking(only_ours=True):
             for found in results:
                 several.append(found)
                 if found.error:

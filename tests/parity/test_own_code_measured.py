@@ -17,8 +17,8 @@ def measured(kind, build_fn, inputs, folder):
     """Every array of the check `kind`: row, name, dtype, and whether it is what is expected, if anything is."""
     save_arrays(folder / "inputs.npz", {"input": inputs})
     check = own_code.checks(
-        {"function": f"{build_fn.__module__}:{build_fn.__name__}", "inputs": folder / "inputs.npz", "seed": 0,
-         "training": False, "gradients": True, "tolerance": 1e-5, "gradient_tolerance": 1e-4}
+        {"function": f"{build_fn.__module__}:{build_fn.__name__}", "inputs": folder / "inputs.npz", "names": None,
+         "seed": 0, "training": False, "gradients": True, "tolerance": 1e-5, "gradient_tolerance": 1e-4}
     )[kind]  # fmt: skip
     scene = Scene(BACKEND, "own", folder, {BACKEND: folder})
     check.prepare(scene)

@@ -113,7 +113,7 @@ def test_arrays_that_are_gone(copied, tmp_path, capsys):
     folder = copied()
     (folder / OTHER / "patches.npz").unlink()
     assert cli.run(["parity", "--results", str(folder), "--out", str(tmp_path / "o")]) == 2
-    assert "patches.npz is damaged: FileNotFoundError" in one_line(capsys)
+    assert "patches.npz is damaged: " in one_line(capsys)
 
 
 def test_folders_that_hold_no_results_or_the_same_backend_twice(ran, copied, tmp_path, capsys):

@@ -427,7 +427,7 @@ def _interrupt_a_run(scene: Scene) -> None:
 
 @check("resume", {"weights, same backend": EQUAL_BITS, "losses": LOSSES}, prepare=_interrupt_a_run)
 def interrupted_and_resumed(scene: Scene) -> Iterator[Measurement]:
-    """A run that was interrupted on each backend, gone on with on this one, beside one that never was."""
+    """A run that is interrupted on each backend and resumed on this one, beside an uninterrupted one."""
     expected_state, expected_losses = _train_small(scene.folder / "uninterrupted")
     for begun_on, folder in scene.prepared.items():
         mine = scene.folder / f"begun on {begun_on}"
