@@ -76,6 +76,7 @@ def test_top(classify, capsys):
         assert len(json.loads(capsys.readouterr().out)[0]["classes"]) == count
 
 
+@pytest.mark.any_backend
 def test_bad_files_among_good_ones_are_reported_on_their_own(classify, capsys):
     files = ["text.png", "five.png", "nowhere.png", "blank.png", "eight.jpg"]
     assert classify(*files) == 1
@@ -96,6 +97,7 @@ def test_bad_files_among_good_ones_are_reported_on_their_own(classify, capsys):
     assert ["error" in result for result in results] == [True, False, True, True, False]
 
 
+@pytest.mark.any_backend
 def test_a_folder_stands_for_its_files(classify, tmp_path, capsys):
     (tmp_path / "pages" / "more").mkdir(parents=True)
     Image.open("five.png").save("pages/b.png")
@@ -134,17 +136,20 @@ def test_what_is_no_digit_is_said_to_be_none_and_the_rest_goes_on(classify, flow
     assert ". Received: a picture where " in line
 
 
+@pytest.mark.any_backend
 def test_no_check_takes_it_all_the_same(classify, flower, capsys):
     assert classify(flower, "--no-check") == 0
     assert capsys.readouterr().out.startswith("flower.png: ")
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("file", ["blank.png", "flower.png"])
 def test_whatever_shows_no_digit_names_the_preset(file, classify, flower, capsys):
     assert classify(file) == 1
     assert "--preset names a model for photographs" in capsys.readouterr().err
 
 
+@pytest.mark.any_backend
 def test_json_csv_picture_and_threshold_together(classify, tiny, tmp_path, capsys):
     sure = expected(tiny[0], "five.png").max()
     arguments = ["--json", "--csv", "out/o.csv", "--picture", "out/p.png", "--threshold", str(min(sure + 0.01, 1))]
@@ -160,6 +165,7 @@ def test_json_csv_picture_and_threshold_together(classify, tiny, tmp_path, capsy
     assert (tmp_path / "out" / "p.png").is_file()
 
 
+@pytest.mark.any_backend
 def test_predict_is_classify(classify, tiny, capsys):
     assert classify("five.png") == 0
     line = capsys.readouterr().out
@@ -167,6 +173,7 @@ def test_predict_is_classify(classify, tiny, capsys):
     assert capsys.readouterr().out == line
 
 
+@pytest.mark.any_backend
 def test_a_picture_of_it(classify, capsys, tmp_path):
     assert classify("five.png", "text.png", "eight.jpg", "--picture", "out/sheet.png") == 1
     assert capsys.readouterr().out.splitlines()[-1].replace("\\", "/") == "out/sheet.png"
@@ -179,6 +186,7 @@ def test_without_a_digit_there_is_no_picture(classify, tmp_path):
     assert not (tmp_path / "sheet.png").exists()
 
 
+@pytest.mark.any_backend
 def test_a_run_folder_is_a_model_too(tiny, tmp_path, capsys):
     sample = datasets.load("mnist-sample")
     np.savez(

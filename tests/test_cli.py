@@ -101,6 +101,7 @@ def test_the_seed_decides_the_run_and_nothing_else_does(train, tmp_path):
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.any_backend
 def test_a_run_has_a_folder_by_default(train, tmp_path):
     assert train("--dataset", "fashion-mnist") == 0
     record = json.loads((tmp_path / "runs" / f"small-fashion-mnist-{BACKEND}-0" / "run.json").read_text())
@@ -108,6 +109,7 @@ def test_a_run_has_a_folder_by_default(train, tmp_path):
     assert record["class_names"][9] == "Ankle boot"
 
 
+@pytest.mark.any_backend
 def test_quiet_is_quiet(train, capfd):
     assert train("--quiet") == 0
     assert capfd.readouterr().out == ""
@@ -272,12 +274,14 @@ def finished_run(small_mnist, small_model, tmp_path_factory):
     return run
 
 
+@pytest.mark.any_backend
 def test_a_folder_with_brackets_in_its_name(train, capsys, tmp_path):
     assert train("--run", "x[/b] [red]") == 0
     assert "x[/b] [red]" in capsys.readouterr().out
     assert (tmp_path / "x[/b] [red]" / "run.json").is_file()
 
 
+@pytest.mark.any_backend
 def test_a_notice_keeps_the_name_of_the_extra(train, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "keras_vit_edu.plots", None)
     monkeypatch.delattr(keras_vit_edu, "plots", raising=False)
@@ -392,6 +396,7 @@ def test_what_cannot_be_evaluated(finished_run, tmp_path, capsys):
     assert "damaged" in one_line(capsys)
 
 
+@pytest.mark.any_backend
 def test_a_run_of_another_configuration_names_the_difference(train, monkeypatch, capsys, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "fit", lambda *arguments, **keywords: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -69,6 +69,7 @@ def test_a_preset_is_trained_on_colour_images_and_evaluated(tmp_path, shapes, ca
     assert cli.run(["evaluate", "out", "--data", "moved.npz", "--json"]) == 0
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("preset", ["vit_mnist_hybrid", "vit_mnist_pure", "cnn_mnist"])
 def test_a_folder_of_images_and_other_presets(tmp_path, shapes, preset, capsys):
     for i, (image, label) in enumerate(zip(shapes["x_train"], shapes["y_train"], strict=True)):
@@ -86,6 +87,7 @@ def test_a_folder_of_images_and_other_presets(tmp_path, shapes, preset, capsys):
     assert cli.run([*command, "--image-size", "16x16", "--run", "out"]) == 2  # finished
 
 
+@pytest.mark.any_backend
 def test_an_interrupted_run_on_other_images_goes_on(tmp_path, shapes):
     command = ["train", "--data", "shapes.npz", *TINY, "--epochs", "2", "--quiet"]
     assert cli.run([*command, "--run", "whole"]) == 0
@@ -102,6 +104,7 @@ def test_an_interrupted_run_on_other_images_goes_on(tmp_path, shapes):
     assert record(tmp_path / "part")["test_loss"] == record(tmp_path / "whole")["test_loss"]
 
 
+@pytest.mark.any_backend
 def test_digits_of_another_size(tmp_path, capsys):
     arguments = ["train", *TINY, "--epochs", "1", "--batch-size", "2048", "--image-size", "14", "--run", "out"]
     assert cli.run(arguments) == 0
@@ -109,6 +112,7 @@ def test_digits_of_another_size(tmp_path, capsys):
     assert cli.run(["evaluate", "out"]) == 0
 
 
+@pytest.mark.any_backend
 def test_a_run_that_took_five_classes_for_mnist_goes_on(tmp_path, rng):
     """Before `train` looked at what `--data` holds, any 28x28 images were MNIST, with ten classes."""
     labels = np.arange(40) % 5
@@ -125,6 +129,7 @@ def test_a_run_that_took_five_classes_for_mnist_goes_on(tmp_path, rng):
     assert record(tmp_path / "new")["class_names"] == list("01234")
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -146,6 +151,7 @@ def test_what_does_not_fit_is_said_in_a_line(shapes, arguments, complaint, capsy
     assert error.count("\n") == 1
 
 
+@pytest.mark.any_backend
 def test_the_sheet_of_augmented_images_shows_colours(tmp_path, shapes):
     command = ["train", "--data", "shapes.npz", "--show-augmentation", "--augmentation", "clothes", "--run", "out"]
     assert cli.run(command) == 0
@@ -153,6 +159,7 @@ def test_the_sheet_of_augmented_images_shows_colours(tmp_path, shapes):
     assert (np.ptp(pixels, axis=-1) > 10).any()
 
 
+@pytest.mark.any_backend
 def test_validation_without_a_class_is_said(tmp_path, shapes, capsys):
     labels = np.arange(40) % 10
     images = np.zeros((40, 28, 28), "uint8")

@@ -1,7 +1,11 @@
 """What this package takes from Keras that is not public there. Each name has a test."""
 
+import contextlib
+from typing import Any
+
 from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+from keras.src.saving.serialization_lib import SafeModeScope
 from keras.src.utils import module_utils
 from keras.src.utils.rng_utils import GLOBAL_RANDOM_SEED
 
@@ -12,6 +16,14 @@ def note_seed(seed: int) -> None:
     """Let Keras know the seed, and draw its next seeds from Python's `random` as that is now."""
     global_state.set_global_attribute(GLOBAL_RANDOM_SEED, seed)
     global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
+
+
+def safe_mode() -> contextlib.AbstractContextManager[Any]:
+    """Load no code in here, though the user has called `keras.config.enable_unsafe_deserialization`.
+
+    That call wins over the argument `safe_mode=True` of Keras's functions.
+    """
+    return SafeModeScope(True)
 
 
 def leave_tensorflow_out() -> None:

@@ -202,6 +202,7 @@ def test_the_recorded_logits_are_those_of_the_rounded_weights(made, run):
     assert not np.array_equal(recorded, of_the_run)
 
 
+@pytest.mark.any_backend
 def test_the_recorded_command_repeats_the_run(made, run, data, tmp_path):
     program, *arguments = shlex.split(metadata_of(made)["command"])
     assert program == "keras-vit-edu"
@@ -239,6 +240,7 @@ def test_there_is_no_sample_of_clothes(made):
     assert len(found["reference_logits"]) == 32
 
 
+@pytest.mark.any_backend
 def test_float16_is_left_out_if_told_so_or_if_it_costs_an_image(run, data, tmp_path, monkeypatch):
     whole = TOOL.make(run, "cnn_mnist", data, tmp_path / "told", try_float16=False)
     assert metadata_of(whole)["weights_dtype"] == "float32"
@@ -252,6 +254,7 @@ def test_float16_is_left_out_if_told_so_or_if_it_costs_an_image(run, data, tmp_p
     assert (measured["weights_dtype"], measured["test_right"], measured["sample_right"]) == ("float32", 300, 1200)
 
 
+@pytest.mark.any_backend
 def test_what_no_preset_is_made_of(run, data, tmp_path, capsys):
     def complaint(run, *arguments):
         with pytest.raises(SystemExit) as exit:

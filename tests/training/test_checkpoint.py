@@ -120,7 +120,7 @@ def uninterrupted(small, tmp_path_factory):
     return go(folder, small), folder
 
 
-@pytest.mark.parametrize("stops", [[0], [1, 1, 3]])
+@pytest.mark.parametrize("stops", [pytest.param([0], marks=pytest.mark.any_backend), [1, 1, 3]])
 def test_a_run_that_was_interrupted_ends_the_same(tmp_path, small, uninterrupted, stops):
     for stop_at in stops:
         go(tmp_path / "run", small, stop_at)
@@ -128,6 +128,7 @@ def test_a_run_that_was_interrupted_ends_the_same(tmp_path, small, uninterrupted
     assert_same(go(tmp_path / "run", small), uninterrupted[0])
 
 
+@pytest.mark.any_backend
 def test_its_history_is_the_same_and_its_sessions_are_told(tmp_path, small, uninterrupted):
     go(tmp_path / "run", small, stop_at=2)
     go(tmp_path / "run", small)
@@ -142,6 +143,7 @@ def test_its_history_is_the_same_and_its_sessions_are_told(tmp_path, small, unin
     assert [session["backend"] for session in record["sessions"]] == [keras.backend.backend()] * 2
 
 
+@pytest.mark.any_backend
 def test_a_run_interrupted_after_its_last_epoch_only_has_the_end_to_do(tmp_path, small, uninterrupted, monkeypatch):
     model = new_model()
     monkeypatch.setattr(model, "evaluate", interrupt_the_final(model.evaluate))
@@ -150,6 +152,7 @@ def test_a_run_interrupted_after_its_last_epoch_only_has_the_end_to_do(tmp_path,
     assert_same(go(tmp_path / "run", small), uninterrupted[0])
 
 
+@pytest.mark.any_backend
 def test_a_full_disk_is_what_is_told_even_if_telling_fails(tmp_path, small, monkeypatch):
     with training.RunFolder(tmp_path / "run") as run:
 
@@ -278,6 +281,7 @@ def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -291,6 +295,7 @@ def test_another_recipe_is_another_run(tmp_path, small, change, complaint):
         go(tmp_path / "run", small, recipe=Recipe(**{**RECIPE.to_json(), **change}))
 
 
+@pytest.mark.any_backend
 def test_another_model_is_another_run(tmp_path, small):
     go(tmp_path / "run", small, stop_at=0)
     with pytest.raises(RunFolderError, match=r"model\.config\.mlp_dim was 16 and is 24"):
@@ -393,7 +398,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
     assert max(file.name for file in (tmp_path / "run" / "checkpoint").iterdir()) == "epoch-00002.safetensors"
 
 
-@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("ema", [pytest.param(None, marks=pytest.mark.any_backend), 0.9])
 def test_weights_that_the_last_step_of_an_epoch_spoils_make_no_checkpoint(tmp_path, small, ema):
     recipe = training.Recipe(optimizer="sgd", learning_rate=1e30, batch_size=len(small.x_train), epochs=2, ema=ema)
     for _ in range(2):  # the loss of the first step is that of the fresh weights, and finite
@@ -403,7 +408,9 @@ def test_weights_that_the_last_step_of_an_epoch_spoils_make_no_checkpoint(tmp_pa
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.parametrize(("dtype", "ema"), [("mixed_float16", 0.9), ("mixed_bfloat16", None)])
+@pytest.mark.parametrize(
+    ("dtype", "ema"), [("mixed_float16", 0.9), pytest.param("mixed_bfloat16", None, marks=pytest.mark.any_backend)]
+)
 def test_a_run_in_half_precision_goes_on(tmp_path, small, dtype, ema):
     recipe = RECIPE.replace(ema=ema)
     whole = go(tmp_path / "whole", small, recipe=recipe, model=new_model(dtype=dtype))

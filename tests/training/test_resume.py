@@ -28,6 +28,7 @@ def test_a_run_ended_by_a_signal_ends_the_same_when_gone_on_with(harness, number
     assert harness.check(*harness.interrupt_at_random(number, seed=1))
 
 
+@pytest.mark.any_backend
 def test_a_run_killed_while_it_writes_a_checkpoint(harness):
     assert harness.check(*harness.kill_in_a_write(seed=0))
 

@@ -109,6 +109,7 @@ def test_an_augmented_run_trains_on_varied_images_and_is_tested_on_clean_ones(tm
     assert abs(first_losses[0] - first_losses[1]) > 1e-3  # the same weights and order, on other images
 
 
+@pytest.mark.any_backend
 def test_a_run_begun_before_there_were_stems_and_augmentation_is_gone_on_with(tmp_path, small):
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())])
@@ -123,6 +124,7 @@ def test_a_run_begun_before_there_were_stems_and_augmentation_is_gone_on_with(tm
     assert (record["status"], len(record["sessions"])) == ("finished", 2)
 
 
+@pytest.mark.any_backend
 def test_a_run_begun_before_images_were_cropped_is_gone_on_with(tmp_path, small):
     recipe = {"augmentation": {"rotation": 15}, "epochs": 2}
     with pytest.raises(KeyboardInterrupt):
@@ -235,6 +237,7 @@ def test_what_could_not_be_saved_is_refused_before_it_is_trained(tmp_path, small
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.any_backend
 def test_damaged_checkpoints_leave_the_run_what_it_was(tmp_path, small):
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())])
@@ -247,6 +250,7 @@ def test_damaged_checkpoints_leave_the_run_what_it_was(tmp_path, small):
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "interrupted"), (RuntimeError("x"), "failed")])
 def test_a_run_that_was_stopped_says_so_and_keeps_its_history(tmp_path, small, error, status):
     with pytest.raises(type(error)):
@@ -258,6 +262,7 @@ def test_a_run_that_was_stopped_says_so_and_keeps_its_history(tmp_path, small, e
     assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.any_backend
 def test_run_json_says_running_while_it_runs(tmp_path, small):
     seen = []
 
@@ -268,6 +273,7 @@ def test_run_json_says_running_while_it_runs(tmp_path, small):
     assert seen == ["running"]
 
 
+@pytest.mark.any_backend
 def test_a_run_goes_on_though_graphviz_fails(tmp_path, small, monkeypatch):
     dot = tmp_path / "bin" / "dot"
     dot.parent.mkdir()
@@ -279,6 +285,7 @@ def test_a_run_goes_on_though_graphviz_fails(tmp_path, small, monkeypatch):
     assert not (tmp_path / "run" / "model.png").exists()
 
 
+@pytest.mark.any_backend
 def test_a_run_goes_on_without_graphviz(tmp_path, small, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     _, record = trained(tmp_path / "run", small, epochs=1)

@@ -178,6 +178,7 @@ def test_metrics_that_are_no_json_are_refused_before_anything_is_written(tmp_pat
 # Written over another one. --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", ["small", "small.zip"])
 def test_saved_again_the_newer_one_is_there_and_nothing_else(name, tmp_path):
     for seed in range(3):
@@ -224,6 +225,7 @@ def test_on_a_full_disk_the_old_artifact_stays(name, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.any_backend
 @pytest.mark.skipif(os.name != "posix", reason="folders are flushed to the disk on POSIX")
 @pytest.mark.parametrize("flushed", range(1, 5))  # weights, their folder; manifest, its folder
 def test_a_disk_that_fails_leaves_one_whole_artifact(flushed, tmp_path, monkeypatch):
@@ -244,6 +246,7 @@ def test_a_disk_that_fails_leaves_one_whole_artifact(flushed, tmp_path, monkeypa
     np.testing.assert_array_equal(found, (news if flushed == 4 else olds).probabilities(IMAGES))
 
 
+@pytest.mark.any_backend
 def test_what_could_not_be_loaded_again_for_its_size_is_not_saved(tmp_path):
     ours = classifier()
     ours.metrics = {"confusion": [0] * 2_000_000}
@@ -523,6 +526,7 @@ def packed_by_a_file_manager(folder, path, top="pets", separator="/"):
     return zipped(path, [(name.replace("/", separator), data) for name, data in beside + files], zipfile.ZIP_DEFLATED)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("top", "separator"), [("pets", "/"), ("runs/pets/classifier", "/"), ("Tiere ä", "/"), ("pets", "\\")]
 )
@@ -540,6 +544,7 @@ def test_clutter_of_a_file_manager_leads_nowhere_either(saved, tmp_path):
     refused(zipped(tmp_path / "many.zip", [*content, *((f"__MACOSX/{i}", b"") for i in range(60))]), "with 62 entries")
 
 
+@pytest.mark.any_backend
 def test_the_folder_of_a_run_stands_for_the_classifier_in_it(saved, tmp_path):
     shutil.copytree(saved / "small", tmp_path / "run" / "classifier")
     (tmp_path / "run" / "run.json").write_text("{}")

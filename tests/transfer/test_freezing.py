@@ -31,10 +31,10 @@ BLOCKS = [f"transformer_block_{i}" for i in range(3)]
 @pytest.mark.parametrize(
     ("k", "expected"),
     [
-        (0, {"logits"}),
+        pytest.param(0, {"logits"}, marks=pytest.mark.any_backend),
         (1, {"logits", "pre_logits", "encoder_norm", BLOCKS[2]}),
-        (2, {"logits", "pre_logits", "encoder_norm", *BLOCKS[1:]}),
-        (3, {"logits", "pre_logits", "encoder_norm", *BLOCKS}),
+        pytest.param(2, {"logits", "pre_logits", "encoder_norm", *BLOCKS[1:]}, marks=pytest.mark.any_backend),
+        pytest.param(3, {"logits", "pre_logits", "encoder_norm", *BLOCKS}, marks=pytest.mark.any_backend),
         (None, {"logits", "pre_logits", "encoder_norm", *BLOCKS, "patch_encoder"}),
     ],
 )

@@ -49,6 +49,7 @@ def test_steps_under_adamw_follow_the_decay():
     assert steps == pytest.approx({layer: share * 1e-3 for layer, share in expected.items()}, rel=1e-2)
 
 
+@pytest.mark.any_backend
 def test_a_schedule_acts_in_every_layer():
     model = classifier()
 
@@ -64,6 +65,7 @@ def test_a_schedule_acts_in_every_layer():
     assert max(sizes[2].values()) == 0
 
 
+@pytest.mark.any_backend
 def test_without_decay_it_is_adamw():
     one, other = classifier(dropout=0.0, attention_dropout=0.0, embedding_dropout=0.0), None
     other = keras.models.clone_model(one)

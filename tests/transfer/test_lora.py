@@ -19,6 +19,7 @@ def trained(model, steps=3):
     return model
 
 
+@pytest.mark.any_backend
 def test_it_begins_where_the_model_is_and_leaves_it_alone():
     model = classifier()
     expected, before = model.predict(IMAGES, verbose=0), weights(model)
@@ -75,6 +76,7 @@ def test_the_draws_are_those_of_numpy():
     assert np.abs(found - to_numpy(tuned.backbone.transformer_blocks[1].attention.q_dense.lora_kernel_a)).max() > 0.1
 
 
+@pytest.mark.any_backend
 def test_an_artifact_has_plain_weights(tmp_path):
     model = classifier()
     classifier_ = TransferClassifier(merge_lora(trained(add_lora(model, rank=2))), PREPROCESSING, ["a", "b", "c"])

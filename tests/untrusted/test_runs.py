@@ -243,7 +243,6 @@ def test_code_in_a_keras_file_is_not_run(tmp_path):
         with pytest.raises(ValueError, match="cannot be loaded"):
             load_keras_file(tmp_path / "model.keras")
     finally:
-        keras.src.saving.serialization_lib.SafeModeScope(None)
         keras.src.backend.common.global_state.set_global_attribute("safe_mode_saving", None)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit_edu import _files
+from keras_vit_edu import _files, _keras_internals
 from keras_vit_edu._building import budget_for, check_numbers, within
 from keras_vit_edu._tensor_file import FREE_ARRAYS, LARGEST_FILE, MOST_ARRAYS
 
@@ -99,8 +99,8 @@ def _extracted(archive: zipfile.ZipFile) -> Iterator[Path]:
 def _load(config: dict[str, Any], weights: Path) -> keras.Model:
     stored = _shapes(weights)
     elements = sum(math.prod(shape) * count for shape, count in stored.items())
-    with within(budget_for(elements, stored.total(), is_filled_later=True)):
-        model: Any = keras.saving.deserialize_keras_object(config, safe_mode=True)
+    with _keras_internals.safe_mode(), within(budget_for(elements, stored.total(), is_filled_later=True)):
+        model: Any = keras.saving.deserialize_keras_object(config)
     if not isinstance(model, keras.Model):
         raise ValueError(f"{CONFIG} is of a {type(model).__name__}, which is no model")
     missing = Counter(tuple(variable.shape) for variable in model.variables) - stored
