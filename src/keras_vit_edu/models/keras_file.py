@@ -103,7 +103,7 @@ def _load(config: dict[str, Any], weights: Path) -> keras.Model:
         model: Any = keras.saving.deserialize_keras_object(config)
     if not isinstance(model, keras.Model):
         raise ValueError(f"{CONFIG} is of a {type(model).__name__}, which is no model")
-    missing = Counter(tuple(variable.shape) for variable in model.variables) - stored
+    missing = Counter(tuple(weight.shape) for weight in model.weights) - stored  # Keras saves no counter of a Dropout
     if missing:
         raise ValueError(f"{WEIGHTS} lacks arrays of the shapes {str(list(missing)[:3])[1:-1]}")
     model.load_weights(weights)
