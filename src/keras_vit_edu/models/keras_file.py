@@ -26,6 +26,7 @@ CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 LARGEST_EXPANSION = 4  # of weights in the zip; Keras does not pack them at all
 MOST_OBJECTS = 50_000  # groups and arrays in the HDF5 file
 PIECE = 1 << 20  # numbers looked at together
+BFLOAT16_STORED = np.dtype("V2")  # HDF5 has no bfloat16: Keras writes two bytes of no kind
 
 
 def load_keras_file(file: str | Path) -> keras.Model:
@@ -130,8 +131,9 @@ def _shapes(file: Path) -> "Counter[tuple[int, ...]]":
             if isinstance(entry, h5py.Group):
                 walk(entry)
                 continue
-            plain = isinstance(entry, h5py.Dataset) and entry.shape is not None and entry.dtype.kind in "fiub"
-            if not plain or entry.chunks or entry.external or entry.is_virtual or entry.dtype.itemsize > 8:
+            is_plain = isinstance(entry, h5py.Dataset) and entry.shape is not None
+            is_plain = is_plain and (entry.dtype.kind in "fiub" or entry.dtype == BFLOAT16_STORED)
+            if not is_plain or entry.chunks or entry.external or entry.is_virtual or entry.dtype.itemsize > 8:
                 raise ValueError(f"{WEIGHTS} holds {name[:80]!r}, which is no plain array of numbers")
             room -= entry.size * entry.dtype.itemsize
             found[tuple(entry.shape)] += 1
@@ -145,9 +147,21 @@ def _shapes(file: Path) -> "Counter[tuple[int, ...]]":
 
 
 def _check_finite(dataset: Any, name: str) -> None:
-    if dataset.dtype.kind != "f" or not dataset.size:
+    is_bfloat16 = dataset.dtype == BFLOAT16_STORED
+    if dataset.dtype.kind != "f" and not is_bfloat16:
         return
-    rows = max(PIECE // max(math.prod(dataset.shape[1:]), 1), 1)
-    pieces = (dataset[i : i + rows] for i in range(0, dataset.shape[0], rows)) if dataset.shape else [dataset[()]]
-    if not all(np.isfinite(piece).all() for piece in pieces):
-        raise ValueError(f"weights are finite numbers, and {name[:80]!r} holds NaN or infinity")
+    for piece in _pieces(dataset):
+        if not np.isfinite(piece.view("bfloat16") if is_bfloat16 else piece).all():
+            raise ValueError(f"weights are finite numbers, and {name[:80]!r} holds NaN or infinity")
+
+
+def _pieces(dataset: Any, index: tuple[int, ...] = ()) -> Iterator[np.ndarray]:
+    """What lies at `index`, in arrays of at most `PIECE` numbers."""
+    length, *inner = dataset.shape[len(index) :] or (1,)
+    if math.prod(inner) > PIECE:
+        for i in range(length):
+            yield from _pieces(dataset, (*index, i))
+        return
+    rows = PIECE // max(math.prod(inner), 1)
+    for i in range(0, length, rows):
+        yield np.asarray(dataset[(*index, slice(i, i + rows))] if dataset.shape else dataset[()])
