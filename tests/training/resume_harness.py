@@ -47,7 +47,6 @@ class Harness:
     python: str = sys.executable
     epochs: int = EPOCHS
     reference: str = ""
-    seconds: float = 0.0  # from the first checkpoint to the end
     lifetime: float = 0.0  # from the start of the process to its end
     lost: list[str] = field(default_factory=list)
     interruptions: int = 0
@@ -72,18 +71,9 @@ class Harness:
         model.save_to_preset(self.folder / "preset")
         run = self.folder / "reference"
         started = time.monotonic()
-        process = self.start(run)
-        self.wait_for_a_checkpoint(run, process)
-        began = time.monotonic()
-        process.communicate()
-        self.seconds = time.monotonic() - began
+        self.start(run).communicate()
         self.lifetime = time.monotonic() - started
         self.reference = self.weights(run)
-
-    def wait_for_a_checkpoint(self, run: Path, process: subprocess.Popen) -> None:
-        """Wait until the first checkpoint is there, or the process has ended."""
-        while process.poll() is None and not self.checkpoints(run):
-            time.sleep(0.001)
 
     def start(self, run: Path) -> subprocess.Popen:
         """Start the training into `run`, or go on with it."""
@@ -136,18 +126,6 @@ class Harness:
         return same
 
     # The three ways to interrupt. -------------------------------------------------------------------------------------
-
-    def interrupt_at_random(self, number: signal.Signals, seed: int) -> tuple[str, Path]:
-        """Send a signal at a random moment between the first checkpoint and the end; what was done, and the run."""
-        for attempt in range(20):
-            run = self.folder / f"{number.name}-{seed}-{attempt}"
-            process = self.start(run)
-            self.wait_for_a_checkpoint(run, process)
-            what = self.send(process, number, random.Random(f"{seed} {attempt}").uniform(0, 0.8) * self.seconds, run)
-            if what is not None:
-                return what, run
-            shutil.rmtree(run)
-        raise RuntimeError("no signal came in time in 20 attempts")
 
     def interrupt_in_a_row(self, count: int, seed: int, say=print) -> None:
         """Send signals at random moments of a process's whole life; the next process resumes what the last one left."""
@@ -313,7 +291,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         harness = Harness(Path(folder), epochs=arguments.epochs)
         harness.prepare()
-        print(f"uninterrupted: {harness.seconds:.1f} s after the first checkpoint, weights {harness.reference[:16]}")
+        print(f"uninterrupted: {harness.lifetime:.1f} s, weights {harness.reference[:16]}")
         harness.interrupt_in_a_row(arguments.signals, arguments.seed)
         for seed in range(arguments.writes):
             harness.check(*harness.kill_in_a_write(arguments.seed + seed))

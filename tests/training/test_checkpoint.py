@@ -94,7 +94,7 @@ def go(path, dataset, stop_at=None, recipe=RECIPE, model=None, said=None, overwr
     model = model or new_model()
     console = Console(quiet=said is None)
     if said is not None:
-        console.print = said.append
+        console.print = lambda line, **_: said.append(line)
     callbacks = [*callbacks, *([] if stop_at is None else [StopAt(stop_at)])]
     with training.RunFolder(path, overwrite=overwrite) as run:
         try:
