@@ -26,7 +26,7 @@ def turn(model: Any) -> Iterator[None]:
         model: whose weights the block reads.
 
     Raises:
-        KeyboardInterrupt: at its end, if SIGINT came meanwhile.
+        KeyboardInterrupt: at its end, if a signal came meanwhile whose handler raises it.
     """
     with _interruption.held(hand_over=True), _lock:
         unshare(model)

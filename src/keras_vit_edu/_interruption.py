@@ -1,8 +1,9 @@
-"""Ctrl-C and requests to end: noted by the signal's handler, acted on where stopping is safe.
+"""Ctrl-C and SIGTERM: the handler notes the signal, and the work stops where stopping is safe.
 
-An exception raised by a handler can surface between any two instructions. Inside JAX's garbage-collection callback it
-is ignored, so the request is lost; inside a training step it leaves a model without weights, or ends in a segmentation
-fault. So the handler here raises nothing. It notes the request, and long work calls `check` between its batches.
+Python can raise a handler's exception between any two instructions. Inside JAX's garbage-collection callback Python
+ignores the exception, and the request is lost. Inside a training step the exception leaves a model without weights, or
+crashes the process. So the handler here raises nothing. It notes the signal, and long work calls `check` between
+batches.
 """
 
 import contextlib
@@ -11,95 +12,129 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-STATUS = 130  # of a process that was interrupted, as a shell reports it
+STATUS = 130  # the exit status of an interrupted process, as shells report it
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what batch systems send
+SHOW_CURSOR = b"\x1b[?25h"  # a progress display hides it
 
-_former: dict[int, Any] = {}  # the handlers that ours replaces; empty when it replaces none
-_received: list[int] = []
+_hold: "_Hold | None" = None  # while signals are held
 
 
 @contextlib.contextmanager
 def held(hand_over: bool = False) -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back inside the block, and act on them where `check` is called, or at the block's end.
+    """Hold SIGINT and SIGTERM inside the block. `check` acts on them, or the end of the block does.
 
-    A second signal goes to the former handler at once. Outside of the main thread, where Python runs no handlers, and
-    inside another such block, nothing changes.
+    A second signal goes to the former handler at once. Nothing changes inside another such block, or outside of the
+    main thread, where Python runs no handlers. A forked child starts with the former handlers.
 
     Args:
-        hand_over: give the signal to the former handler when the block ends: for a short block, in a program that may
-            have handlers of its own.
+        hand_over: give the signal to the former handler when the block ends. For short blocks in a program that may
+            have its own handlers.
 
     Raises:
-        KeyboardInterrupt: if a signal came, and the block raised nothing itself.
+        KeyboardInterrupt: if a signal came. An error of the block is its cause.
     """
-    if _former or threading.current_thread() is not threading.main_thread():
+    global _hold
+    if _hold is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    formers = {int(number): signal.getsignal(number) for number in SIGNALS}
+    hold, error = _Hold(), None
     try:
-        for number, former in formers.items():
-            if former not in (signal.SIG_IGN, None):  # ignored, or set outside of Python
-                _former[number] = former
-                signal.signal(number, _note)
+        _hold = hold
+        hold.begin()
         yield
+    except BaseException as raised:
+        error = raised
+        raise
     finally:
-        received = _let_go()
-    if received and hand_over:
-        _give(received[0], formers[received[0]])
-    elif received:
-        _raise(received[0])
-
-
-def _let_go() -> list[int]:
-    """Put the former handlers back; the signals that came."""
-    for number, former in list(_former.items()):
-        signal.signal(number, former)
-    received = _received.copy()
-    _former.clear()
-    _received.clear()
-    return received
+        _hold = None
+        try:
+            hold.restore()
+        finally:  # also if a restored handler raised
+            if hand_over:
+                for number in hold.received:
+                    _give(number, hold.former[number])
+            elif hold.received and (error is None or isinstance(error, Exception)):  # else the block is ending already
+                raise _interrupt(hold.received[0]) from error
 
 
 def hold_for_good() -> None:
-    """Hold the signals back until the process ends: for our own command, from its first line on."""
-    for number in SIGNALS:
-        if signal.getsignal(number) not in (signal.SIG_IGN, None):
-            _former[number] = _end_at_once
-            signal.signal(number, _note)
+    """Hold the signals until the process ends. Our own command calls this first."""
+    global _hold
+    _hold = _Hold(is_command=True)
+    _hold.begin()
 
 
 def check() -> None:
-    """Raise `KeyboardInterrupt` if a signal has come; to be called between batches, in the main thread."""
-    if _received and threading.current_thread() is threading.main_thread():
-        _raise(_received[0])
+    """Raise `KeyboardInterrupt` if a signal came. Call it between batches, in the main thread."""
+    if _hold is not None and _hold.received and threading.current_thread() is threading.main_thread():
+        raise _interrupt(_hold.received[0])
 
 
 def has_come() -> bool:
-    """Whether a signal has come that nothing has acted on yet."""
-    return bool(_received)
+    """Whether a signal came inside the block that holds signals now."""
+    return _hold is not None and bool(_hold.received)
 
 
-def _raise(number: int) -> NoReturn:
-    raise KeyboardInterrupt(signal.Signals(number).name)
+@dataclass
+class _Hold:
+    """The handlers that `note` replaces, and the signals that wait."""
 
+    is_command: bool = False  # a second signal ends the process
+    former: dict[int, Any] = field(default_factory=dict)
+    received: list[int] = field(default_factory=list)
 
-def _note(number: int, frame: Any) -> None:
-    _received.append(number)
-    is_first, former = len(_received) == 1, _former[number]
-    if former is _end_at_once:
-        if not is_first:
+    def begin(self) -> None:
+        for number in SIGNALS:
+            former = signal.getsignal(number)
+            if former not in (signal.SIG_IGN, None):  # ignored, or set outside of Python
+                self.former[int(number)] = former
+                signal.signal(number, self.note)
+
+    def note(self, number: int, frame: Any) -> None:
+        if not self.received or _hold is not self:  # the first, or one that comes during `restore`
+            self.received.append(number)
+            if self.is_command and os.isatty(2):
+                os.write(2, b"\nstopping after this step; once more ends at once\n")
+        elif self.is_command:
             _end_at_once()
-        elif os.isatty(2):
-            os.write(2, b"\nstopping after this step; once more ends at once\n")
-    elif not is_first:
-        _let_go()
-        _give(number, former)
+        else:
+            signal.signal(number, self.former[number])
+            _give(number, self.former[number])
+
+    def restore(self) -> None:
+        """Restore the former handlers. Clear `_hold` first: then a signal that comes meanwhile is noted."""
+        try:
+            for number, former in self.former.items():
+                signal.signal(number, former)
+        finally:  # once more, if a restored handler raised
+            for number, former in self.former.items():
+                signal.signal(number, former)
+
+
+def _restore_in_child() -> None:
+    """In a forked child: the parent acts on its own signals, and SIGTERM must end the child."""
+    global _hold
+    if _hold is not None:
+        hold, _hold = _hold, None
+        hold.received.clear()
+        hold.restore()
+        for number in hold.received:  # came to the child meanwhile
+            _give(number, hold.former[number])
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_restore_in_child)
+
+
+def _interrupt(number: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _give(number: int, handler: Any) -> None:
-    """Let a handler, which is in its place again, have a signal."""
+    """Act on a signal as its restored handler does."""
     if callable(handler):
         handler(number, None)
     else:  # the system's own action
@@ -107,7 +142,11 @@ def _give(number: int, handler: Any) -> None:
 
 
 def _end_at_once() -> NoReturn:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(Exception):  # also if the signal came inside another flush
         sys.stdout.flush()
+    for stream in (1, 2):
+        if os.isatty(stream):
+            with contextlib.suppress(OSError):
+                os.write(stream, SHOW_CURSOR)
     os.write(2, b"keras-vit-edu: interrupted\n")
     os._exit(STATUS)
