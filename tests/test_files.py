@@ -2,10 +2,19 @@
 
 import json
 import os
+import struct
+import tracemalloc
+import zipfile
 
+import numpy as np
 import pytest
 
-from keras_vit_edu._files import parse_json, printable, read_bounded, read_json, write_atomically
+from keras_vit_edu._files import open_zip, parse_json, printable, read_bounded, read_json, write_atomically
+from keras_vit_edu.models.keras_file import load_keras_file
+from keras_vit_edu.parity.run import load_arrays
+from keras_vit_edu.transfer import TransferClassifier
+
+pytestmark = pytest.mark.any_backend
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path):
@@ -44,6 +53,30 @@ def test_json_is_read(tmp_path):
     write_atomically(tmp_path / "a.json", json.dumps({"a": [1, 2.5, "ç"]}).encode())
     assert read_json(tmp_path / "a.json") == {"a": [1, 2.5, "ç"]}
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_zip_is_read(tmp_path):
+    data = np.random.default_rng(0).bytes(3_000_000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a", data)
+        archive.writestr("b", data, zipfile.ZIP_DEFLATED)
+    with open(tmp_path / "a.zip", "rb") as stream, open_zip(stream) as archive:
+        assert archive.read("a") == archive.read("b") == data
+
+
+@pytest.mark.parametrize("read", [load_keras_file, TransferClassifier.load, load_arrays])
+def test_a_zip_with_a_long_table_of_contents_takes_little_memory(read, tmp_path):
+    entry = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    contents = entry * 100_000
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65535, 65535, len(contents), 4, 0)
+    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04" + contents + end)
+    tracemalloc.start()
+    try:
+        with pytest.raises((ValueError, zipfile.BadZipFile), match="table of contents is longer than 1,048,576 bytes"):
+            read(tmp_path / "a.zip")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_control_characters_are_escaped_and_letters_of_any_script_kept():

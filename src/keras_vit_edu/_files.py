@@ -5,11 +5,13 @@ import json
 import os
 import stat
 import unicodedata
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 LARGEST_JSON = 4 << 20  # bytes; Python's objects take up to 40 times as much
+LARGEST_CONTENTS = 1 << 20  # bytes of a zip's table of contents: some ten thousand entries
 # Invisible characters that some scripts and emoji need: zero-width non-joiner and joiner.
 JOINERS = "\u200c\u200d"
 
@@ -61,6 +63,35 @@ def open_regular(file: str | Path) -> Iterator[BinaryIO]:
         raise ValueError(f"This is no regular file. Received: {file}")
     with open(descriptor, "rb") as stream:
         yield stream
+
+
+def open_zip(stream: BinaryIO) -> zipfile.ZipFile:
+    """The zip in a stream, whose table of contents has been read.
+
+    Raises:
+        zipfile.BadZipFile: if it is no zip, or its table of contents is longer than `LARGEST_CONTENTS`.
+    """
+    careful = _Careful(stream)
+    archive = zipfile.ZipFile(cast(BinaryIO, careful))
+    careful.limit = None
+    return archive
+
+
+class _Careful:
+    """A stream with a limit on every read: `zipfile` reads a table of contents as long as the file says it is."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
+        self._read = stream.read
+        self.limit: int | None = LARGEST_CONTENTS
+
+    def read(self, size: int = -1) -> bytes:
+        if self.limit is None:
+            return self._read(size)
+        data = self._read(size if 0 <= size <= self.limit else self.limit + 1)
+        if len(data) > self.limit:
+            raise zipfile.BadZipFile(f"its table of contents is longer than {self.limit:,} bytes")
+        return data
 
 
 def read_json(file: str | Path, limit: int = LARGEST_JSON) -> Any:

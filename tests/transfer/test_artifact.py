@@ -470,7 +470,7 @@ def test_a_truncated_zip(saved, tmp_path):
     data = (saved / "small.zip").read_bytes()
     for size in (len(data) - 1, len(data) // 2, 100):
         (tmp_path / "cut.zip").write_bytes(data[:size])
-        refused(tmp_path / "cut.zip", "The zip is damaged, or was cut off")
+        refused(tmp_path / "cut.zip", "The zip is damaged, cut off")
 
 
 @pytest.mark.parametrize("name", ["artifact.json", "weights.safetensors"])
@@ -562,8 +562,8 @@ def test_the_folder_of_a_run_stands_for_the_classifier_in_it(saved, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_entries_of_one_name(tmp_path):
-    many = [("artifact.json", b"")] * 20_000
-    refused(zipped(tmp_path / "many.zip", many), "with 20,000 entries")
+    many = [("artifact.json", b"")] * 10_000
+    refused(zipped(tmp_path / "many.zip", many), "with 10,000 entries")
     refused(zipped(tmp_path / "twice.zip", many[:2]), "two entries of one name")
 
 

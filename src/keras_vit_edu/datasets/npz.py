@@ -7,17 +7,16 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from keras_vit_edu._files import open_regular
+from keras_vit_edu._files import open_regular, open_zip
 from keras_vit_edu.datasets.array_file import CHUNK, ArrayFile, exactly
 from keras_vit_edu.datasets.idx import most_packed
 
 NPY = b"\x93NUMPY"
 HEADER = 1 << 14  # bytes that the header of an array may take
-LONGEST_READ = 1 << 20  # bytes; so long may the zip's table of contents be: some ten thousand arrays
 # What zipfile, zlib and NumPy raise over files that are damaged, encrypted, or not what they say.
 UNREADABLE = (
     OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RuntimeError,
@@ -69,20 +68,6 @@ def complaint(file: Path, error: Exception) -> str:
     return text if text.startswith(f"{file} cannot be read") else f"{file} cannot be read as an npz file: {text}"
 
 
-class _Careful:
-    """A file of which nobody reads much at once: `zipfile` reads as many bytes as the file tells it to."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
-        self._read = stream.read
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._read(size if 0 <= size <= LONGEST_READ else LONGEST_READ + 1)
-        if len(data) > LONGEST_READ:
-            raise ValueError(f"its table of contents is longer than {LONGEST_READ:,} bytes")
-        return data
-
-
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     with open_regular(file) as stream:
@@ -92,7 +77,7 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
         if begin and not begin.startswith(b"PK"):
             raise ValueError("it is pickled (or no npz at all), and a pickle could run code, so it is not opened")
         stream.seek(0)
-        with zipfile.ZipFile(cast(BinaryIO, _Careful(stream))) as archive:
+        with open_zip(stream) as archive:
             yield archive
 
 

@@ -48,7 +48,7 @@ def load_keras_file(file: str | Path) -> keras.Model:
     """
     file = Path(file)
     try:
-        with _files.open_regular(file) as stream, zipfile.ZipFile(stream) as archive:
+        with _files.open_regular(file) as stream, _files.open_zip(stream) as archive:
             _check_entries(archive)
             config = _read_config(archive)
             with _extracted(archive) as weights:

@@ -149,7 +149,7 @@ def load_arrays(file: Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: if an array says that it is larger than the file has room for.
     """
-    with _files.open_regular(file) as stream, zipfile.ZipFile(stream) as archive:
+    with _files.open_regular(file) as stream, _files.open_zip(stream) as archive:
         for entry in archive.infolist():
             _check_array(archive, entry)
     with np.load(file, allow_pickle=False) as stored:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 
 import safetensors
 
-from keras_vit_edu._files import open_regular, parse_json, read_json, replacing, write_atomically
+from keras_vit_edu._files import open_regular, open_zip, parse_json, read_json, replacing, write_atomically
 from keras_vit_edu.models import preset_files
 from keras_vit_edu.training.run_folder import CLASSIFIER
 
@@ -81,9 +81,9 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 def _names_in_zip(file: Path) -> list[str]:
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_regular(file) as stream, open_zip(stream) as archive:
             return archive.namelist()
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, ValueError):
         return []
 
 
@@ -180,13 +180,15 @@ def opened(path: Path) -> "Iterator[Folder | Zip]":
     if not path.is_file():
         raise ArtifactError(f"There is no artifact, neither a folder nor a file. Received: {path}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as stream, open_zip(stream) as archive:
             yield Zip(path, archive)
     except zipfile.BadZipFile as error:
         with open(path, "rb") as stream:
             begins_as_zip = stream.read(4) == b"PK\x03\x04"
         if begins_as_zip:
-            raise ArtifactError(f"The zip is damaged, or was cut off ({error}). Received: {path}") from None
+            raise ArtifactError(
+                f"The zip is damaged, cut off, or holds much else ({error}). Received: {path}"
+            ) from None
         raise ArtifactError(f"An artifact is a folder or a zip, and this file is no zip. Received: {path}") from None
     except (NotImplementedError, RuntimeError, EOFError, OSError) as error:  # of another compression, encrypted...
         raise ArtifactError(f"The artifact cannot be read: {error}. Received: {path}") from None
