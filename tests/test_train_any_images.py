@@ -87,6 +87,39 @@ def test_a_folder_of_images_and_other_presets(tmp_path, shapes, preset, capsys):
     assert cli.run([*command, "--image-size", "16x16", "--run", "out"]) == 2  # finished
 
 
+def photographs(folder, shapes, first, count):
+    for i in range(first, first + count):
+        file = folder / ("bright", "dark", "grey")[shapes["y_train"][i]] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(shapes["x_train"][i]).save(file)
+
+
+@pytest.mark.any_backend
+def test_all_images_of_a_folder_without_a_test_are_tested_on(tmp_path, shapes, capsys):
+    photographs(tmp_path / "photos", shapes, 0, 18)
+    photographs(tmp_path / "others", shapes, 18, 6)  # two of each class
+    photographs(tmp_path / "split/train", shapes, 0, 9)
+    photographs(tmp_path / "split/test", shapes, 9, 12)
+    assert cli.run(["train", "--data", "photos", *TINY, "--epochs", "1", "--run", "out", "--quiet"]) == 0
+
+    def tested(data):
+        assert cli.run(["evaluate", "out", "--data", data]) == 0
+        said = capsys.readouterr().out
+        return json.loads((tmp_path / said.splitlines()[-1].split("/")[0] / "evaluate.json").read_text())[
+            "images"
+        ], said
+
+    count, said = tested("others")
+    assert (count, "on all images of others" in said, "6 images)" in said) == (6, True, True)
+    count, said = tested("split")
+    assert (count, "on the test images of split" in said, "12 images)" in said) == (12, True, True)
+    # The run has not seen a fifth of its own images, wherever they are now.
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    count, said = tested("moved")
+    assert (count, "on the test images of moved" in said) == (3, True)
+    assert "a fifth of every class was kept for the test" in said
+
+
 @pytest.mark.any_backend
 def test_an_interrupted_run_on_other_images_goes_on(tmp_path, shapes):
     command = ["train", "--data", "shapes.npz", *TINY, "--epochs", "2", "--quiet"]

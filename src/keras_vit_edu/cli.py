@@ -383,11 +383,15 @@ def evaluate(
         return
     with _checking():
         classifier, of_run, class_names = _trained(model)
-        is_own = dataset is None and data is None and of_run is not None
+        is_own, are_all = dataset is None and data is None and of_run is not None, False
         if is_own:
             images = _images_of_run(Path(model), _sides(classifier))
         elif data is not None and dataset is None and (of_run is None or of_run not in CLASS_NAMES or of_run == SAMPLE):
-            images = _images(None, data, _sides(classifier) if os.path.isdir(data) else None)
+            size = _sides(classifier) if os.path.isdir(data) else None
+            images = _images(None, data, size, keep_test=False)
+            own = None if images.has_test or of_run is None else _as_learned_from(Path(model), data, size)
+            are_all = not images.has_test and own is None
+            images = own or images
         else:
             images = datasets.load(dataset or of_run or SAMPLE, data)
         dataset = images.name
@@ -410,9 +414,11 @@ def evaluate(
         print_json(content)
         return
     console = Console(soft_wrap=True)
+    for note in images.notes:
+        console.print(f"note: {note}")
     console.print(_by_class(found))
     console.print(
-        f"{classifier.name} on {dataset}: test accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
+        f"{classifier.name} on {'all' if are_all else 'the test'} images of {dataset}: test accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
         f"(standard error, {len(found.labels):,} images), loss {found.loss:.4f}\n{folder}{os.sep}: {', '.join(files)}"
     )
 
@@ -582,8 +588,21 @@ def _images_of_run(run: Path, size: tuple[int, int]) -> datasets.ImageDataset:
     return images
 
 
+def _as_learned_from(run: Path, data: Path, size: tuple[int, int] | None) -> datasets.ImageDataset | None:
+    """The images in `data` with the same part kept for the test as in a run that has learned from the others."""
+    with contextlib.suppress(ValueError):  # too few to keep some
+        images = _images(None, data, size)
+        of_run = _dataset_of_run(run)[0]
+        return images if {**fingerprint(images), "name": of_run["name"]} == of_run else None
+    return None
+
+
 def _images(
-    dataset: str | None, data: Path | None, size: tuple[int, int] | None, begun: Path | None = None
+    dataset: str | None,
+    data: Path | None,
+    size: tuple[int, int] | None,
+    begun: Path | None = None,
+    keep_test: bool = True,
 ) -> datasets.ImageDataset:
     """The images that `--dataset`, `--data` and `--image-size` name; those of a run that was begun stay what they were.
 
@@ -593,7 +612,7 @@ def _images(
         images = datasets.load(dataset or SAMPLE, data)
         return images if size is None else datasets.resized(images, size)
     with _progress("looking at the files") as progress:
-        images = datasets.load_data(data, size, progress)
+        images = datasets.load_data(data, size, progress, keep_test)
     if size is None and begun is not None and images.name != "mnist" and (begun / "run.json").is_file():
         with contextlib.suppress(ValueError):
             was = _dataset_of_run(begun)[0] if read_json(begun / "run.json").get("status") != "finished" else {}

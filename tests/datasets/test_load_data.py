@@ -165,6 +165,19 @@ def test_a_folder_with_a_subfolder_per_class(tmp_path, rng):
     np.testing.assert_array_equal(again.x_train, dataset.x_train)
 
 
+def test_nothing_is_kept_for_the_test(tmp_path, rng):
+    write_images(tmp_path, rng, count=1)
+    with pytest.raises(ValueError, match="too small"):
+        datasets.load_data(tmp_path)
+    dataset = datasets.load_data(tmp_path, keep_test=False)
+    images = [np.asarray(Image.open(path)) for path in datasets.scan_folder(tmp_path).paths]
+    assert not dataset.has_test
+    for x, y in ((dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test)):
+        assert pairs(x, y) == pairs(images, [0, 1])
+    write_csv(tmp_path / "train.csv", np.array(images)[:, :3, :3, 0], [1, 0])
+    assert datasets.load_data(tmp_path / "train.csv", keep_test=False).y_test.tolist() == [1, 0]
+
+
 def test_grey_images_stay_grey(tmp_path, rng):
     write_images(tmp_path / "grey", rng, mode="L")
     dataset = datasets.load_data(tmp_path / "grey")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vit_edu.datasets import find_split, scan_folder
+from keras_vit_edu.datasets import find_split, load_data, scan_folder
 
 
 def put(folder, *files):
@@ -13,7 +13,7 @@ def put(folder, *files):
 
 
 def photographs(*parts, classes=("cat", "dog")):
-    return [f"{part}/{name}/{i}.png" for part in parts for name in classes for i in range(2)]
+    return [f"{part}/{name}/{i}.png" for part in parts for name in classes for i in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,27 @@ def test_what_is_no_folder_is_not_split(tmp_path):
     assert find_split(tmp_path / "nothing") is None
     with pytest.raises(ValueError, match="must be given as a path"):
         find_split(None)
+
+
+@pytest.mark.parametrize(
+    ("files", "parts", "without"),
+    [
+        (photographs("train") + ["test/1.png"], ["train"], ["test"]),  # labels of the test are secret
+        (photographs("train", "val") + ["test/1.png"], ["train", "val"], ["test"]),
+        (photographs("train", "val") + ["train/overview.png"], ["train", "val"], []),
+        (photographs("train", "val") + ["page.png", "val/overview.png"], ["train", "val"], []),
+        (photographs("train", "val", "papers") + ["val/overview.png"], ["train", "val"], []),
+        (photographs("train", "eval"), ["train", "eval"], []),
+        (photographs("train", "Dev", "test"), ["train", "Dev", "test"], []),
+        (photographs("train"), ["train"], []),
+    ],
+    ids=["flat test", "flat test and val", "image in train", "images beside", "others", "eval", "dev", "train alone"],
+)
+def test_what_people_leave_in_and_beside_the_parts(files, parts, without, tmp_path):
+    found = find_split(put(tmp_path, *files))
+    assert [part.name for part in found.parts] == parts
+    assert [folder.name for folder in found.without_classes] == without
+    dataset = load_data(tmp_path)
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.has_test == (len(parts) > 1)
+    assert any("the folder test is not used" in note for note in dataset.notes) == bool(without)

@@ -13,17 +13,19 @@ from keras_vit_edu.datasets.class_balance import split_off
 from keras_vit_edu.datasets.image_dataset import ImageDataset, dataset_of, fitted
 from keras_vit_edu.datasets.image_file import read_image
 from keras_vit_edu.datasets.image_folder import ImageFolder, scan_folder
+from keras_vit_edu.datasets.split_folder import find_split
 
-TRAINING = ("train", "training")
-TEST = ("test", "testing")
-VALIDATION = ("val", "valid", "validation", "eval")  # taken for the test where there is none
 Progress = Callable[[int, int], object]
 
 
 def read_class_folders(
-    path: Path, name: str, image_size: tuple[int, int] | None = None, progress: Progress | None = None
+    path: Path,
+    name: str,
+    image_size: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+    keep_test: bool = True,
 ) -> ImageDataset:
-    """Read a folder of images, with one subfolder per class, or with such folders `train` and `test` in it.
+    """Read a folder of images, with one subfolder per class, or one that is split (see `find_split`).
 
     Where there is no `test`, `val` is the test; without any, a fifth of every class is kept for it, the same on every
     machine. The training images come in an order of their own, also the same everywhere: their last part, which is for
@@ -34,6 +36,7 @@ def read_class_folders(
         name: what to call the dataset.
         image_size: `(height, width)` that every image is scaled and cut to; None if all have one size.
         progress: called as `progress(done, total)` after every file, for each part.
+        keep_test: False to keep nothing for the test: without a part for it, all images are in both parts.
 
     Returns:
         A dataset of grey images if red, green and blue agree in every pixel of every image, else of RGB images.
@@ -43,8 +46,7 @@ def read_class_folders(
             training has not; if the images take more than 4 GiB.
         ImportError: without Pillow.
     """
-    parts = _parts(path)
-    notes: list[str] = []
+    parts, notes = _parts(path)
     folders = {part: scan_folder(folder, progress=progress) for part, folder in parts.items()}
     for folder in folders.values():
         notes += [f"skipped {printable(file)}: {printable(reason)}" for file, reason in folder.skipped[:10]]
@@ -54,23 +56,23 @@ def read_class_folders(
     paths, labels = {"train": list(training.paths)}, {"train": training.labels}
     if "test" in folders:
         paths["test"], labels["test"] = list(folders["test"].paths), _numbered(folders["test"], training)
-        unused = [entry.name for entry in path.iterdir() if entry.is_dir() and entry.name.lower() in VALIDATION]
-        if parts["test"].name.lower() in VALIDATION:
-            notes.append(f"there is no folder test, so {printable(parts['test'].name)} is the test")
-        elif unused:
-            notes.append(f"the folder {printable(unused[0])} is not used: validation is a part of train")
+    elif not keep_test:
+        notes.append("there is no part for the test, so it has all images")
+        paths["test"], labels["test"] = [], labels["train"]
     else:
         first, second = split_off(training.labels)
         notes.append("a fifth of every class was kept for the test")
         paths = {"train": [training.paths[i] for i in first], "test": [training.paths[i] for i in second]}
         labels = {"train": training.labels[first], "test": training.labels[second]}
-    order = random.permutation(0, (0,), len(paths["train"]))
-    paths["train"], labels["train"] = [paths["train"][i] for i in order], labels["train"][order]
+    if paths["test"]:
+        order = random.permutation(0, (0,), len(paths["train"]))
+        paths["train"], labels["train"] = [paths["train"][i] for i in order], labels["train"][order]
 
     pixels = _read([*paths["train"], *paths["test"]], image_size)
     count = len(paths["train"])
-    arrays = {"x_train": pixels[:count], "x_test": pixels[count:], "y_train": labels["train"], "y_test": labels["test"]}
-    return dataset_of(name, os.path.abspath(path), arrays, training.class_names, notes)
+    x_test = pixels[count:] if paths["test"] else pixels
+    arrays = {"x_train": pixels[:count], "x_test": x_test, "y_train": labels["train"], "y_test": labels["test"]}
+    return dataset_of(name, os.path.abspath(path), arrays, training.class_names, notes, "test" in folders)
 
 
 def is_class_folder(path: Path) -> bool:
@@ -78,15 +80,23 @@ def is_class_folder(path: Path) -> bool:
     return any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir())
 
 
-def _parts(path: Path) -> dict[str, Path]:
-    """The folders for training and for the test; the folder itself if it is not split."""
-    inside = {entry.name.lower(): entry for entry in sorted(path.iterdir()) if entry.is_dir()}
-    training = next((inside[name] for name in TRAINING if name in inside), None)
-    test = next((inside[name] for name in (*TEST, *VALIDATION) if name in inside), None)
-    others = set(inside) - {*TRAINING, *TEST, *VALIDATION}
-    if training is None or any(not name.startswith(".") for name in others):
-        return {"train": path}
-    return {"train": training} | ({"test": test} if test is not None else {})
+def _parts(path: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folders for training and for the test, and what to say of others; the folder itself if it is not split."""
+    split = find_split(path)
+    if split is None or split.train is None:  # without a part to train on, `scan_folder` complains
+        return {"train": path}, []
+    flat = [printable(folder.name) for folder in split.without_classes]
+    notes = [f"the folder {name} is not used: it has no subfolders, one per class" for name in flat]
+    if split.test is None and split.validation is not None:
+        name = printable(split.validation.name)
+        return {"train": split.train, "test": split.validation}, [
+            *notes,
+            f"there is no part for the test, so {name} is the test",
+        ]
+    if split.validation is not None:
+        name = printable(split.validation.name)
+        notes.append(f"the folder {name} is not used: validation is a part of train")
+    return {"train": split.train} | ({} if split.test is None else {"test": split.test}), notes
 
 
 def _numbered(test: ImageFolder, training: ImageFolder) -> np.ndarray:

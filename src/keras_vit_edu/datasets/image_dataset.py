@@ -27,6 +27,8 @@ class ImageDataset:
         y_train, y_test: whole numbers `(n,)` of an integer dtype, from 0 to the number of classes - 1.
         class_names: what the labels stand for.
         notes: what the reader did that one should know, a sentence each.
+        has_test: whether what was read has a part for the test. Without one, some of its images are kept for it, or all
+            are in both parts, as the reader was told.
 
     Raises:
         ValueError: if images are not uint8 of rank 4 and one size, or labels are not one class number per image.
@@ -40,6 +42,7 @@ class ImageDataset:
     y_test: np.ndarray
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    has_test: bool = True
 
     def __post_init__(self) -> None:
         shapes = []
@@ -194,6 +197,7 @@ def dataset_of(
     arrays: Mapping[str, np.ndarray],
     class_names: Sequence[str],
     notes: Sequence[str] = (),
+    has_test: bool = True,
 ) -> ImageDataset:
     """An `ImageDataset` of arrays whose headers were checked; a `ValueError` for labels out of range."""
     checked: dict[str, np.ndarray] = {}
@@ -205,6 +209,7 @@ def dataset_of(
         source=source,
         class_names=tuple(class_names),
         notes=(*notes, *_without_images(class_names, checked)),
+        has_test=has_test,
         **checked,
     )
 

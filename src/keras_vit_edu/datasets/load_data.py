@@ -22,6 +22,7 @@ def load_data(
     path: str | Path,
     image_size: int | Sequence[int] | None = None,
     progress: Callable[[int, int], object] | None = None,
+    keep_test: bool = True,
 ) -> ImageDataset:
     """Load images of any size to train on, grey or in colour, of any number of classes.
 
@@ -29,7 +30,8 @@ def load_data(
       the labels `y_train` and `y_test`, whole numbers `(n,)` from 0. An array of texts `class_names` names the classes;
       else they are called "0", "1" and so on. Grey images of 28x28 pixels and ten classes without names are `"mnist"`,
       or `"fashion-mnist"` if the file is called so.
-    - A **folder of images** with one subfolder per class; or with folders `train` and `test` (or `val`) of that kind.
+    - A **folder of images** with one subfolder per class; or with folders `train` and `test` (or `val`) of that kind,
+      see `find_split`.
     - What `load` takes for MNIST, Fashion-MNIST or a set of EMNIST: IDX files, torchvision's folders, CSV files.
 
     Where there is no part for the test, a fifth of every class is kept for it. The same images are kept on every
@@ -40,6 +42,8 @@ def load_data(
         image_size: an int for both sides, or `(height, width)`: every image is scaled until it covers that, and the
             same is cut off on both sides. None if all images have one size.
         progress: called as `progress(done, total)` while the files of a folder are looked at.
+        keep_test: False to keep nothing for the test: without a part for it, all images of a folder or a CSV file are
+            in both parts.
 
     Returns:
         An `ImageDataset`, called as the file or folder is.
@@ -65,16 +69,18 @@ def load_data(
     if _is_fashion(path):
         dataset = load("fashion-mnist", path)
     elif os.path.isdir(path):
-        dataset = _of_folder(path, size, progress)
+        dataset = _of_folder(path, size, progress, keep_test)
     elif os.path.isfile(path):
-        dataset = _of_arrays(path.stem, sources.of_file(path))
+        dataset = _of_arrays(path.stem, sources.of_file(path), keep_test)
     else:
         kind = "are no images to train on in" if os.path.exists(path) else "is nothing at"
         raise ValueError(f"There {kind} {path}{', which is no regular file' if os.path.exists(path) else ''}. {WHAT}.")
     return dataset if size is None else resized(dataset, size)
 
 
-def _of_folder(path: Path, size: tuple[int, int] | None, progress: Callable[[int, int], object] | None) -> ImageDataset:
+def _of_folder(
+    path: Path, size: tuple[int, int] | None, progress: Callable[[int, int], object] | None, keep_test: bool
+) -> ImageDataset:
     sets = sources.emnist_sets(path)
     if sources.find_beside_others("mnist", path) is None:
         if sources.find_beside_others("fashion-mnist", path) is not None:
@@ -85,22 +91,24 @@ def _of_folder(path: Path, size: tuple[int, int] | None, progress: Callable[[int
             return load(sets[0], path)
     source = sources.find("mnist", path)
     if source is not None:
-        return _of_arrays(path.name, source)
+        return _of_arrays(path.name, source, keep_test)
     if not is_class_folder(path):
         raise ValueError(f"There are no images to train on in {path}. {WHAT}.")
-    return read_class_folders(path, _own_name(path.resolve().name), size, progress)
+    return read_class_folders(path, _own_name(path.resolve().name), size, progress, keep_test)
 
 
-def _of_arrays(name: str, source: sources.Source) -> ImageDataset:
+def _of_arrays(name: str, source: sources.Source, keep_test: bool) -> ImageDataset:
     """Arrays without a name: MNIST, if they could be, else what their file is called."""
-    found = source.read(sources.Wanted())
+    found = source.read(sources.Wanted(keep_test=keep_test))
     labels = [found.arrays[array] for array in ("y_train", "y_test")]
     classes = max(int(part.max()) for part in labels) + 1
     grey = found.arrays["x_train"].shape[1:] in (IMAGE_SIZE, (*IMAGE_SIZE, 1))
     if found.class_names is None and grey and classes == len(DIGITS):
-        return dataset_of("mnist", str(source.path), found.arrays, DIGITS, found.notes)
+        return dataset_of("mnist", str(source.path), found.arrays, DIGITS, found.notes, found.has_test)
     names = found.class_names or tuple(map(str, range(classes)))
-    dataset = dataset_of(_own_name(name), os.path.abspath(source.path), found.arrays, names, found.notes)
+    dataset = dataset_of(
+        _own_name(name), os.path.abspath(source.path), found.arrays, names, found.notes, found.has_test
+    )
     order = random.permutation(0, (0,), len(dataset.x_train))  # the last part is for validation
     return replace(dataset, x_train=dataset.x_train[order], y_train=dataset.y_train[order])
 

@@ -93,7 +93,7 @@ def locate(name: str) -> str | None:
 
 def _read(name: str, source: sources.Source) -> ImageDataset:
     found = source.read(_wanted(name))
-    return dataset_of(name, str(source.path), found.arrays, CLASS_NAMES[name], found.notes)
+    return dataset_of(name, str(source.path), found.arrays, CLASS_NAMES[name], found.notes, found.has_test)
 
 
 def _wanted(name: str) -> sources.Wanted:

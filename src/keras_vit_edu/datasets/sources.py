@@ -29,10 +29,14 @@ LONGEST_NAMES = 1 << 22  # bytes of an array of class names
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a dataset must be: the size of its images and the number of its classes; None for any."""
+    """What a dataset must be: the size of its images and the number of its classes; None for any.
+
+    `keep_test`: whether to keep some images for the test if there is no part for it; else all are in both parts.
+    """
 
     image_size: tuple[int, int] | None = None
     num_classes: int | None = None
+    keep_test: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Contents:
     arrays: dict[str, np.ndarray]
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    has_test: bool = True
 
 
 @dataclass(frozen=True)
@@ -190,11 +195,12 @@ def _read_csv_files(file: Path, wanted: Wanted) -> Contents:
         arrays = {"x_train": images, "y_train": labels, "x_test": x_test, "y_test": y_test}
         check_headers(str(file), arrays, wanted.image_size)
         return Contents(arrays)
-    first, second = split_off(labels)
+    first, second = split_off(labels) if wanted.keep_test else (slice(None), slice(None))
     why = f"{test.name} has no labels" if test is not None else f"there is no test file beside {file.name}"
     arrays = {"x_train": images[first], "y_train": labels[first], "x_test": images[second], "y_test": labels[second]}
     check_headers(str(file), arrays, wanted.image_size)
-    return Contents(arrays, notes=(f"{printable(why)}, so a fifth of every class was kept for the test",))
+    done = "a fifth of every class was kept for the test" if wanted.keep_test else "the test has all images"
+    return Contents(arrays, notes=(f"{printable(why)}, so {done}",), has_test=False)
 
 
 def _partner(file: Path, word: str, other: str) -> Path | None:

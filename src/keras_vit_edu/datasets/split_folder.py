@@ -1,6 +1,5 @@
 """A data set that comes split: `train/`, `val/` and `test/`, with the same subfolders in each."""
 
-import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ PARTS = {
     "valid": "validation",
     "validation": "validation",
     "dev": "validation",
+    "eval": "validation",
     "test": "test",
     "testing": "test",
 }
@@ -30,12 +30,14 @@ class SplitFolder:
         train: what to train on; None if there is no such part.
         validation: what to validate on; None likewise.
         test: what tells how good the result is; None likewise.
+        without_classes: folders with the name of a part, but without subfolders, as of a test whose labels are secret.
     """
 
     path: Path
     train: Path | None = None
     validation: Path | None = None
     test: Path | None = None
+    without_classes: tuple[Path, ...] = ()
 
     @property
     def parts(self) -> tuple[Path, ...]:
@@ -46,9 +48,10 @@ class SplitFolder:
 def find_split(path: str | os.PathLike) -> SplitFolder | None:
     """See whether a folder holds a data set that is split.
 
-    It does if two of its subfolders at least have names of parts (train, training; val, valid, validation, dev; test,
-    testing; in any letter case), hold a common subfolder, and no image beside their subfolders. Photographs of trains
-    in a class `train` make no such part.
+    Names of parts are train, training; val, valid, validation, dev, eval; test, testing; in any letter case. A folder is
+    split if all its subfolders have such names, and that for training has two subfolders or more. With other subfolders
+    beside them, or nothing to train on, it is split if two parts have two subfolders in common, or one, and no image
+    beside it. Photographs of trains in a class `train` make no such part.
 
     Args:
         path: the folder.
@@ -70,24 +73,31 @@ def find_split(path: str | os.PathLike) -> SplitFolder | None:
     root = Path(path_of(path, "A folder"))
     if not os.path.isdir(root):
         return None
-    named = [name for name in sorted(names_in(root)) if name.casefold() in PARTS and os.path.isdir(root / name)]
-    if len(named) < 2:
-        return None
-    classes = {name: _subfolders(root / name) for name in named}
-    alike = {name for pair in itertools.combinations(named, 2) if classes[pair[0]] & classes[pair[1]] for name in pair}
-    alike = {name for name in alike if not _holds_an_image(root / name)}
-    if len(alike) < 2:
-        return None
+    folders = sorted(_folders_among(names_in(root), root))
+    named = [name for name in folders if name.casefold() in PARTS]
+    classes = {name: _subfolders(root / name) for name in named}  # of each part
+    to_train_on = any(PARTS[name.casefold()] == "train" and len(classes[name]) > 1 for name in named)
+    if not (to_train_on and named == folders):
+        named = [name for name in named if any(_are_alike(root, name, other, classes) for other in named)]
     found: dict[str, Path] = {}
-    for name in sorted(alike):
+    for name in named:
         part = PARTS[name.casefold()]
+        if not classes[name]:
+            continue
         if part in found:
             raise ValueError(
                 f"A data set that is split has one folder of each part. Received: {printable(found[part].name)} and "
                 f"{printable(name)} in {printable(str(root))}"
             )
         found[part] = root / name
-    return SplitFolder(root, **found)
+    without = tuple(root / name for name in classes if not classes[name])
+    return SplitFolder(root, **found, without_classes=without) if found else None
+
+
+def _are_alike(root: Path, name: str, other: str, classes: dict[str, set[str]]) -> bool:
+    """Whether two folders are parts of one data set: their subfolders tell."""
+    common = 0 if name == other else len(classes[name] & classes[other])
+    return common > 1 or (common == 1 and not any(_holds_an_image(root / part) for part in (name, other)))
 
 
 def _subfolders(folder: Path) -> set[str]:
@@ -95,6 +105,10 @@ def _subfolders(folder: Path) -> set[str]:
         names = names_in(folder)
     except ValueError:
         return set()
+    return _folders_among(names, folder)
+
+
+def _folders_among(names: list[str], folder: Path) -> set[str]:
     return {name for name in names if not name.startswith(".") and os.path.isdir(folder / name)}
 
 

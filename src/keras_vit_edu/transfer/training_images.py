@@ -236,6 +236,7 @@ def of_split(train: Any, validation: Any, console: Console | None) -> tuple[Any,
         said.append(f"validating on {validation.name}{os.sep}")
     if split.test is not None:
         said.append(f"{split.test.name}{os.sep} is left alone, to test the result on")
+    said += [f"{folder.name}{os.sep} has no subfolders, and is left alone" for folder in split.without_classes]
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"{name_of(split.path)} is split: {', '.join(said)}")
     return split.train, validation
