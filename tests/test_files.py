@@ -55,6 +55,16 @@ def test_json_is_read(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_a_link_is_not_followed_in_writing(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("precious")
+    (tmp_path / "a.json.new").symlink_to(other)
+    write_atomically(tmp_path / "a.json", b"{}")
+    assert other.read_text() == "precious"
+    assert (tmp_path / "a.json").read_text() == "{}"
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "other"]
+
+
 def test_a_zip_is_read(tmp_path):
     data = np.random.default_rng(0).bytes(3_000_000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

@@ -148,8 +148,9 @@ def write_atomically(file: Path, data: bytes) -> None:
 def replacing(file: Path) -> Iterator[BinaryIO]:
     """A stream whose content becomes that of `file` in one step, when the block ends without an error."""
     aside = file.with_name(file.name + ".new")
+    aside.unlink(missing_ok=True)  # it may be a link to another file
     try:
-        with open(aside, "wb") as stream:
+        with open(aside, "xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

@@ -284,6 +284,15 @@ def test_overwrite_replaces_the_preset_and_nothing_else(folder, classifier, imag
     assert sorted(os.listdir(folder)) == ["README.md", "config.json", "metadata.json", "weights.safetensors"]
 
 
+def test_overwrite_does_not_follow_a_link(folder, classifier, tmp_path):
+    (tmp_path / "other").write_text("precious")
+    for name in ("config.json", "metadata.json", "weights.safetensors"):
+        (folder / f"{name}.new").symlink_to(tmp_path / "other")
+    classifier.save_to_preset(folder, overwrite=True)
+    assert (tmp_path / "other").read_text() == "precious"
+    assert ViTClassifier.from_preset(folder).num_classes == 3
+
+
 def test_overwrite_needs_nothing_to_overwrite(classifier, tmp_path):
     classifier.save_to_preset(tmp_path / "some" / "where", overwrite=True)
     assert ViTClassifier.from_preset(tmp_path / "some" / "where").num_classes == 3
@@ -319,7 +328,7 @@ def stop_at(call: int, monkeypatch, target, name: str):
 def test_stopped_while_writing_the_old_preset_is_whole(call, folder, classifier, monkeypatch):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     random_weights(classifier, seed=1)
-    stop_at(call, monkeypatch, Path, "write_bytes")
+    stop_at(call, monkeypatch, os, "fsync")
     with pytest.raises(Stopped):
         classifier.save_to_preset(folder, overwrite=True)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

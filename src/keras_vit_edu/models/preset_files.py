@@ -56,15 +56,13 @@ def check_lies_in(folder: Path, name: str, kind: str, error: type[ValueError]) -
 
 def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write `files`, of which the last one makes the folder a preset, aside; then move them in."""
-    try:
-        for name, content in files.items():
-            (folder / f"{name}.new").write_bytes(content)
+    with contextlib.ExitStack() as writers:
+        for name in reversed(files):  # the stack closes them in the opposite order
+            stream = writers.enter_context(_files.replacing(folder / name))
+            stream.write(files[name])
+            stream.flush()
+            os.fsync(stream.fileno())  # a full disk is noticed here, while the old preset is whole
         (folder / METADATA).unlink(missing_ok=True)
-        for name in files:
-            os.replace(folder / f"{name}.new", folder / name)
-    finally:
-        for name in files:
-            (folder / f"{name}.new").unlink(missing_ok=True)
 
 
 # config.json and metadata.json. ---------------------------------------------------------------------------------------
