@@ -5,6 +5,7 @@ come from the same layers without recomputation, and from the masks of `random.d
 """
 
 import gc
+import threading
 
 import keras
 import numpy as np
@@ -264,49 +265,91 @@ if BACKEND == "torch":
         assert counter_of(layer) == 1
 
     @pytest.mark.parametrize("use_reentrant", [False, True])
-    def test_without_torchs_random_state_there_is_an_error(use_reentrant):
+    def test_torchs_random_state_need_not_be_kept(use_reentrant):
         layer = dropout()
-        x = torch.tensor(TOKENS, requires_grad=True)
-        y = checkpoint(lambda x: layer(x * x, training=True), x, use_reentrant=use_reentrant, preserve_rng_state=False)
-        with pytest.raises(RuntimeError, match="preserve_rng_state=True"):
-            y.sum().backward()
+
+        def function(x):
+            return checkpoint(
+                lambda x: layer(x, training=True) * 1.0, x, use_reentrant=use_reentrant, preserve_rng_state=False
+            )
+
+        (found,) = gradient(function)
+        np.testing.assert_allclose(found, random.dropout_mask(3, 0, TOKENS.shape, 0.5) * 8 * TOKENS, rtol=1e-6)
 
     @pytest.mark.parametrize("recomputed", RECOMPUTED)
-    def test_forward_passes_of_one_torch_seed_that_wait_together_are_an_error(recomputed):
+    def test_forward_passes_of_one_torch_seed_have_each_its_mask(recomputed):
         layer = dropout()
         wrapped = RECOMPUTED[recomputed](lambda x: layer(x, training=True) * 1.0)
-        x = torch.tensor(TOKENS, requires_grad=True)
+        tensors = [torch.tensor(TOKENS, requires_grad=True) for _ in range(3)]
         losses = []
-        for _ in range(2):
+        for x in tensors:
             torch.manual_seed(0)
             losses.append(wrapped(x).square().sum())
-        with pytest.raises(RuntimeError, match="do not set torch's seed to the same number"):
-            losses[0].backward()
-
-    def test_forward_passes_of_one_torch_seed_one_after_the_other_are_told_apart():
-        layer = dropout()
-        wrapped = keras.remat(lambda x: layer(x, training=True) * 1.0)
-        for counter in range(3):
-            torch.manual_seed(0)
-            (found,) = gradient(wrapped)
-            gc.collect()
+        for counter in (1, 0, 2):
+            losses[counter].backward()
             keep = random.dropout_mask(3, counter, TOKENS.shape, 0.5)
-            np.testing.assert_allclose(found, keep * 8 * TOKENS, rtol=1e-6)
+            np.testing.assert_allclose(tensors[counter].grad.numpy(), keep * 8 * TOKENS, rtol=1e-6)
 
-    def test_training_without_recomputation_takes_no_random_numbers_of_torch():
+    @pytest.mark.parametrize("recomputed", RECOMPUTED)
+    def test_threads_repeat_each_its_masks(recomputed):
+        layer = dropout()
+        wrapped = RECOMPUTED[recomputed](lambda x: layer(x, training=True) * 1.0)
+        differences = []
+
+        def work():
+            for _ in range(20):
+                x = torch.tensor(TOKENS, requires_grad=True)
+                y = wrapped(x)
+                y.square().sum().backward()
+                differences.append((x.grad - 4 * y.detach()).abs().max().item())  # of (2 x)^2, where y is not 0
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(differences) == 160
+        assert max(differences) < 1e-5
+        assert counter_of(layer) == 160
+
+    def test_a_draw_in_a_backward_pass_that_recomputes_nothing_is_an_error():
+        layer = dropout()
+
+        class Own(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                return layer(x, training=True)
+
+            @staticmethod
+            def backward(ctx, gradient):
+                return layer(gradient, training=True)
+
+        with pytest.raises(RuntimeError, match=r"Call `torch\.utils\.checkpoint\.checkpoint`"):
+            gradient(Own.apply)
+
+    def test_dropout_takes_no_random_numbers_of_torch():
         layer = block()
         torch.manual_seed(0)
         expected = torch.rand(3)
         torch.manual_seed(0)
         gradient(lambda x: layer(x, training=True))
+        gradient(keras.remat(lambda x: layer(x, training=True)))
+        with torch.no_grad():
+            layer(torch.tensor(TOKENS), training=True)
         np.testing.assert_array_equal(torch.rand(3).numpy(), expected.numpy())
 
-    def test_memory_of_forward_passes_is_bounded():
+    @pytest.mark.parametrize("recomputed", RECOMPUTED)
+    def test_states_are_kept_as_long_as_their_graph(recomputed):
         layer = dropout()
+        x = torch.tensor(TOKENS, requires_grad=True)
         with torch.no_grad():
-            for _ in range(1100):
-                layer(np.ones((1, 1), "float32"), training=True)
-        assert len(layer._draws._tickets) == 1024
+            layer(x, training=True)
+        assert not layer._draws._checkpoints
+        y = RECOMPUTED[recomputed](lambda x: layer(x, training=True))(x)
+        assert len(layer._draws._checkpoints) == 1
+        del y
+        gc.collect()
+        assert not layer._draws._checkpoints
 
     def test_vmap_goes_on_as_before():
         layer = dropout()
@@ -436,14 +479,41 @@ if BACKEND == "jax":
         keep = random.dropout_mask(3, 0, TOKENS.shape, 0.5)
         np.testing.assert_array_equal(to_numpy(layer(TOKENS, training=True)), np.where(keep, 2 * TOKENS, 0))
 
-    def test_a_state_that_is_not_handed_in_is_jaxs_error():
+    @pytest.mark.parametrize("transformed", [keras.remat, jax.checkpoint, jax.jit])
+    def test_a_state_that_is_not_handed_in_is_an_error(transformed):
         layer = dropout()
         state = layer.seed_generator.state
 
         def step(x, value):
             with keras.StatelessScope(state_mapping=[(state, value)]) as scope:
-                y = keras.remat(lambda x: layer(x, training=True))(x)
+                y = transformed(lambda x: layer(x, training=True))(x)
             return y, scope.get_current_value(state)
 
-        with pytest.raises(jax.errors.UnexpectedTracerError):
+        with pytest.raises(RuntimeError, match=r"Call `layer\.stateless_call"):
             jax.jit(step)(TOKENS, state.value)
+        assert counter_of(layer) == 0
+
+    def test_a_model_that_recomputes_dropout_in_fit_is_an_error_that_says_what_to_do():
+        class Recomputed(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.dropout = PortableDropout(0.5, seed=3)
+
+            def call(self, x, training=False):
+                return keras.remat(lambda x: self.dropout(x, training=training))(x)
+
+        model = Recomputed()
+        model.compile("sgd", "mse")
+        with pytest.raises(RuntimeError, match="leave dropout out"):
+            model.fit(TOKENS, TOKENS, verbose=0)
+
+    def test_a_state_that_the_function_closes_over_is_no_error():
+        layer = dropout()
+
+        def step(x, value):
+            return keras.remat(lambda x: layer.stateless_call([], [value], x, training=True))(x)
+
+        y, (state,) = jax.jit(step)(TOKENS, layer.seed_generator.state.value)
+        keep = random.dropout_mask(3, 0, TOKENS.shape, 0.5)
+        np.testing.assert_array_equal(np.asarray(y), np.where(keep, 2 * TOKENS, 0))
+        assert np.asarray(state).tolist() == [3, 1]

@@ -4,9 +4,8 @@
 pass once more. A layer that counts its draws would count these again and drop other elements than the forward pass
 did, and the gradients would be wrong without a word. `Draws` gives the recomputation the state of the forward pass:
 
-- torch sets its own random numbers back to where they stood. A number of it, drawn beside each mask, comes again
-  in the recomputation and names the forward pass.
-- TensorFlow calls the function again from inside of `tf.recompute_grad`, which the call stack shows.
+- torch and TensorFlow call the function again from inside of `torch.utils.checkpoint` or `tf.recompute_grad`. The call
+  stack shows that, and which forward pass is run again.
 - JAX traces the function once, so one mask serves both. There the counter has to leave the function as an output
   (`keras.Layer.stateless_call`): JAX complains about one that leaves it otherwise.
 """
@@ -28,8 +27,8 @@ class Draws:
     """The states that one layer's seed generator gave, for as long as a recomputation may ask for them."""
 
     def __init__(self) -> None:
-        self._tickets: OrderedDict[int, list[tuple[Any, Any]]] = OrderedDict()
-        self._segments: OrderedDict[int, _Segment] = OrderedDict()
+        self._checkpoints: weakref.WeakKeyDictionary[Any, _Segment] = weakref.WeakKeyDictionary()  # torch
+        self._segments: OrderedDict[int, _Segment] = OrderedDict()  # TensorFlow
 
     def next(self, generator: keras.random.SeedGenerator) -> Any:
         """The generator's next state; in a recomputation, the one that the forward pass got.
@@ -60,32 +59,21 @@ class Draws:
 
         if _is_traced_by_torch() or generator.state.value.device.type == "meta":
             return generator.next()  # nobody calls this a second time
-        is_backward = torch._C._current_graph_task_id() != -1
-        is_watched, lifetime = _saved_tensor_hooks()
-        if not is_backward and not is_watched and torch.is_grad_enabled():
-            return _counted(generator)  # nothing will recompute this
-        # With gradients off, this may be the forward pass of a checkpoint with `use_reentrant=True`.
-        ticket = int(torch.randint(2**62, (), device="cpu"))
-        if is_backward:
-            return self._redeemed(ticket)
-        state = _counted(generator)
-        self._tickets.setdefault(ticket, []).append((state, lifetime))
-        self._tickets.move_to_end(ticket)
-        while len(self._tickets) > KEPT:
-            self._tickets.popitem(last=False)
+        forward, recomputation, run = _torch_checkpoints(sys._getframe())
+        if recomputation is not None:
+            segment = self._checkpoints.get(recomputation)
+            state = None if segment is None else segment.repeated(run)
+        else:
+            state = _counted(generator) if torch._C._current_graph_task_id() == -1 else None
+        if state is None:
+            raise RuntimeError(
+                "Dropout in a backward pass must repeat the mask of the forward pass, and finds none. "
+                "Call `torch.utils.checkpoint.checkpoint` or `keras.remat`, with a function that draws as often each "
+                "time it is called."
+            )
+        for checkpoint in forward:
+            self._checkpoints.setdefault(checkpoint, _Segment()).draws.append(state)
         return state
-
-    def _redeemed(self, ticket: int) -> Any:
-        """The state that the forward pass drew with this ticket."""
-        drawn = self._tickets.get(ticket, [])
-        for candidates in (drawn, [(state, lifetime) for state, lifetime in drawn if _may_be_wanted(lifetime)]):
-            if len({tuple(state.tolist()) for state, _ in candidates}) == 1:
-                return candidates[0][0]
-        raise RuntimeError(
-            "Dropout in a backward pass must repeat the mask of the forward pass, and finds "
-            f"{'none' if not drawn else 'several'} that it may be. Call `torch.utils.checkpoint` with "
-            "`preserve_rng_state=True`, and do not set torch's seed to the same number before two forward passes."
-        )
 
     # TensorFlow. ------------------------------------------------------------------------------------------------------
 
@@ -95,7 +83,7 @@ class Draws:
             state = _counted(generator)
         else:
             segment = self._segments.get(id(recomputation["kwargs"]))
-            state = None if segment is None else segment.repeated(recomputation["t"])
+            state = None if segment is None else segment.repeated(weakref.ref(recomputation["t"]))
             if state is None:
                 raise RuntimeError(
                     "Dropout in a recomputation must repeat the mask of the forward pass, and finds none. "
@@ -122,22 +110,21 @@ class Draws:
 
 
 class _Segment:
-    """What one layer drew in one call of a function that `tf.recompute_grad` wraps.
+    """What one layer drew in one call of a function that is run again in the backward pass.
 
     Args:
-        kwargs: the dictionary of that call, which the recomputation has too. It is held so that no other object gets
-            its identity.
+        kept: an object to hold, so that no other gets its identity.
     """
 
-    def __init__(self, kwargs: dict[str, Any]) -> None:
-        self.kwargs = kwargs
+    def __init__(self, kept: Any = None) -> None:
+        self.kept = kept
         self.draws: list[Any] = []
-        self._repeated: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._repeated: dict[Any, int] = {}
 
-    def repeated(self, tape: Any) -> Any:
-        """The next of the draws, None after the last; each recomputation, which has a tape of its own, begins anew."""
-        count = self._repeated.get(tape, 0)
-        self._repeated[tape] = count + 1
+    def repeated(self, run: Any) -> Any:
+        """The next of the draws, None after the last; each recomputation `run` begins with the first."""
+        count = self._repeated.get(run, 0)
+        self._repeated[run] = count + 1
         state = self.draws[count] if count < len(self.draws) else None
         return state() if isinstance(state, weakref.ref) else state
 
@@ -148,19 +135,44 @@ def _counted(generator: Any) -> Any:
 
 
 def _next_on_jax(generator: Any) -> Any:
-    import jax
-
     with ONE_DRAW_AT_A_TIME:
-        before = generator.state._value
+        outside, before = generator.state._value, generator.state.value
         state = generator.next()
-        if isinstance(generator.state._value, jax.core.Tracer) and not isinstance(before, jax.core.Tracer):
-            generator.state._value = before
+        if _is_lost_by_jax(before, generator):
+            generator.state.assign(before)
+            generator.state._value = outside
             raise RuntimeError(
                 "Dropout counts its masks, and JAX lets no function that it traces (jax.jit, jax.checkpoint, "
                 "keras.remat) do so on the side. Call `layer.stateless_call(..., training=True)` in the function and "
-                "return the non-trainable variables that it gives."
+                "return the non-trainable variables that it gives. In a model for `fit`, leave dropout out of the "
+                "function."
             )
     return state
+
+
+def _is_lost_by_jax(before: Any, generator: Any) -> bool:
+    """Whether the counter, which was `before`, is now a value of a function that does not return it."""
+    from jax.core import Tracer
+
+    after = generator.state.value
+    if not isinstance(after, Tracer):
+        return False
+    if not isinstance(before, Tracer):
+        return after is generator.state._value  # not in a `StatelessScope`, which hands it out
+    # Before JAX 0.4.36 a function has one `main` and several traces.
+    first, second = (getattr(tracer._trace, "main", None) or tracer._trace for tracer in (before, after))
+    return first is not second and _is_jax_inside_the_scope(sys._getframe())
+
+
+def _is_jax_inside_the_scope(frame: FrameType | None) -> bool:
+    """Whether JAX began to trace after the `StatelessScope` that hands the counter out was entered."""
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("jax."):
+            return True
+        if any(isinstance(value, keras.StatelessScope) for value in frame.f_locals.values()):
+            return False
+        frame = frame.f_back
+    return False
 
 
 def _is_traced_by_torch() -> bool:
@@ -171,25 +183,29 @@ def _is_traced_by_torch() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed
 
 
-def _saved_tensor_hooks() -> tuple[bool, Any]:
-    """Whether someone takes what torch saves for the backward pass, and a weak reference to whoever does."""
+def _torch_checkpoints(frame: FrameType | None) -> tuple[list[Any], Any, Any]:
+    """The calls of `torch.utils.checkpoint` that are under way, the innermost first.
+
+    Returns:
+        The objects of torch that stand for those in their forward pass, up to the first in its recomputation; the
+        object of that one, or None; what tells its recomputations apart.
+    """
     import torch
 
-    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    if top is None:  # before torch 2.8
-        return True, None
-    hooks = top(False)
-    if hooks is None:
-        return False, None
-    try:
-        return True, weakref.ref(hooks[1])
-    except TypeError:
-        return True, None
-
-
-def _may_be_wanted(lifetime: Any) -> bool:
-    """Whether a graph may still ask for what was drawn: its hooks are alive, or it is not known whose they were."""
-    return lifetime is None or lifetime() is not None
+    forward: list[Any] = []
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch.utils.checkpoint":
+            name, variables = frame.f_code.co_name, frame.f_locals
+            if name == "checkpoint" and "gen" in variables:
+                forward.append(variables["gen"].gi_frame.f_locals["new_frame"])
+            elif name == "forward" and "ctx" in variables:  # use_reentrant=True
+                forward.append(variables["ctx"])
+            elif name == "unpack_hook" and "gid" in variables:
+                return forward, variables["frame"], variables["gid"]
+            elif name == "backward" and "ctx" in variables:
+                return forward, variables["ctx"], torch._C._current_graph_task_id()
+        frame = frame.f_back
+    return forward, None, None
 
 
 def _recompute_grad_frames(frame: FrameType | None) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
