@@ -345,6 +345,34 @@ def test_stopped_while_moving_the_folder_is_refused(call, folder, classifier, mo
     assert not [file for file in folder.iterdir() if file.suffix == ".new"]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_weights_that_are_not_finite_are_refused(value, dtype, classifier, tmp_path):
+    classifier.get_layer("logits").bias.assign([0, value, 0])
+    with pytest.raises(ValueError, match="Weights are finite numbers"):
+        classifier.save_to_preset(tmp_path / "preset", weights_dtype=dtype)
+    assert not (tmp_path / "preset").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_heads": 300}, "`num_heads` .*at most 256"),
+        ({"head_units": (2,) * 65}, "`head_units` .*at most 64 entries"),
+    ],
+)
+def test_a_model_that_from_preset_refuses_is_refused(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        ViTClassifier(**{**SMALL, **arguments}).save_to_preset(tmp_path / "preset")
+    assert not (tmp_path / "preset").exists()
+
+
+def test_metadata_that_is_too_long_is_refused(classifier, tmp_path):
+    with pytest.raises(ValueError, match=r"metadata.json must have at most 4,194,304 bytes.*of `class_names`"):
+        classifier.save_to_preset(tmp_path / "preset", {"class_names": [f"{i:0100}" for i in range(40_000)]})
+    assert not (tmp_path / "preset").exists()
+
+
 def test_metadata_that_is_not_json_is_refused_before_anything_is_written(classifier, tmp_path):
     with pytest.raises(ValueError, match=r"metadata.json would not be JSON: .*float32"):
         classifier.save_to_preset(tmp_path / "preset", {"test_accuracy": np.float32(0.99)})

@@ -128,7 +128,9 @@ class Preset:
         Raises:
             ValueError: if the folder is a file, or holds something and `overwrite` is False; if the metadata is not
                 JSON, or its `class_names` are no list of different texts; if the model is quantized, has LoRA weights
-                or holds a layer with code; for another `weights_dtype`, or a weight above 65504 with `"float16"`.
+                or holds a layer with code; for another `weights_dtype`, or a weight above 65504 with `"float16"`; if
+                `from_preset` would refuse it: a weight is not finite, a size is beyond `size_limits`, or the metadata
+                takes more than 4 MiB.
 
         Examples:
             >>> import tempfile
@@ -158,6 +160,8 @@ class Preset:
             if key not in ("trainable", "frozen_layers")
         }
         preset_files.check_runs_no_code(config)
+        check_numbers(config)
+        size_limits.check(config)
         known = {
             "format_version": FORMAT_VERSION,
             "parameters": self.count_params(),  # type: ignore[attr-defined]

@@ -9,6 +9,8 @@
 """
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -54,7 +56,7 @@ def check_lies_in(folder: Path, name: str, kind: str, error: type[ValueError]) -
         )
 
 
-def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
+def replace_files(folder: Path, files: dict[str, bytes]) -> None:
     """Write `files`, of which the last one makes the folder a preset, aside; then move them in."""
     with contextlib.ExitStack() as writers:
         for name in reversed(files):  # the stack closes them in the opposite order
@@ -80,12 +82,19 @@ def read_json(file: Traversable) -> dict[str, Any]:
     return content
 
 
-def to_json(name: str, content: Mapping[str, Any]) -> bytes:
-    """The content of a JSON file."""
+def to_json(name: str, content: Mapping[str, Any], limit: int = _files.LARGEST_JSON) -> bytes:
+    """The content of a JSON file, of at most `limit` bytes."""
     try:
-        return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+        data = (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} would not be JSON: {error}") from None
+    if len(data) > limit:
+        largest = max(content, key=lambda field: len(json.dumps(content[field])))
+        raise ValueError(
+            f"{name} must have at most {limit:,} bytes, or it could not be loaded again. "
+            f"Received: {len(data):,} bytes, most of them of `{largest}`"
+        )
+    return data
 
 
 def check_version(preset: Any, metadata: Mapping[str, Any]) -> None:
@@ -152,7 +161,7 @@ def encode_weights(arrays: Mapping[str, np.ndarray], dtype: str, header: dict[st
         header: what else the header says; None for nothing.
 
     Raises:
-        ValueError: if a finite weight would be infinite in that dtype.
+        ValueError: if a weight is not finite, or would be infinite in that dtype, or it is a file that is not read.
     """
     stored = {}
     for path, array in arrays.items():
@@ -164,7 +173,9 @@ def encode_weights(arrays: Mapping[str, np.ndarray], dtype: str, header: dict[st
                 f"{dtype} holds numbers up to {np.finfo(dtype).max:.0f}; store these weights in float32. "
                 f"Received: {path} with a weight of {array[too_large][0]:g}"
             )
-    return safetensors.numpy.save(stored, metadata=header)
+    data = safetensors.numpy.save(stored, metadata=header)
+    verified(io.BytesIO(data), len(data), WEIGHTS, "it", hashlib.sha256(data).hexdigest(), dtype, WEIGHTS_DTYPES)
+    return data
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ under the other of two names, until `artifact.json`, which is replaced in one st
 """
 
 import contextlib
-import json
 import stat
 import zipfile
 import zlib
@@ -51,7 +50,7 @@ def write(path: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
         weights: the content of a safetensors file, whose header has `part_of`: `PART_OF`.
 
     Raises:
-        ArtifactError: if something else is there, or the manifest is larger than what is read again.
+        ArtifactError: if something else is there, or the manifest is not JSON, or larger than what is read again.
         OSError: if it cannot be written; an artifact that was there is as it was.
     """
     try:
@@ -134,14 +133,11 @@ def _weights_name_in(folder: Path) -> Any:
 
 
 def _to_json(manifest: Mapping[str, Any], name: str) -> bytes:
-    content = preset_files.to_json(MANIFEST, {**manifest, "weights": {"file": name, **manifest["weights"]}})
-    if len(content) > LARGEST_MANIFEST:
-        largest = max(manifest, key=lambda field: len(json.dumps(manifest[field])))
-        raise ArtifactError(
-            f"{MANIFEST} must have at most {LARGEST_MANIFEST:,} bytes, or it could not be loaded again. "
-            f"Received: {len(content):,} bytes, most of them of `{largest}`"
-        )
-    return content
+    content = {**manifest, "weights": {"file": name, **manifest["weights"]}}
+    try:
+        return preset_files.to_json(MANIFEST, content, LARGEST_MANIFEST)
+    except ValueError as error:
+        raise ArtifactError(str(error)) from None
 
 
 # Reading. -------------------------------------------------------------------------------------------------------------
