@@ -1,11 +1,13 @@
 """`RelativePositionBias`: where two patches stand to each other, told to attention."""
 
+import tracemalloc
 import warnings
 
 import keras
 import numpy as np
 import pytest
 
+from keras_vit_edu._building import Budget, TooLarge, within
 from keras_vit_edu.layers import MyMultiHeadAttention, RelativePositionBias, TransformerBlock
 from keras_vit_edu.parity import oracle, output_and_gradients
 from keras_vit_edu.parity.testing import assert_config_round_trip
@@ -143,6 +145,33 @@ def test_a_block_with_a_grid_follows_the_equations_and_its_table_learns():
     expected = oracle.gradient(lambda table: (output(table) * cotangent).sum(), table)
     assert np.abs(expected).max() > 1e-3
     assert_agree(gradients[f"{block.name}/position_bias/table"], expected, 1e-5)
+
+
+@pytest.mark.any_backend
+def test_blocks_share_what_they_look_up():
+    tokens = np.zeros((1, 576, 1), "float32")
+    tracemalloc.start()
+    try:
+        layers = [RelativePositionBias(1, (24, 24)) for _ in range(8)]
+        for layer in layers:
+            layer(tokens)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2 * 4 * 576**2  # bytes; one array of int32 is 4 * 576**2
+
+
+@pytest.mark.any_backend
+def test_nothing_is_computed_for_a_table_beyond_the_budget():
+    layer = RelativePositionBias(1, (60, 60))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge), within(Budget(elements=100, variables=9, layers=9)):
+            layer.build((None, 3600, 1))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200_000  # bytes; the indices have 4 * 3600**2, the numbers of a table 4 * 119**2 and more
 
 
 def test_the_config_is_whole():

@@ -1,5 +1,6 @@
 """Where two patches stand to each other, told to attention."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -72,22 +73,21 @@ class RelativePositionBias(keras.layers.Layer):
 
     def build(self, tokens_shape: Sequence[int | None]) -> None:
         self.compute_output_shape(tokens_shape)  # complains about a shape that does not fit
-        values = local_bias(self.num_heads, self.grid_size, self.locality)  # (h, offsets)
+        rows, columns = self.grid_size
         self.table = self.add_weight(
             name="table",
-            shape=values.shape,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(values, dtype=dtype),
+            shape=(self.num_heads, (2 * rows - 1) * (2 * columns - 1)),  # (h, offsets)
+            initializer=self._first_table,
         )
-        rows, columns = self.grid_size
-        row, column = np.divmod(np.arange(rows * columns), columns)
-        row_offset, column_offset = (key[None, :] - key[:, None] for key in (row, column))  # (N, N)
-        self._index = (row_offset + rows - 1) * (2 * columns - 1) + column_offset + columns - 1
+
+    def _first_table(self, shape: Sequence[int], dtype: Any) -> Any:
+        return ops.convert_to_tensor(local_bias(self.num_heads, self.grid_size, self.locality), dtype=dtype)
 
     def call(self, tokens: Any) -> Any:
         self.compute_output_shape(tokens.shape)
         prefix = ops.shape(tokens)[1] - self.grid_size[0] * self.grid_size[1]
-        bias = ops.take(ops.transpose(self.table), self._index, axis=0)  # (N, N, h): exporters of torch want axis 0
-        bias = ops.transpose(bias, (2, 0, 1))  # (h, N, N)
+        bias = ops.take(ops.transpose(self.table), offset_index(self.grid_size), axis=0)  # (N, N, h)
+        bias = ops.transpose(bias, (2, 0, 1))  # (h, N, N); exporters of torch cannot take along axis 1
         return ops.pad(bias, ((0, 0), (prefix, 0), (prefix, 0)))[None]  # (1, h, T, T)
 
     def compute_mask(self, tokens: Any, previous_mask: Any) -> None:
@@ -110,6 +110,15 @@ class RelativePositionBias(keras.layers.Layer):
             "grid_size": self.grid_size,
             "locality": self.locality,
         }
+
+
+@functools.lru_cache(maxsize=4)  # the blocks of a model share it
+def offset_index(grid_size: tuple[int, int]) -> np.ndarray:
+    """The offset between each two patches, as its place in a row of the table: int32 `(N, N)`."""
+    rows, columns = grid_size
+    row, column = np.divmod(np.arange(rows * columns, dtype="int32"), np.int32(columns))
+    row_offset, column_offset = (key[None, :] - key[:, None] for key in (row, column))  # (N, N)
+    return (row_offset + rows - 1) * (2 * columns - 1) + column_offset + columns - 1
 
 
 def local_bias(num_heads: int, grid_size: tuple[int, int], locality: float) -> np.ndarray:
