@@ -78,11 +78,11 @@ def test_what_is_no_folder_is_not_split(tmp_path):
 @pytest.mark.parametrize(
     ("files", "parts", "without"),
     [
-        (photographs("train") + ["test/1.png"], ["train"], ["test"]),  # labels of the test are secret
-        (photographs("train", "val") + ["test/1.png"], ["train", "val"], ["test"]),
-        (photographs("train", "val") + ["train/overview.png"], ["train", "val"], []),
-        (photographs("train", "val") + ["page.png", "val/overview.png"], ["train", "val"], []),
-        (photographs("train", "val", "papers") + ["val/overview.png"], ["train", "val"], []),
+        ([*photographs("train"), "test/1.png"], ["train"], ["test"]),  # labels of the test are secret
+        ([*photographs("train", "val"), "test/1.png"], ["train", "val"], ["test"]),
+        ([*photographs("train", "val"), "train/overview.png"], ["train", "val"], []),
+        ([*photographs("train", "val"), "page.png", "val/overview.png"], ["train", "val"], []),
+        ([*photographs("train", "val", "papers"), "val/overview.png"], ["train", "val"], []),
         (photographs("train", "eval"), ["train", "eval"], []),
         (photographs("train", "Dev", "test"), ["train", "Dev", "test"], []),
         (photographs("train"), ["train"], []),
