@@ -11,6 +11,7 @@ from PIL import Image
 
 from keras_vit_edu.transfer import Preprocessing, TransferClassifier
 from keras_vit_edu.transfer.given_images import array_of
+from keras_vit_edu.transfer.training_images import TrainingImages
 from tests.support import BACKEND
 from tests.transfer.small import classifier as small
 
@@ -130,6 +131,18 @@ def test_arrays_of_16_bits_are_taken_with_a_warning_by_every_method(classifier, 
         warnings.simplefilter("error", UserWarning)
         same = [photo.astype("uint16") for photo in PHOTOS]  # no value above 255
         np.testing.assert_array_equal(classifier.probabilities(same), expected)
+
+
+@pytest.mark.any_backend
+def test_all_images_of_a_call_have_16_bits_or_none_has():
+    """A dark image has no value above 255 by itself: its high bytes are 0, as in a file."""
+    batch = np.zeros((2, 4, 4, 3), "uint16")
+    batch[0], batch[1] = 60000, 200
+    with pytest.warns(UserWarning, match="up to 60000"):
+        assert Preprocessing(2)(batch)[:, 0, 0, 0].tolist() == [60000 // 256, 0]
+    with pytest.warns(UserWarning, match="up to 60000"):
+        images = TrainingImages((batch, [0, 1]))
+    assert [int(image.max()) for image in images.thumbnails(np.array([0, 1]))] == [60000 // 256, 0]
 
 
 def test_a_grey_array_of_16_bits_is_what_its_file_is(classifier, tmp_path):

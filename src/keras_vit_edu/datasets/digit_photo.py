@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_vit_edu.datasets.ink import find_ink
 from keras_vit_edu.datasets.marks import find_digit, grown, trimmed
-from keras_vit_edu.datasets.pixels import STATED, from_16_bits, has_16_bits
+from keras_vit_edu.datasets.pixels import STATED, from_16_bits, largest_of_16_bits
 
 SIDE, BOX = 28, 20
 SMALLEST = 8  # pixels of the longer side of a picture
@@ -68,8 +68,9 @@ def checked_picture(image: np.ndarray) -> np.ndarray:
     given = np.asarray(image)
     pixels = given[..., None] if given.ndim == 2 else given
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2 and pixels.ndim == 3:
-        if has_16_bits(pixels):
-            warnings.warn(f"{STATED} Received: uint16 up to {pixels.max()}", stacklevel=3)
+        largest = largest_of_16_bits([pixels])
+        if largest is not None:
+            warnings.warn(f"{STATED} Received: uint16 up to {largest}", stacklevel=3)
             pixels = from_16_bits(pixels)
         pixels = pixels.astype("uint8")
     if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or not (pixels.dtype == "uint8" or pixels.dtype.kind == "f"):

@@ -1,5 +1,6 @@
 """Pixels of 8 bits from pixels of 16, by one rule for files and arrays; and what is beyond 0 to 255."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,15 @@ STATED = (
 )
 
 
-def has_16_bits(image: np.ndarray) -> bool:
-    """Whether it is uint16 with a value above 255. Without one, its values are those of 8 bits."""
-    return image.dtype.kind == "u" and image.dtype.itemsize == 2 and image.size > 0 and bool(image.max() > 255)
+def is_uint16(image: np.ndarray) -> bool:
+    """Whether it is uint16, in either order of bytes."""
+    return image.dtype.kind == "u" and image.dtype.itemsize == 2
+
+
+def largest_of_16_bits(images: Iterable[np.ndarray]) -> int | None:
+    """The largest value of those that are uint16, if it is above 255. Without one, all have values of 8 bits: None."""
+    largest = max((int(image.max()) for image in images if is_uint16(image) and image.size), default=0)
+    return largest if largest > 255 else None
 
 
 def from_16_bits(image: np.ndarray) -> np.ndarray:

@@ -45,9 +45,10 @@ class Preprocessing:
 
     Call arguments:
         images: one image `(H, W, 3)` or a batch `(B, H, W, 3)`, or a list of images `(H, W, 3)` of any sizes; any
-            integers or floats from 0 to 255 (not bool). Grey images have one channel, which is repeated. An image of
-            uint16 with a value above 255 has 16 bits and is taken as `read_image` takes such a file: a grey one is
-            stretched to the range that it uses, of colours the high byte counts. Tensors and images of Pillow do too.
+            integers or floats from 0 to 255 (not bool). Grey images have one channel, which is repeated. If a uint16
+            image of a call has a value above 255, all of them have 16 bits, and are taken as `read_image` takes such
+            files: grey ones are stretched to the range that each uses, of colours the high byte counts. Tensors and
+            images of Pillow do too.
 
     Returns:
         float32 `(height, width, 3)` for one image, else `(B, height, width, 3)`.
@@ -244,7 +245,9 @@ class Preprocessing:
             >>> Preprocessing(image_size=2).convert(np.ones((8, 8, 3), "uint8")).shape
             (2, 2, 3)
         """
-        result = self.convert_unchecked(_checked(array_of(image), self.data_format))
+        array = array_of(image)
+        has_16_bits = rules.largest_of_16_bits([array]) is not None
+        result = self.convert_unchecked(_checked(array, self.data_format, has_16_bits))
         return np.moveaxis(result, -1, 0) if self.data_format == "channels_first" else result
 
     def convert_unchecked(self, image: np.ndarray) -> np.ndarray:
@@ -311,17 +314,17 @@ def checked_images(several: Sequence[np.ndarray], data_format: str, stacklevel: 
     """
     if not len(several):
         raise ValueError("There must be an image. Received: none")
-    checked = [_checked(image, data_format) for image in several]
+    largest = rules.largest_of_16_bits(several)
+    checked = [_checked(image, data_format, largest is not None) for image in several]
     if 0 < max(image.max() for image in checked) <= 1:
         warnings.warn("These look like images in [0, 1]; this takes 0 to 255.", stacklevel=stacklevel)
-    deep = next((image for image in several if rules.has_16_bits(image)), None)
-    if deep is not None:
-        warnings.warn(f"{rules.STATED} Received: uint16 up to {deep.max()}", stacklevel=stacklevel)
+    if largest is not None:
+        warnings.warn(f"{rules.STATED} Received: uint16 up to {largest}", stacklevel=stacklevel)
     return checked
 
 
-def _checked(image: np.ndarray, data_format: str) -> np.ndarray:
-    """One image as `(H, W, 1 or 3)`, from 0 to 255."""
+def _checked(image: np.ndarray, data_format: str, has_16_bits: bool) -> np.ndarray:
+    """One image as `(H, W, 1 or 3)`, from 0 to 255; a uint16 one has 16 bits or 8."""
     axis = -3 if data_format == "channels_first" else -1
     if image.ndim != 3 or image.size == 0 or image.shape[axis] not in (1, 3) or image.dtype.kind not in "uif":
         form = "(3, H, W) or (1, H, W)" if axis == -3 else "(H, W, 3) or (H, W, 1)"
@@ -330,7 +333,7 @@ def _checked(image: np.ndarray, data_format: str) -> np.ndarray:
             f"Received: {image.dtype} of shape {image.shape}"
         )
     image = np.moveaxis(image, axis, -1)
-    return rules.from_16_bits(image) if rules.has_16_bits(image) else rules.in_range(image)
+    return rules.from_16_bits(image) if has_16_bits and rules.is_uint16(image) else rules.in_range(image)
 
 
 def _per_channel(name: str, value: Any) -> float | tuple[float, ...] | None:

@@ -20,7 +20,7 @@ from keras_vit_edu.datasets import ImageFolder, find_split, read_image
 from keras_vit_edu.datasets.image_file import check_header
 from keras_vit_edu.datasets.image_source import name_of
 from keras_vit_edu.datasets.load_images import image_files_digests
-from keras_vit_edu.datasets.pixels import STATED, from_16_bits, has_16_bits
+from keras_vit_edu.datasets.pixels import STATED, from_16_bits, is_uint16, largest_of_16_bits
 from keras_vit_edu.datasets.thumbnail import thumbnail
 from keras_vit_edu.training.progress import counting
 from keras_vit_edu.transfer.given_images import array_of, arrays_of, entries, is_file, refuse_mixture
@@ -261,15 +261,15 @@ def _arrays(images: Any, what: str) -> list[np.ndarray]:
         if not all(map(is_file, several)):
             refuse_mixture(several)
         arrays = [read_image(image) if is_file(image) else array_of(image) for image in several]
-    deep = next((array for array in arrays if has_16_bits(array)), None)
-    if deep is not None:
-        warnings.warn(f"{STATED} Received: uint16 up to {deep.max()}", stacklevel=3)
-    return [_checked(array, what) for array in arrays]
+    largest = largest_of_16_bits(arrays)
+    if largest is not None:
+        warnings.warn(f"{STATED} Received: uint16 up to {largest}", stacklevel=3)
+    return [_checked(array, what, largest is not None) for array in arrays]
 
 
-def _checked(array: np.ndarray, what: str) -> np.ndarray:
+def _checked(array: np.ndarray, what: str, have_16_bits: bool) -> np.ndarray:
     is_image = array.ndim == 3 and array.size > 0 and array.shape[-1] in (1, 3)
-    if is_image and has_16_bits(array):
+    if is_image and have_16_bits and is_uint16(array):
         return from_16_bits(array)
     if not is_image or array.dtype != np.uint8:
         raise ValueError(
