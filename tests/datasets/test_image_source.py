@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
 
@@ -40,6 +41,25 @@ def test_one_stream_may_be_read_by_several_threads():
     with ThreadPoolExecutor(8) as pool:
         for pixels in pool.map(read_image, [stream] * 64):
             np.testing.assert_array_equal(pixels, PIXELS)
+
+
+def test_a_slow_stream_keeps_no_other_waiting():
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(io.BytesIO):
+        def read(self, size=-1):
+            begun.set()
+            assert go_on.wait(60)
+            return super().read(size)
+
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(read_image, Slow(png().getvalue()))
+        assert begun.wait(60)
+        try:
+            np.testing.assert_array_equal(pool.submit(read_image, png()).result(timeout=60), PIXELS)
+        finally:
+            go_on.set()
+        np.testing.assert_array_equal(slow.result(), PIXELS)
 
 
 class Endless(io.RawIOBase):

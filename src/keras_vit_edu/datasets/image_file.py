@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -14,6 +13,7 @@ from keras_vit_edu import _interruption
 from keras_vit_edu._files import printable
 from keras_vit_edu._install import install_command
 from keras_vit_edu.datasets.image_source import (
+    alone_with,
     can_read_heif,
     content_of,
     heif_kind,
@@ -26,7 +26,6 @@ from keras_vit_edu.datasets.pixels import stretched
 
 CHUNK = 1 << 16  # pixels
 MAX_SIDE = 1_000_000  # pixels
-_GIVEN = threading.Lock()  # an image of Pillow that was opened elsewhere has one decoder, whoever loads it
 ORIENTATION = 0x0112  # EXIF's tag
 EXIF_GROUPS = (0x8769, 0x8825, 0xA005)  # tags that hold further tags: of the camera, of GPS, of other systems
 
@@ -64,7 +63,7 @@ def read_image(file: str | os.PathLike | BinaryIO | Any) -> np.ndarray:
         (30, 40, 3)
     """
     with _opened(file) as image:
-        with _GIVEN if image is file else contextlib.nullcontext():
+        with alone_with(image):
             _load(image)
         return _as_rgb(_upright(image))
 

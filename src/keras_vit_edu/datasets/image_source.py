@@ -1,11 +1,13 @@
 """Where an image comes from: a path, a binary stream or an image of Pillow; and what to say if it is none."""
 
+import contextlib
 import errno
 import functools
 import io
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,7 +15,8 @@ from keras_vit_edu._files import printable
 
 LARGEST_STREAM = 256 << 20  # bytes
 CHUNK = 1 << 20
-_STREAMS = threading.Lock()  # a stream has one position, whoever reads it
+_TURNS = threading.Condition()
+_BUSY: set[int] = set()  # ids of what some thread reads
 
 # Brands of the file type box, the first thing in an HEIF file (ISO/IEC 23008-12, 23000-22).
 AVIF_BRANDS = (b"avif", b"avis")
@@ -53,6 +56,20 @@ def name_of(source: Any) -> str:
     return printable(name) if isinstance(name, str) and name else f"a {type(source).__name__}"
 
 
+@contextlib.contextmanager
+def alone_with(source: Any) -> Iterator[None]:
+    """Wait until no other thread reads this source: a stream has one position, an image of Pillow one decoder."""
+    with _TURNS:
+        _TURNS.wait_for(lambda: id(source) not in _BUSY)
+        _BUSY.add(id(source))
+    try:
+        yield
+    finally:
+        with _TURNS:
+            _BUSY.remove(id(source))
+            _TURNS.notify_all()
+
+
 def content_of(stream: BinaryIO) -> bytes:
     """All that a stream holds, from its beginning if it can go back there; at most 256 MiB.
 
@@ -61,7 +78,7 @@ def content_of(stream: BinaryIO) -> bytes:
     """
     data = io.BytesIO()
     try:
-        with _STREAMS:
+        with alone_with(stream):
             if stream.seekable():
                 stream.seek(0)
             while data.tell() <= LARGEST_STREAM and (some := stream.read(CHUNK)):
