@@ -365,6 +365,18 @@ def test_kaggles_digits(tmp_path, rng):
 
 
 @pytest.mark.parametrize("header", [True, False])
+def test_a_csv_with_a_byte_order_mark(tmp_path, rng, header):
+    arrays = digits(rng)
+    for part in ("train", "test"):
+        file = tmp_path / f"mnist_{part}.csv"
+        write_csv(file, arrays[f"x_{part}"], arrays[f"y_{part}"], header)
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    dataset = datasets.load("mnist", tmp_path)
+    np.testing.assert_array_equal(dataset.x_train[..., 0], arrays["x_train"])
+    np.testing.assert_array_equal(dataset.y_test, arrays["y_test"])
+
+
+@pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("line_break", ["\n", "\r\n"])
 def test_a_file_for_training_and_one_for_the_test(tmp_path, rng, header, line_break):
     arrays = digits(rng)

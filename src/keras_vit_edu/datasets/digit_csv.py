@@ -1,5 +1,6 @@
 """Images in a CSV file, a line each: the label, then the pixels. Kaggle's digits and the MNIST of many courses."""
 
+import codecs
 import math
 import os
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def read_csv(file: Path) -> tuple[np.ndarray, np.ndarray]:
         if size > LARGEST_CSV:
             raise ValueError(f"{file}: a CSV file may have at most {LARGEST_CSV >> 20} MiB. Received: {size:,} bytes")
         columns = _columns(file, stream.readline(LONGEST_LINE))
-        has_names = not _is_numbers(stream, columns)
+        has_names = not _is_numbers(stream)
         labels, pixels = [], []
         lines = int(has_names)
         for text in _whole_lines(stream, file):
@@ -79,12 +80,12 @@ def _entries(line: bytes) -> list[str]:
     return [entry.strip().strip('"') for entry in text.split(",")]
 
 
-def _is_numbers(stream, columns: int) -> bool:  # type: ignore[no-untyped-def]
+def _is_numbers(stream) -> bool:  # type: ignore[no-untyped-def]
     """Whether the first line is one of numbers; the stream stands at the first line of numbers then."""
     stream.seek(0)
-    entries = _entries(stream.readline(LONGEST_LINE))
-    if all(entry.isdigit() for entry in entries):
-        stream.seek(0)
+    line = stream.readline(LONGEST_LINE)
+    if all(entry.isdigit() for entry in _entries(line)):
+        stream.seek(len(codecs.BOM_UTF8) if line.startswith(codecs.BOM_UTF8) else 0)  # a mark that Excel writes
         return True
     return False
 
