@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 
@@ -336,6 +337,13 @@ def test_a_checkpoint_of_a_newer_format(tmp_path):
     file.write_bytes(safetensors.numpy.save(arrays, metadata={**header, "sha256": digest}))
     with pytest.raises(RunFolderError, match="of format 2; this version of keras_vit_edu reads up to 1"):
         load_newest(tmp_path, compiled(new_model()), print)
+    for overwrite in (False, True):  # what another version can still resume is not removed
+        with training.RunFolder(tmp_path / "run", overwrite=overwrite) as run:
+            shutil.copytree(tmp_path, run / "checkpoint", ignore=lambda *_: ["run"], dirs_exist_ok=True)
+            run.update(status="running")
+            with pytest.raises(RunFolderError, match="of format 2"):
+                run.load_newest(compiled(new_model()), print)
+            assert (run / "checkpoint" / file.name).is_file()
 
 
 def test_what_keras_numbers_is_found_again_in_the_same_process(tmp_path):

@@ -131,6 +131,10 @@ class RunFolderError(ValueError):
     """A run folder that cannot be used as asked; its text is for the person who named it."""
 
 
+class NewerFormat(RunFolderError):
+    """A checkpoint that a newer version of this library has written."""
+
+
 class _Damaged(Exception):
     pass
 
@@ -157,9 +161,9 @@ def _read(file: Path, largest: float = math.inf) -> tuple[Checkpoint, dict[str, 
         raise _Damaged("its checksum is wrong")
     version = header.get("format_version", "")
     if version.isdecimal() and int(version[:9]) > FORMAT_VERSION:
-        raise RunFolderError(
+        raise NewerFormat(
             f"{file} is a checkpoint of format {version[:9]}; this version of keras_vit_edu reads up to "
-            f"{FORMAT_VERSION}. Update it to resume this run."
+            f"{FORMAT_VERSION}. Update it to resume this run, or name another --run."
         )
     try:
         epochs_done, history = int(header["epochs_done"]), json.loads(header["history"])

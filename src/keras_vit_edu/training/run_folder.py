@@ -17,7 +17,7 @@ import keras
 
 from keras_vit_edu._files import write_atomically
 from keras_vit_edu._install import install_command
-from keras_vit_edu.training.checkpoint import Checkpoint, RunFolderError, load_newest
+from keras_vit_edu.training.checkpoint import Checkpoint, NewerFormat, RunFolderError, load_newest
 from keras_vit_edu.training.run_record import read_record
 
 # What a run and its evaluation may leave in the folder. `overwrite` removes these and nothing else.
@@ -172,13 +172,14 @@ class RunFolder:
             What the checkpoint says; None if there is no checkpoint.
 
         Raises:
-            RunFolderError: if no checkpoint can be used; with `overwrite` they are removed instead.
+            RunFolderError: if no checkpoint can be used; with `overwrite` they are removed instead, unless a newer
+                version has written one.
         """
         folder = self / CHECKPOINTS if phase is None else self / CHECKPOINTS / phase
         try:
             return load_newest(folder, model, complain)
         except RunFolderError as error:
-            if not self._overwrite:
+            if not self._overwrite or isinstance(error, NewerFormat):
                 raise
             complain(f"{error} Starting again, as --overwrite asks.")
             shutil.rmtree(folder)
