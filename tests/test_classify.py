@@ -212,6 +212,8 @@ def test_a_run_folder_is_a_model_too(tiny, tmp_path, capsys):
         (["five.png", "--top", "0"], "'--top'"),
         (["five.png", "--picture", "sheet.txt"], "`--picture` names a PNG file. Received: sheet.txt"),
         (["five.png", "--csv", "five.png"], "`--csv` names a CSV file. Received: five.png"),
+        (["five.png", "--csv", "five.png/out.csv"], "The file cannot be written: "),
+        (["five.png", "--picture", "five.png/out.png"], "The file cannot be written: "),
         (["five.png", "--threshold", "1.5"], "'--threshold'"),
         (["five.png", "--threshold", "nan"], "--threshold"),
         (["empty"], "The folder holds no file. Received: empty"),
@@ -227,6 +229,15 @@ def test_a_mistake_gives_one_line_and_2(arguments, complaint, classify, tmp_path
     assert classify(*arguments) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert complaint in line
+
+
+def test_an_empty_folder_stops_nothing(classify, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert classify("empty", "five.png", "--csv", "out.csv") == 1
+    said = capsys.readouterr()
+    assert "empty: The folder holds no file" in said.err
+    assert "five.png: " in said.out
+    assert (tmp_path / "out.csv").read_text().count("The folder holds no file") == 1
 
 
 def test_a_model_of_something_else_is_refused(tmp_path, capsys):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import stat
+import tempfile
 import unicodedata
 import zipfile
 from collections.abc import Iterator
@@ -165,6 +166,25 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def check_writable(file: Path) -> None:
+    """Complain if a file cannot be written, before the work whose result it is for. Its folder is made.
+
+    Raises:
+        ValueError: says why.
+    """
+    try:
+        if file.exists() and not file.is_file():
+            raise ValueError(f"This is no regular file. Received: {file}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+        if file.exists():
+            with open(file, "ab"):
+                pass
+    except OSError as error:
+        raise ValueError(f"The file cannot be written: {error.strerror or error}. Received: {file}") from None
 
 
 # Printing. ------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import dataclasses
 import difflib
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import sys
@@ -40,7 +41,7 @@ if not _backend.ONLY_HELP:
 
     from keras_vit_edu import datasets, parity, training, transfer
     from keras_vit_edu._checks import class_names as checked_names
-    from keras_vit_edu._files import printable
+    from keras_vit_edu._files import check_writable, printable
     from keras_vit_edu._printing import Console, print_json
     from keras_vit_edu._tables import folding_table, wide_console
     from keras_vit_edu.classify_files import (
@@ -418,7 +419,8 @@ def evaluate(
         console.print(f"note: {note}")
     console.print(_by_class(found))
     console.print(
-        f"{classifier.name} on {'all' if are_all else 'the test'} images of {dataset}: test accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
+        f"{classifier.name} on {'all' if are_all else 'the test'} images of {dataset}: "
+        f"test accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
         f"(standard error, {len(found.labels):,} images), loss {found.loss:.4f}\n{folder}{os.sep}: {', '.join(files)}"
     )
 
@@ -427,7 +429,8 @@ def _make_folder(folder: Path) -> None:
     """Of a report; before the long work, so that none is lost."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out names a folder to write into. Received: {folder}, a file")
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("evaluate.json", "confusion.png", "mistakes.png"):
+        check_writable(folder / name)
 
 
 def _by_class(found: training.Evaluation) -> Table:
@@ -869,7 +872,7 @@ def classify(
     reads_photographs = is_artifact(preset) or _is_of_hub(preset)
     with _checking():
         _check_outputs(threshold, picture, table)
-        paths: list[Any] = [file for given in files for file in image_files(given) or ()]
+        paths, without = _files_in(files)
         sheet: Any = None
         if reads_photographs:
             reader = _photograph_classifier(preset, fallback)
@@ -885,6 +888,7 @@ def classify(
     console = Console(quiet=json_only, soft_wrap=True)
     several: list[Classified] = []
     _backend.announce()
+    results = itertools.chain(without, results)
     try:
         # No Pillow; several sizes for a model that takes images as they are; weights that give no numbers.
         with _checking(only_ours=True):
@@ -900,7 +904,6 @@ def classify(
     if json_only:
         print_json([as_json(found, threshold) for found in several])
     if picture is not None and sheet.rows:
-        picture.parent.mkdir(parents=True, exist_ok=True)
         sheet.draw(picture)
         console.print(f"{picture}" + (f": the first {PICTURED}" if len(paths) > PICTURED else ""))
     if table is not None:
@@ -912,6 +915,20 @@ def classify(
 app.command("predict", hidden=True)(classify)  # as users of other libraries type it
 
 
+def _files_in(given: Sequence[Path]) -> tuple[list[Any], list[Classified]]:
+    """The files that are given, folders opened; and the folders without any, unless there is nothing else."""
+    paths: list[Any] = []
+    without: list[Classified] = []
+    for file in given:
+        try:
+            paths += image_files(file) or ()
+        except ValueError as error:
+            if len(given) == 1:
+                raise
+            without.append(Classified(file, error=str(error)))
+    return paths, without
+
+
 def _check_outputs(threshold: float, picture: Path | None, table: Path | None) -> None:
     """Complain, before anything is done, about what cannot be written."""
     if not 0 <= threshold <= 1:
@@ -919,6 +936,8 @@ def _check_outputs(threshold: float, picture: Path | None, table: Path | None) -
     for option, file, ending in (("--picture", picture, "PNG"), ("--csv", table, "CSV")):
         if file is not None and (file.suffix.lower() != f".{ending.lower()}" or file.is_dir()):
             raise ValueError(f"`{option}` names a {ending} file. Received: {file}")
+        if file is not None:
+            check_writable(file)
     if picture is not None:
         from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
 
