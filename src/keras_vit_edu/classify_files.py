@@ -8,6 +8,8 @@ import numpy as np
 
 from keras_vit_edu import datasets, training
 from keras_vit_edu.classify_report import Classified
+from keras_vit_edu.datasets.digit_photo import checked_picture, find_in, in_mnists_form
+from keras_vit_edu.datasets.looks_like_digit import check_found
 from keras_vit_edu.datasets.thumbnail import thumbnail
 from keras_vit_edu.transfer import TransferClassifier
 from keras_vit_edu.transfer.photographs import as_seen
@@ -79,9 +81,10 @@ def classify_digits(
             yield Classified(file, error=str(error))
             continue
         try:
+            found_digit = find_in(checked_picture(image))
             if check:
-                datasets.check_digit(image)
-            digit = datasets.digit_from_photo(image)
+                check_found(found_digit)
+            digit = in_mnists_form(found_digit)
         except ValueError as error:
             yield Classified(file, error=_with_hint(str(error)))
             continue

@@ -60,7 +60,7 @@ def digit_from_photo(image: np.ndarray) -> np.ndarray:
         >>> digit.shape, inked.min(axis=0).tolist(), inked.max(axis=0).tolist()  # 20 x 4 pixels
         ((28, 28, 1), [4, 12], [23, 15])
     """
-    return _centred(_fitted(_thickened(find_in(checked_picture(image)).digit)))[..., None]
+    return in_mnists_form(find_in(checked_picture(image)))
 
 
 def checked_picture(image: np.ndarray) -> np.ndarray:
@@ -128,6 +128,11 @@ def find_in(picture: np.ndarray) -> Found:
     columns = slice(max(left - margin, 0) * n, (left + width + margin) * n)
     closer = picture[rows, columns]
     return find_in(closer) if min(closer.shape[:2]) >= SMALLEST else found
+
+
+def in_mnists_form(found: Found) -> np.ndarray:
+    """A digit that was found, as `digit_from_photo` gives it."""
+    return _centred(_fitted(_thickened(found.digit)))[..., None]
 
 
 def _averaged_down(picture: np.ndarray) -> tuple[np.ndarray, int]:

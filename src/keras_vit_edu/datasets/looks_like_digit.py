@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_vit_edu.datasets.digit_photo import checked_picture, find_in
+from keras_vit_edu.datasets.digit_photo import Found, checked_picture, find_in
 from keras_vit_edu.datasets.ink import around
 from keras_vit_edu.datasets.marks import find_marks, grown
 
@@ -72,7 +72,12 @@ def check_digit(image: np.ndarray) -> None:
             ...
         ValueError: This does not look like a digit on paper. Received: a picture where the paper is uneven (...)
     """
-    doubts = measure_digit(image).doubts()
+    check_found(find_in(checked_picture(image)))
+
+
+def check_found(found: Found) -> None:
+    """`check_digit` of what was found in a picture."""
+    doubts = _measures(found).doubts()
     if doubts:
         raise ValueError(f"This does not look like a digit on paper. Received: a picture where {' and '.join(doubts)}")
 
@@ -92,7 +97,10 @@ def measure_digit(image: np.ndarray) -> DigitMeasures:
         >>> measure_digit(page)
         DigitMeasures(uneven_paper=0.0, outline=2.4, marks=1)
     """
-    found = find_in(checked_picture(image))
+    return _measures(find_in(checked_picture(image)))
+
+
+def _measures(found: Found) -> DigitMeasures:
     top, left = found.corner
     height, width = found.digit.shape
     where = np.zeros(found.ink.shape, bool)
