@@ -189,10 +189,17 @@ def json_object(kind: str, values: Any, fields: Sequence[str]) -> None:
             raise ValueError(f"{kind} has no field {name!r}. {hint}")
 
 
-def class_names(value: Any) -> tuple[str, ...]:
-    """A list of different texts, none of them empty, as a tuple."""
-    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) and name for name in value):
-        raise ValueError("`class_names` must be a list of texts, none of them empty")
-    if not 0 < len(set(value)) == len(value) <= MOST_CLASSES:
-        raise ValueError(f"`class_names` must be 1 to {MOST_CLASSES:,} texts, no two of them equal")
+def class_names(value: Any, distinct: bool = True) -> tuple[str, ...]:
+    """A list of texts, none of them empty, as a tuple; `distinct`: no two of them equal."""
+    is_list = isinstance(value, (list, tuple)) and 0 < len(value) <= MOST_CLASSES
+    if not is_list or not all(isinstance(name, str) and name.strip() for name in value):
+        raise ValueError(
+            f"`class_names` must be a list of 1 to {MOST_CLASSES:,} texts, none of them empty. Received: {value!r:.200}"
+        )
+    different = len(set(value)) if distinct else len(value)
+    if different < len(value):
+        raise ValueError(
+            "`class_names` must be texts, no two of them equal. "
+            f"Received: {len(value)} texts, {different} different ones"
+        )
     return tuple(value)

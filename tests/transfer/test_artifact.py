@@ -408,7 +408,7 @@ CHANGES = {
     "one name less": (lambda m: m["class_names"].pop(), "1 class names, num_classes=2, 2 in the weights"),
     "one name more": (lambda m: m["class_names"].append("x"), "3 class names, num_classes=2, 2 in the weights"),
     "another number of classes": (lambda m: m["architecture"]["head"].update(num_classes=9), "num_classes=9, 2 in"),
-    "names that are none": (lambda m: m.update(class_names=["a", 2]), "must be a list of strings"),
+    "names that are none": (lambda m: m.update(class_names=["a", 2]), "must be a list of 1 to 100,000 texts"),
     "another preprocessing": (lambda m: m["preprocessing"].update(antialias="yes"), "antialias='yes'"),
     "a preprocessing of another size": (lambda m: m["preprocessing"].update(image_size=[8, 8]), "must give what"),
     "weights elsewhere": (lambda m: m["weights"].update(file="../../etc/passwd"), "`file` must be one of"),

@@ -320,7 +320,7 @@ def test_class_names_are_kept_as_a_folder_has_them():
     [
         ({"class_names": ["a", "b"]}, r"a logit for each of the 2 class names\. Received: .*\(None, 3\)"),
         ({"class_names": "abc"}, "Class names are strings"),
-        ({"class_names": ["a", "", "c"]}, "Class names are strings, none of them empty"),
+        ({"class_names": ["a", "", "c"]}, "must be a list of 1 to 100,000 texts, none of them empty"),
         ({"preprocessing": Preprocessing(16)}, r"images of shape \(16, 16, 3\), and .*takes \(32, 32, 3\)"),
         ({"preprocessing": None}, "must be a Preprocessing. Received: NoneType"),
     ],

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from keras_vit_edu import _checks
+from keras_vit_edu._checks import MOST_CLASSES
 from keras_vit_edu._files import printable
 from keras_vit_edu._install import install_command
 from keras_vit_edu.datasets.array_file import ArrayFile, check_bytes, check_data, check_sizes
 
 IMAGES, LABELS = ("x_train", "x_test"), ("y_train", "y_test")
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True)

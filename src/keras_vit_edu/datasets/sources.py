@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_vit_edu import _checks
 from keras_vit_edu._files import printable
 from keras_vit_edu.datasets import emnist
 from keras_vit_edu.datasets.class_balance import split_off
 from keras_vit_edu.datasets.digit_csv import has_labels, read_csv
 from keras_vit_edu.datasets.idx import open_idx
-from keras_vit_edu.datasets.image_dataset import ARRAYS, MOST_CLASSES, check_headers, read_arrays
+from keras_vit_edu.datasets.image_dataset import ARRAYS, check_headers, read_arrays
 from keras_vit_edu.datasets.npz import open_npz
 
 NAMES = ("mnist-sample", "mnist", "fashion-mnist")
@@ -154,17 +155,15 @@ def _read_npz(file: Path, wanted: Wanted) -> Contents:
 
 
 def _class_names(array, file: Path) -> tuple[str, ...]:  # type: ignore[no-untyped-def]
-    complaint = f"{file}: `class_names` must be texts of shape (k,), each another one"
     if array.dtype.kind not in "US" or len(array.shape) != 1 or array.nbytes > LONGEST_NAMES:
-        raise ValueError(f"{complaint}. Received: {array.dtype} of shape {array.shape}")
+        raise ValueError(
+            f"{file}: `class_names` must be texts of shape (k,). Received: {array.dtype} of shape {array.shape}"
+        )
     try:
         texts = np.char.decode(array.read(), "utf-8") if array.dtype.kind == "S" else array.read()
-        names = tuple(str(text) for text in texts)
-    except (UnicodeDecodeError, ValueError) as error:  # ValueError: numbers that are no characters
-        raise ValueError(f"{complaint}. Received: {error}") from None
-    if not names or len(set(names)) < len(names) or not all(names) or len(names) > MOST_CLASSES:
-        raise ValueError(f"{complaint}. Received: {len(names)} texts, {len(set(names))} different ones")
-    return names
+        return _checks.class_names([str(text) for text in texts])
+    except ValueError as error:  # of NumPy: numbers that are no characters
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _read_idx(folder: Path, names: dict[str, str], wanted: Wanted) -> Contents:

@@ -160,7 +160,7 @@ def load(path: str | Path) -> dict[str, Any]:
             manifest = _manifest(stored, path)
             header = _verified_weights(stored, manifest["weights"], path)
             preprocessing = _preprocessing(manifest["preprocessing"])
-            class_names = _checked_names(manifest["class_names"])
+            class_names = _checks.class_names(manifest["class_names"], distinct=False)
             model: Any = _build(manifest["architecture"], header, len(class_names))
             variables = _variables(model)
             with stored.stream(manifest["weights"]["file"]) as stream:
@@ -230,12 +230,6 @@ def _check_version(manifest: Mapping[str, Any], path: Path) -> None:
             f"The artifact is of a newer version of keras_vit_edu, which has to be updated to load it: this one reads "
             f"format {FORMAT_VERSION}. Received: {path} of format {version}"
         )
-
-
-def _checked_names(names: Any) -> tuple[str, ...]:
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError("`class_names` must be a list of strings, none of them empty.")
-    return tuple(names)
 
 
 def _build(architecture: dict[str, Any], header: Header, num_classes: int) -> keras.Model:

@@ -666,9 +666,9 @@ def _counts(layer: Any) -> tuple[int, int]:
 
 
 def _checked_names(names: Any) -> tuple[str, ...]:
-    if isinstance(names, str) or not all(isinstance(name, str) and name.strip() for name in names) or not len(names):
-        raise ValueError(f"Class names are strings, none of them empty, one at least. Received: {names!r:.200}")
-    return tuple(unicodedata.normalize("NFC", name) for name in names)  # as `ImageFolder` has them
+    several = names if isinstance(names, str) else list(names)
+    checked = _checks.class_names(several, distinct=False)
+    return tuple(unicodedata.normalize("NFC", name) for name in checked)  # as `ImageFolder` has them
 
 
 def _folder_of_vit(preset: str | Path) -> Path | None:
