@@ -170,7 +170,10 @@ def test_a_run_that_took_five_classes_for_mnist_goes_on(tmp_path, rng):
         (["--image-size", "0"], "`--image-size` is a number of pixels"),
         (["--image-size", "2x3x4"], "`--image-size` is a number of pixels"),
         (["--image-size", "1000000"], "at most 4 GiB"),
-        (["--image-size", "29"], "give --override patch_size=N (1, 29 divide both sides)"),
+        (
+            ["--image-size", "29"],
+            "override patch_size=N (1, 29 divide both sides), or resize the images. (--override NAME=VALUE",
+        ),
         (["--override", "patch_size=9"], "`patch_size` must divide the image"),
         (["--override", "image_shape=[14,14,1]"], "takes images of shape (14, 14, 1)"),
         (["--dataset", "mnist"], "shape (n, 28, 28)"),

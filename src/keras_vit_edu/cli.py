@@ -56,6 +56,7 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu.datasets.mnist import CLASS_NAMES
     from keras_vit_edu.datasets.thumbnail import thumbnail
     from keras_vit_edu.models import overrides_for_images
+    from keras_vit_edu.models.fit_to_images import NoFit
     from keras_vit_edu.models.keras_file import load_keras_file
     from keras_vit_edu.models.preset import Preset
     from keras_vit_edu.models.preset_files import CONFIG, METADATA, read_json
@@ -314,7 +315,10 @@ def train(
             console.print(str(_draw_augmentation(images, settings, run)))
             return
         given = _overrides(override or ())
-        arguments = overrides_for_images(preset, images.x_train.shape[1:], len(images.class_names), given)
+        try:
+            arguments = overrides_for_images(preset, images.x_train.shape[1:], len(images.class_names), given)
+        except NoFit as error:
+            raise UsersMistake(f"{error} (--override NAME=VALUE; --image-size N)") from None
         adapted = [f"{name}={json.dumps(value)}" for name, value in arguments.items() if name not in given]
         set_seed(settings.seed)
         model: Any = Preset.from_preset(preset, load_weights=False, **arguments)

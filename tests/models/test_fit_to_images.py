@@ -75,15 +75,15 @@ def test_channels_come_first_where_the_preset_has_them_first():
 
 @pytest.mark.parametrize("preset", ["vit_mnist_program_p", "vit_mnist_pure", "vit_mnist_hybrid"])
 def test_where_no_patch_fits_the_override_is_named(preset):
-    with pytest.raises(ValueError, match=r"29x29: give --override patch_size=N \(1, 29 divide both sides\)"):
+    with pytest.raises(ValueError, match=r"29x29: override patch_size=N \(1, 29 divide both sides\)"):
         overrides_for_images(preset, (29, 29, 3), 10)
-    with pytest.raises(ValueError, match=r"31x37: give --override patch_size=N \(only 1 divides both\)"):
+    with pytest.raises(ValueError, match=r"31x37: override patch_size=N \(only 1 divides both\)"):
         overrides_for_images(preset, (31, 37, 3), 10)
     overrides_for_images(preset, (29, 29, 3), 10, {"patch_size": 29})
 
 
 def test_a_convolutional_network_wants_enough_pixels():
-    with pytest.raises(ValueError, match=r"4x4 pixels can be halved 2 times: --override filters=\[32, 64\]"):
+    with pytest.raises(ValueError, match=r"4x4 pixels can be halved 2 times: override filters=\[32, 64\]"):
         overrides_for_images("cnn_mnist", (4, 4, 1), 10)
     assert overrides_for_images("cnn_mnist", (4, 4, 1), 10, {"filters": [8]})["image_shape"] == [4, 4, 1]
 

@@ -12,6 +12,10 @@ MOST_PATCHES = 16  # along a side, where the preset does not have more: attentio
 STEM = ("stem", "stem_filters", "stem_strides", "stem_pools")
 
 
+class NoFit(ValueError):
+    """A preset that cannot be adapted to images of that size."""
+
+
 def overrides_for_images(
     preset: str | Path,
     image_shape: Sequence[int],
@@ -69,10 +73,11 @@ def overrides_for_images(
         found.update({} if pools is None or pools == merged.get("stem_pools") else {"stem_pools": pools})
     elif isinstance(merged.get("filters"), (list, tuple)) and min(height, width) < 2 ** len(merged["filters"]):
         most = int(math.log2(min(height, width)))
-        raise ValueError(
+        raise NoFit(
             f"{preset} halves an image {len(merged['filters'])} times, and one of {height}x{width} pixels can be "
-            f"halved {most} times: --override filters={list(merged['filters'])[:most]}"
-            + ("" if most else ", but not once; --image-size makes images larger")
+            f"halved {most} times: "
+            + (f"override filters={list(merged['filters'])[:most]}, or " if most else "")
+            + "make the images larger."
         )
     return found
 
@@ -152,11 +157,11 @@ def _prime_factors(number: int) -> list[int]:
     return factors
 
 
-def _no_fit(preset: str, sides: tuple[int, int], patch: tuple[int, ...]) -> ValueError:
+def _no_fit(preset: str, sides: tuple[int, int], patch: tuple[int, ...]) -> NoFit:
     height, width = sides
     of_both = math.gcd(height, width)
     which = f"{', '.join(map(str, _divisors(of_both)[:8]))} divide both sides" if of_both > 1 else "only 1 divides both"
-    return ValueError(
+    return NoFit(
         f"{preset} has patches of {patch[0]}x{patch[1]} pixels, and no size near that divides images of "
-        f"{height}x{width}: give --override patch_size=N ({which}), or --image-size for images of another size."
+        f"{height}x{width}: override patch_size=N ({which}), or resize the images."
     )
