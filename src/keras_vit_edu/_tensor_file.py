@@ -31,14 +31,19 @@ class Header:
     """What is in a file.
 
     Attributes:
-        shapes: of every array, by name, in the order in which they lie there.
-        dtype: of all arrays.
+        shapes: of every array, by name, in the order in which they lie there, one behind the other.
+        dtypes: likewise; NumPy's names.
         begin: where in the file they begin.
     """
 
     shapes: dict[str, tuple[int, ...]]
-    dtype: str
+    dtypes: dict[str, str]
     begin: int
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of all arrays; the names of several, which is none that is looked for."""
+        return " and ".join(sorted(set(self.dtypes.values())))
 
     @property
     def elements(self) -> int:
@@ -80,7 +85,7 @@ def verified(
     digest = hashlib.sha256()
     header, problem = None, None
     try:
-        header = _header(stream, size, digest.update)
+        header = read_header(stream, size, digest.update)
     except ValueError as error:
         problem = f"{name} cannot be read: {error}"
     is_finite = True
@@ -132,8 +137,17 @@ def _skip(stream: BinaryIO, count: int) -> None:
         count -= len(piece)
 
 
-def _header(stream: BinaryIO, size: int, seen: Callable[[bytes], None]) -> Header:
-    """What the header says, if it is true of a file of that size; gives `seen` the bytes of it."""
+def read_header(stream: BinaryIO, size: int, seen: Callable[[bytes], None] = lambda data: None) -> Header:
+    """What the header says, which must be true of a file of that size.
+
+    Args:
+        stream: at the beginning of the file.
+        size: how many bytes it has.
+        seen: is given the bytes that are read.
+
+    Raises:
+        ValueError: if there is none, it is too long, or it describes other bytes or too many arrays.
+    """
     first = stream.read(8)
     seen(first)
     length = int.from_bytes(first, "little")
@@ -150,17 +164,15 @@ def _header(stream: BinaryIO, size: int, seen: Callable[[bytes], None]) -> Heade
         raise ValueError(f"a file of its size holds 1 to {most:,} arrays, and this one {len(content):,}")
     places = {name: _place(name, entry) for name, entry in content.items()}
     end = 0
-    dtypes = {dtype for dtype, _, _, _ in places.values()}
-    for _, (_, _, begins, ends) in sorted(places.items(), key=lambda item: item[1][2:]):
+    in_order = sorted(places, key=lambda name: places[name][2:])
+    for name in in_order:
+        _, _, begins, ends = places[name]
         if begins != end:
             raise ValueError("its arrays do not lie one behind the other")
         end = ends
     if end != size - 8 - length:
         raise ValueError(f"its arrays have {end:,} bytes, and the file has {size - 8 - length:,} for them")
-    if len(dtypes) > 1:
-        raise ValueError(f"its arrays are of several dtypes, {', '.join(sorted(dtypes))}")
-    in_order = sorted(places, key=lambda name: places[name][2])
-    return Header({name: places[name][1] for name in in_order}, dtypes.pop(), 8 + length)
+    return Header({name: places[name][1] for name in in_order}, {name: places[name][0] for name in places}, 8 + length)
 
 
 def _place(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:

@@ -376,7 +376,27 @@ def test_weights_of_whole_numbers(tmp_path):
     arrays = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     arrays["classifier.weight"] = arrays["classifier.weight"].astype("int8")
     safetensors.numpy.save_file(arrays, tmp_path / "model.safetensors")
-    refused(tmp_path, "classifier.weight of I8")
+    refused(tmp_path, "classifier.weight of int8")
+
+
+def with_header(folder, content, data=b""):
+    """Weights with that header."""
+    (folder / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content + data)
+
+
+def test_headers_that_no_weights_have(tmp_path):
+    saved(tmp_path)
+    entry = '"%s":{"dtype":"F32","shape":[1],"data_offsets":[%d,%d]}'
+    many = ",".join(entry % (i, 4 * i, 4 * i + 4) for i in range(2000))
+    for content, data, message in (
+        (b"{%s}" % many.encode(), bytes(8000), "1 to 816 arrays, and this one 2,000"),
+        (b'{"__metadata__":{"a":"%s"}}' % (b"x" * (5 << 20)), b"", "larger than 4,194,304 bytes"),
+        (b'{"a":' + b"[" * 100_000, b"", "nested too deep"),
+        (b'{"a":{"dtype":"F32","shape":[0,1000000000000],"data_offsets":[0,0]}}', b"", "a shape that no weight has"),
+        (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[NaN,4]}}', bytes(4), "NaN is no JSON"),
+    ):
+        with_header(tmp_path, content, data)
+        refused(tmp_path, f"The weights are damaged: .*{message}")
 
 
 def test_shards_outside_of_the_folder_or_missing(tmp_path):
@@ -397,8 +417,14 @@ def test_a_model_without_weights_has_bounded_sizes(tmp_path):
     saved(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     assert TransferClassifier.from_preset(tmp_path, load_weights=False).class_names == NAMES
-    changed_json(tmp_path / "config.json", num_hidden_layers=100_000)
-    refused(tmp_path, "may have 1000 layers", load_weights=False)
+    for changes, message in (
+        ({"num_hidden_layers": 100_000}, "`num_layers` of a preset may be at most 512"),
+        ({"num_hidden_layers": 500, "hidden_size": 3000}, "at most 1,000,000,000 parameters"),
+        ({"image_size": 8000}, "at most 65,536 patches"),
+    ):
+        changed_json(tmp_path / "config.json", **changes)
+        refused(tmp_path, message, load_weights=False)
+        changed_json(tmp_path / "config.json", **{name: SIZES[name] for name in changes})
 
 
 def test_a_config_that_is_no_json(tmp_path):

@@ -168,7 +168,7 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
         (header_of({"a": entry(), "b": entry()}, b"0000"), "one behind the other"),
         (header_of({"a": entry(), "b": entry(offsets=(8, 12))}, b"0" * 12), "one behind the other"),
         (header_of({"a": entry()}, b"00000"), "has 5"),
-        (header_of({"a": entry("F64", offsets=(0, 8)), "b": entry(offsets=(8, 12))}, b"0" * 12), "several dtypes"),
+        (header_of({"a": entry("F64", offsets=(0, 8)), "b": entry(offsets=(8, 12))}, b"0" * 12), "with float32 and float64"),
         (header_of({"a": entry("X")}, b"0000"), "of dtype 'X'"),
         (header_of({str(i): entry(offsets=(4 * i, 4 * i + 4)) for i in range(2000)}, b"0" * 8000), "arrays"),
     ],

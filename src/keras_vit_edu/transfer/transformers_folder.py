@@ -20,15 +20,13 @@ import numpy as np
 from keras_vit_edu import _checks
 from keras_vit_edu._files import read_json
 from keras_vit_edu.layers.patch_encoder import resize_positions
-from keras_vit_edu.models import ViTBackbone
+from keras_vit_edu.models import ViTBackbone, size_limits
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 from keras_vit_edu.transfer.transformers_weights import StoredWeights
 
 CONFIG = "config.json"
 PREFIX_TOKENS = {"vit": 1, "deit": 2}  # the class token; DeiT's distillation token
 ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu", "tanh": "tanh"}
-# Of a model without weights. (With them, sizes are those of the file.)
-MOST_PARAMETERS, MOST_LAYERS = 2**31, 1000
 
 
 class WithoutHead(ValueError):
@@ -79,11 +77,9 @@ def load_model(
     stored = StoredWeights(folder) if load_weights else None
     if stored is not None:
         stored.check_backbone(sizes.expected_shapes(stored.num_layers))
-    elif sizes.num_layers > MOST_LAYERS or sizes.num_parameters > MOST_PARAMETERS:
-        raise ValueError(
-            f"Without weights, a model may have {MOST_LAYERS} layers and {MOST_PARAMETERS:,} parameters at most. "
-            f"Received: {folder} with {sizes.num_layers:,} layers, {sizes.num_parameters:,} parameters"
-        )
+    else:
+        classes = len(sizes.class_names or "ab")
+        size_limits.check({**sizes.arguments(), "head": "token", "head_units": (), "num_classes": classes})
     names, count = None, num_new_classes
     if count is None:
         names = sizes.class_names
@@ -93,7 +89,7 @@ def load_model(
                 f"{CONFIG} must name each class of the head. Received: {folder} with {len(names)} names for {count} "
                 "classes"
             )
-    backbone = sizes.build(image_size, dtype)
+    backbone = ViTBackbone(**sizes.arguments(image_size), dtype=dtype)
     model = OpenedViTClassifier(backbone, count)
     if stored is not None:
         _assign(backbone, sizes, stored)
@@ -211,12 +207,6 @@ class _Sizes:
     def num_tokens(self) -> int:
         return self.num_prefix_tokens + math.prod(self.grid)
 
-    @property
-    def num_parameters(self) -> int:
-        """Of the matrices: all but a few thousandths."""
-        block = 4 * self.width * self.num_heads * self.key_dim + 2 * self.width * self.mlp_dim
-        return self.num_layers * block + self.width * (self.num_tokens + 3 * math.prod(self.patch_size))
-
     def expected_shapes(self, num_stored: int) -> dict[str, tuple[int, ...]]:
         """The shapes of the arrays of the backbone, by name; `num_stored` is how many layers there are."""
         if num_stored != self.num_layers:
@@ -248,28 +238,27 @@ class _Sizes:
                     shapes[f"layers.{i}.{name}.bias"] = (outputs,)
         return shapes
 
-    def build(self, image_size: int | Sequence[int] | None, dtype: Any) -> ViTBackbone:
-        """The backbone, its weights random."""
+    def arguments(self, image_size: int | Sequence[int] | None = None) -> dict[str, Any]:
+        """Those of `ViTBackbone`; None for the image size that the folder says."""
         height, width = self.image_size if image_size is None else _checks.pair_of_ints("image_size", image_size)
-        return ViTBackbone(
-            (height, width, 3),
-            self.patch_size,
-            self.width,
-            self.num_layers,
-            self.num_heads,
-            self.key_dim,
-            self.mlp_dim,
-            num_prefix_tokens=self.num_prefix_tokens,
-            dropout=self.dropout,
-            hidden_dropout=0.0,  # transformers drops out after the MLP, not inside it
-            projection_dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            embedding_dropout=self.dropout,
-            activation=self.activation,
-            layer_norm_epsilon=self.epsilon,
-            data_format="channels_last",
-            dtype=dtype,
-        )
+        return {
+            "image_shape": (height, width, 3),
+            "patch_size": self.patch_size,
+            "projection_dim": self.width,
+            "num_layers": self.num_layers,
+            "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "mlp_dim": self.mlp_dim,
+            "num_prefix_tokens": self.num_prefix_tokens,
+            "dropout": self.dropout,
+            "hidden_dropout": 0.0,  # transformers drops out after the MLP, not inside it
+            "projection_dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "embedding_dropout": self.dropout,
+            "activation": self.activation,
+            "layer_norm_epsilon": self.epsilon,
+            "data_format": "channels_last",
+        }
 
 
 def _class_names(said: Any) -> tuple[str, ...] | None:

@@ -1,19 +1,19 @@
 """The weights of a ViT or DeiT of transformers: under one name each, whatever version of transformers wrote them."""
 
-import json
 import math
+import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import safetensors
 
 from keras_vit_edu._files import open_regular, read_json
+from keras_vit_edu._tensor_file import read_header
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+DTYPES = ("float64", "float32", "float16", "bfloat16")
 HEADS = ("classifier", "cls_classifier")  # the second of a DeiT with a distillation head beside it
 # What a new or another head is put in place of, and what only the pretraining needs.
 UNUSED = re.compile(r"(pooler|decoder|distillation_classifier)\.|embeddings\.mask_token$")
@@ -48,7 +48,7 @@ class StoredWeights:
         self.folder = folder
         self._places: dict[str, _Place] = {}
         for file in _files(folder):
-            for name, place in _header(file).items():
+            for name, place in _places(file).items():
                 ours = _renamed(name)
                 if UNUSED.match(ours):
                     continue
@@ -85,27 +85,32 @@ class StoredWeights:
             ValueError: if it cannot be read, or holds NaN or infinity.
         """
         place = self._places[name]
-        size = math.prod(place.shape) * np.dtype(DTYPES[place.dtype]).itemsize
         with open_regular(place.file) as stream:
             stream.seek(place.start)
-            data = stream.read(size)
-        if len(data) != size:
+            data = stream.read(place.size)
+        if len(data) != place.size:
             raise ValueError(f"The weights must be whole. Received: {place.file}, which ends within {name}")
-        array = np.frombuffer(data, DTYPES[place.dtype])
-        if place.dtype == "BF16":  # the upper half of a float32
-            array = (array.astype("uint32") << 16).view("float32")
+        stored = np.frombuffer(data, np.dtype(place.dtype).newbyteorder("<"))
         with np.errstate(over="ignore"):
-            array = array.astype("float32").reshape(place.shape)
+            array = stored.astype("float32").reshape(place.shape)
         if not np.isfinite(array).all():
             raise ValueError(f"Weights must be finite numbers. Received: {place.file}, where {name} holds others")
         return array
 
 
+@dataclass(frozen=True)
 class _Place:
     """Where an array lies."""
 
-    def __init__(self, file: Path, shape: tuple[int, ...], dtype: str, start: int) -> None:
-        self.file, self.shape, self.dtype, self.start = file, shape, dtype, start
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+    start: int
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 def _renamed(name: str) -> str:
@@ -136,21 +141,18 @@ def _files(folder: Path) -> list[Path]:
     return [folder / file for file in files]
 
 
-def _header(file: Path) -> dict[str, _Place]:
-    """What is in a file, after safetensors has checked that all of it lies within."""
-    try:
-        with open_regular(file), safetensors.safe_open(file, framework="numpy"):
-            pass
-        with open_regular(file) as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            described: dict[str, Any] = json.loads(stream.read(length))
-    except (safetensors.SafetensorError, OSError, RecursionError) as error:
-        raise ValueError(f"The weights are damaged: {error}. Received: {file}") from None
-    described.pop("__metadata__", None)
-    places = {}
-    for name, entry in described.items():
-        dtype, shape = entry["dtype"], tuple(entry["shape"])
+def _places(file: Path) -> dict[str, _Place]:
+    """The arrays in a file, all of which lie within it."""
+    with open_regular(file) as stream:
+        try:
+            header = read_header(stream, os.fstat(stream.fileno()).st_size)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"The weights are damaged: {error}. Received: {file}") from None
+    start, places = header.begin, {}
+    for name, shape in header.shapes.items():
+        dtype = header.dtypes[name]
         if dtype not in DTYPES:
             raise ValueError(f"Weights must be of {', '.join(DTYPES)}. Received: {file} with {name} of {dtype}")
-        places[name] = _Place(file, shape, dtype, 8 + length + entry["data_offsets"][0])
+        places[name] = _Place(file, shape, dtype, start)
+        start += places[name].size
     return places
