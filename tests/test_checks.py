@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -29,6 +30,17 @@ def test_a_number_below_the_minimum_is_refused(value):
         _checks.positive_int("num_heads", value)
 
 
+@pytest.mark.parametrize("value", [-(10**5000), [10**5000]], ids=["number", "list"])
+@pytest.mark.parametrize("check", [_checks.positive_int, _checks.dropout_rate, _checks.non_negative])
+def test_a_number_that_python_does_not_write_is_refused_by_name(check, value):
+    with pytest.raises(ValueError, match=r"`num_heads` must be .* with thousands of digits"):
+        check("num_heads", value)
+
+
+def test_a_path_is_like_a_name():
+    assert _checks.did_you_mean(Path("some-nams"), ["some-name", "other"]) == "Did you mean some-name?"
+
+
 def test_the_minimum_itself_is_taken():
     assert _checks.positive_int("num_prefix_tokens", 0, minimum=0) == 0
     with pytest.raises(ValueError, match=r"`num_prefix_tokens` must be 0 or more\. Received: num_prefix_tokens=-1"):
@@ -47,7 +59,7 @@ def test_a_rate_in_its_range_comes_back_as_a_float(value):
     [1, 1.0, -0.1, -1, 2, pytest.param(10**400, id="beyond floats"), math.nan, math.inf, "0.5", None, False, [0.5]],
 )
 def test_another_rate_is_refused(value):
-    expected = f"`rate` must be a number in [0, 1): 1 would drop everything. Received: rate={value!r}"
+    expected = f"`rate` must be a number in [0, 1): 1 would drop everything. Received: rate={repr(value)[:200]}"
     with pytest.raises(ValueError, match=re.escape(expected)):
         _checks.dropout_rate("rate", value)
 

@@ -55,6 +55,11 @@ def test_json_is_read(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_json_as_windows_writes_it_is_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": "ç"}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "a.json") == {"a": "ç"}
+
+
 def test_a_link_is_not_followed_in_writing(tmp_path):
     other = tmp_path / "other"
     other.write_text("precious")

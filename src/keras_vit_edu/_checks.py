@@ -25,7 +25,7 @@ def positive_int(name: str, value: Any, minimum: int = 1) -> int:
             f"`{name}` must be a whole number, {minimum} or more. Received: {name}={shown(value)}"
         ) from None
     if value_as_int < minimum:
-        raise ValueError(f"`{name}` must be {minimum} or more. Received: {name}={value!r}")
+        raise ValueError(f"`{name}` must be {minimum} or more. Received: {name}={shown(value)}")
     return value_as_int
 
 
@@ -33,7 +33,9 @@ def dropout_rate(name: str, value: Any) -> float:
     """`value` as a float in [0, 1)."""
     rate = number(value)
     if not 0 <= rate < 1:
-        raise ValueError(f"`{name}` must be a number in [0, 1): 1 would drop everything. Received: {name}={value!r}")
+        raise ValueError(
+            f"`{name}` must be a number in [0, 1): 1 would drop everything. Received: {name}={shown(value)}"
+        )
     return rate
 
 
@@ -41,7 +43,7 @@ def non_negative(name: str, value: Any) -> float:
     """`value` as a finite float of at least 0."""
     finite = number(value)
     if not 0 <= finite < math.inf:
-        raise ValueError(f"`{name}` must be a finite number, 0 or more. Received: {name}={value!r}")
+        raise ValueError(f"`{name}` must be a finite number, 0 or more. Received: {name}={shown(value)}")
     return finite
 
 
@@ -96,7 +98,10 @@ def sequence(value: Any) -> tuple[Any, ...] | None:
 
 def shown(value: Any) -> str:
     """What an error repeats of a value: its `repr` on one line, cut when it is long."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        text = f"a {type(value).__name__} with thousands of digits"
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
@@ -173,9 +178,9 @@ def data_format(value: Any) -> str:
     return chosen
 
 
-def did_you_mean(name: str, names: Iterable[str], at_most: int = 1) -> str:
+def did_you_mean(name: Any, names: Iterable[str], at_most: int = 1) -> str:
     """A question that holds the most alike of the names that there are; empty if none is alike."""
-    near = difflib.get_close_matches(name, list(names), n=at_most)
+    near = difflib.get_close_matches(str(name), list(names), n=at_most)
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
 

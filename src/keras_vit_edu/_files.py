@@ -113,13 +113,13 @@ def read_json(file: str | Path, limit: int = LARGEST_JSON) -> Any:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """The value of a JSON text in UTF-8.
+    """The value of a JSON text in UTF-8; bytes may begin with the mark that Windows puts there.
 
     Raises:
         ValueError: if it is no JSON, is nested too deep, or holds NaN or infinity, which JSON has not.
     """
     try:
-        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
