@@ -319,7 +319,7 @@ def test_class_names_are_kept_as_a_folder_has_them():
     ("arguments", "message"),
     [
         ({"class_names": ["a", "b"]}, r"a logit for each of the 2 class names\. Received: .*\(None, 3\)"),
-        ({"class_names": "abc"}, "Class names are strings"),
+        ({"class_names": "abc"}, "must be a list of 1 to 100,000 texts, none of them empty. Received: 'abc'"),
         ({"class_names": ["a", "", "c"]}, "must be a list of 1 to 100,000 texts, none of them empty"),
         ({"preprocessing": Preprocessing(16)}, r"images of shape \(16, 16, 3\), and .*takes \(32, 32, 3\)"),
         ({"preprocessing": None}, "must be a Preprocessing. Received: NoneType"),
@@ -536,7 +536,7 @@ def test_a_preset_without_an_image_converter_wants_a_preprocessing(keras_hub, tm
     [
         ({"class_names": ["a", "a"]}, "each another one"),
         ({"class_names": ["a"]}, "two class names or more"),
-        ({"class_names": []}, "Class names are strings"),
+        ({"class_names": []}, "must be a list of 1 to 100,000 texts"),
     ],
 )
 def test_class_names_for_a_new_head(keras_hub, tmp_path, arguments, message):
