@@ -271,14 +271,14 @@ def share_read_rightly(model, drawings):
 
 @pytest.mark.any_backend  # the logits of presets are compared with recorded ones on each
 def test_the_default_preset_reads_print(digit_reader):
-    drawings = [(printed(digit, font), digit) for font in FONTS for digit in range(10)]
+    drawings = [(printed(digit, font, 60), digit) for font in FONTS[::2] for digit in range(10)]
     assert share_read_rightly(digit_reader, drawings) >= 0.95
 
 
 @pytest.mark.any_backend
-@pytest.mark.parametrize("thickness", [0.02, 0.06, 0.1, 0.16])
+@pytest.mark.parametrize("thickness", [0.02, 0.16])
 def test_the_default_preset_reads_handwriting(thickness, digit_reader):
-    drawings = [(written(digit, seed, 100, thickness), digit) for seed in range(10) for digit in range(10)]
+    drawings = [(written(digit, seed, 60, thickness), digit) for seed in range(5) for digit in range(10)]
     assert share_read_rightly(digit_reader, drawings) >= 0.9
 
 
@@ -286,10 +286,10 @@ def test_the_default_preset_reads_handwriting(thickness, digit_reader):
 def test_the_default_preset_reads_mnist_from_files(digit_reader, tmp_path):
     """Written as JPEG files, enlarged, dark on light; at most 1 of 100 more goes wrong than of the arrays."""
     sample = datasets.load("mnist-sample")
-    images, labels = sample.x_test[:200], sample.y_test[:200]
+    images, labels = sample.x_test[:100], sample.y_test[:100]
     drawings = []
     for image, label in zip(images, labels, strict=True):
-        large = Image.fromarray(255 - image[..., 0]).resize((280, 280), Image.Resampling.BICUBIC)
+        large = Image.fromarray(255 - image[..., 0]).resize((140, 140), Image.Resampling.BICUBIC)
         large.save(tmp_path / "digit.jpg")
         drawings.append((datasets.read_image(tmp_path / "digit.jpg"), label))
     directly = training.evaluate(digit_reader, images, labels, sample.class_names).accuracy

@@ -138,10 +138,12 @@ def test_an_interrupted_run_on_other_images_goes_on(tmp_path, shapes):
 
 
 @pytest.mark.any_backend
-def test_digits_of_another_size(tmp_path, capsys):
-    arguments = ["train", *TINY, "--epochs", "1", "--batch-size", "2048", "--image-size", "14", "--run", "out"]
-    assert cli.run(arguments) == 0
+def test_digits_of_another_size(tmp_path, rng, capsys):
+    images, labels = rng.integers(0, 256, (40, 28, 28), "uint8"), np.arange(40) % 10
+    np.savez("few.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    assert cli.run(["train", "--data", "few.npz", *TINY, "--epochs", "1", "--image-size", "14", "--run", "out"]) == 0
     assert "image_shape=[14, 14, 1]" in capsys.readouterr().out
+    assert record(tmp_path / "out")["configuration"]["dataset"]["name"] == "mnist"
     assert cli.run(["evaluate", "out"]) == 0
 
 

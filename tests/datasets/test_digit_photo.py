@@ -73,7 +73,7 @@ def test_the_centre_of_mass_decides_not_the_middle_of_the_box():
 
 @pytest.mark.parametrize("digit", range(10))
 def test_mnists_form(digit):
-    for photo in (written(digit, seed=2), printed(digit, "DejaVuSerif"), printed(digit, "cmr10", size=500)):
+    for photo in (written(digit, seed=2, size=60), printed(digit, "cmr10", size=200)):
         found = digit_from_photo(photo)
         assert found.shape == (28, 28, 1)
         assert found.min() == 0
@@ -83,7 +83,7 @@ def test_mnists_form(digit):
 
 
 def test_mnists_own_images_come_out_as_they_were():
-    images = load("mnist-sample").x_test[:200]
+    images = load("mnist-sample").x_test[:60]
     apart = np.abs(np.stack([digit_from_photo(image) for image in images]) - images / 255)
     assert apart.mean() < 0.001
     assert (apart.max(axis=(1, 2, 3)) < 0.1).mean() >= 0.99
@@ -93,7 +93,7 @@ def test_light_on_dark_is_dark_on_light():
     np.testing.assert_allclose(digit_from_photo(255 - FIVE), digit_from_photo(FIVE), atol=0.02)
 
 
-@pytest.mark.parametrize("size", [40, 100, 400, 900])
+@pytest.mark.parametrize("size", [40, 900])
 def test_size_and_place_do_not_matter(size):
     large = Image.fromarray(written(5, seed=1, size=400))
     photo = np.full((2000, 2400), PAPER, "uint8")
@@ -185,7 +185,7 @@ def test_bold_print_cut_close_is_not_taken_for_paper(font):
 @pytest.mark.parametrize("size", [30, 60])
 def test_bold_print_is_not_taken_for_a_sheet_of_paper(font, size):
     for digit in (0, 8):
-        assert difference(printed(digit, font, size), printed(digit, font, 300)) < 0.05
+        assert difference(printed(digit, font, size), printed(digit, font, 120)) < 0.05
 
 
 def test_the_dot_in_a_zero_belongs_to_it():
@@ -198,9 +198,9 @@ def test_hairlines_are_thickened():
     assert 0.7 < thin.sum() / normal.sum() < 1.3
 
 
-@pytest.mark.parametrize("font", FONTS)
+@pytest.mark.parametrize("font", FONTS[::3])
 def test_every_font_gives_ten_different_digits(font):
-    digits = [digit_from_photo(printed(digit, font)) for digit in range(10)]
+    digits = [digit_from_photo(printed(digit, font, size=60)) for digit in range(10)]
     apart = [np.abs(a - b).mean() for i, a in enumerate(digits) for b in digits[:i]]
     assert min(apart) > 0.02
 

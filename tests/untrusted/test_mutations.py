@@ -10,7 +10,7 @@ pytestmark = [
     pytest.mark.any_backend,
     pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux tells of it"),
 ]
-EACH = 25  # changed files of a kind; the harness beside this file tries thousands
+EACH = 8  # changed files of a kind; the harness beside this file tries thousands
 
 
 @pytest.fixture(scope="module")
