@@ -1,7 +1,7 @@
 """Models built from a stranger's configuration: no more is built than a budget allows.
 
-Nobody can tell from the configuration of any model how large it is. So every variable and every layer is counted while
-Keras makes it, before it takes up memory, and the first one beyond the budget ends the building.
+A configuration does not tell how large its model is. So every variable and every layer is counted before it takes up
+memory. The first one beyond the budget stops the building.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ SPARE_VARIABLES, SPARE_LAYERS, SPARE_ELEMENTS = 200, 200, 10**7
 
 
 class TooLarge(ValueError):
-    """A configuration asks for more than its weights, or the stated limits, allow."""
+    """A configuration describes a larger model than the budget allows."""
 
 
 @dataclass
@@ -31,11 +31,10 @@ class Budget:
     """What may still be built.
 
     Attributes:
-        elements: numbers in variables, of all together.
-        variables: of them there may be so many.
-        layers: likewise.
-        is_filled_later: whether every float variable gets its value from a file afterwards: then memory is reserved,
-            and takes no room before it is written to.
+        elements: numbers in all variables together.
+        variables: how many variables.
+        layers: how many layers.
+        is_filled_later: whether a file fills every float variable afterwards. Then no initial values are drawn.
     """
 
     elements: int
@@ -52,7 +51,9 @@ class Budget:
         left = getattr(self, what) - count
         setattr(self, what, left)
         if left < 0:
-            raise TooLarge(f"The configuration asks for more {what} than the weights, or the stated limits, allow.")
+            raise TooLarge(
+                f"The configuration describes a model with more {what} than its weights or the size limits allow."
+            )
 
 
 def budget_for(elements: int, arrays: int, is_filled_later: bool = False) -> Budget:
@@ -81,7 +82,7 @@ def within(budget: Budget) -> Iterator[None]:
         ...         keras.layers.Dense(10).build((None, 1000))
         ...     except TooLarge as error:
         ...         print(error)
-        The configuration asks for more elements than the weights, or the stated limits, allow.
+        The configuration describes a model with more elements than its weights or the size limits allow.
     """
     _install()
     token = _BUDGET.set(budget)

@@ -52,10 +52,10 @@ class Header:
 
 
 def check_size(size: int, name: Any) -> None:
-    """Complain about a file that is larger than what is read.
+    """Complain about a weights file that is too large.
 
     Raises:
-        ValueError: that.
+        ValueError: if it has more than `LARGEST_FILE` bytes.
     """
     if size > LARGEST_FILE:
         raise ValueError(f"Weights may have at most {LARGEST_FILE:,} bytes. Received: {name} with {size:,}")
@@ -97,7 +97,7 @@ def verified(
             is_finite = bool(np.isfinite(np.frombuffer(piece, stored, count)).all())
     if digest.hexdigest() != checksum:
         raise ValueError(
-            f"{name} is damaged, or of another preset: its SHA-256 is {digest.hexdigest()}, in {said_in} it is "
+            f"{name} is damaged, or belongs to another preset. Its SHA-256 is {digest.hexdigest()}; {said_in} says "
             f"{str(checksum)[:100]}."
         )
     if problem is not None or header is None:
@@ -124,7 +124,7 @@ def arrays(stream: BinaryIO, header: Header) -> Iterator[tuple[str, np.ndarray]]
         count = math.prod(shape) * np.dtype(header.dtype).itemsize
         data = stream.read(count)
         if len(data) != count:
-            raise ValueError("The file of the weights was changed while it was read.")
+            raise ValueError("The weights file changed while it was read.")
         stored = np.frombuffer(data, np.dtype(header.dtype).newbyteorder("<")).reshape(shape)
         yield name, stored.astype("float32")
 
@@ -133,7 +133,7 @@ def _skip(stream: BinaryIO, count: int) -> None:
     while count:
         piece = stream.read(min(count, PIECE))
         if not piece:
-            raise ValueError("The file of the weights was changed while it was read.")
+            raise ValueError("The weights file changed while it was read.")
         count -= len(piece)
 
 
@@ -168,7 +168,7 @@ def read_header(stream: BinaryIO, size: int, seen: Callable[[bytes], None] = lam
     for name in in_order:
         _, _, begins, ends = places[name]
         if begins != end:
-            raise ValueError("its arrays do not lie one behind the other")
+            raise ValueError("there are gaps between its arrays, or they overlap")
         end = ends
     if end != size - 8 - length:
         raise ValueError(f"its arrays have {end:,} bytes, and the file has {size - 8 - length:,} for them")
@@ -181,12 +181,12 @@ def _place(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
         dtype, shape, (begins, ends) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, begins, ends]
     except (LookupError, TypeError, ValueError):
-        raise ValueError(f"its header says no dtype, shape or place of {name[:80]!r}") from None
+        raise ValueError(f"its header lacks the dtype, the shape or the place of {name[:80]!r}") from None
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{name[:80]!r} is of dtype {str(dtype)[:20]!r}")
     kind, itemsize = DTYPES[dtype]
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
-        raise ValueError(f"the shape or place of {name[:80]!r} is no whole numbers")
+        raise ValueError(f"the shape and the place of {name[:80]!r} must be whole numbers")
     if len(shape) > MOST_AXES or any(side < 1 for side in shape):
         raise ValueError(f"{name[:80]!r} has a shape that no weight has, {str(shape)[:80]}")
     if begins < 0 or ends - begins != math.prod(shape) * itemsize:

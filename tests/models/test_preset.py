@@ -450,7 +450,7 @@ def test_weights_with_one_bit_flipped(folder):
     data = bytearray((folder / "weights.safetensors").read_bytes())
     data[-1] ^= 1
     (folder / "weights.safetensors").write_bytes(data)
-    with pytest.raises(ValueError, match=r"weights.safetensors is damaged.*its SHA-256 is"):
+    with pytest.raises(ValueError, match=r"weights.safetensors is damaged.*Its SHA-256 is"):
         ViTClassifier.from_preset(folder)
 
 

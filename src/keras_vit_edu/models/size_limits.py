@@ -1,7 +1,7 @@
-"""How large a model a preset may ask for, said here and checked before anything is built.
+"""How large the model of a preset may be, checked before anything is built.
 
-With weights, no more is built than the file of the weights fills. Without, these limits are all there is: they leave
-room for several times the largest Vision Transformers (ViT-G: 48 blocks, 1664 wide, 1.8e9 parameters, is beyond).
+With weights, the weights file limits the model. Without weights, only these limits do: they leave room for ViT-H (32
+blocks, 6.3e8 parameters), and none for ViT-G (48 blocks, 1.8e9).
 """
 
 import itertools
@@ -41,13 +41,13 @@ def budget() -> Budget:
 
 
 def check(arguments: Mapping[str, Any]) -> None:
-    """Complain about sizes beyond the limits; what is no size at all is the model's to complain about.
+    """Complain about sizes beyond the limits. The model itself complains about values that are no sizes.
 
     Args:
         arguments: of `ViTClassifier` or `CNNClassifier`.
 
     Raises:
-        ValueError: if one of them, or all together, ask for more.
+        ValueError: if a size, or the number of patches or parameters, is beyond its limit.
 
     Examples:
         >>> check({"num_layers": 10**6})
@@ -69,12 +69,12 @@ def check(arguments: Mapping[str, Any]) -> None:
     parameters = parameters_at_most(arguments)
     if parameters > MOST_PARAMETERS:
         raise ValueError(
-            f"A preset has at most {MOST_PARAMETERS:,} parameters. Received: sizes that make about {parameters:,}"
+            f"A preset has at most {MOST_PARAMETERS:,} parameters. Received: sizes of about {parameters:,}"
         )
 
 
 def parameters_at_most(arguments: Mapping[str, Any]) -> int:
-    """A bound on how many parameters a model of these arguments has, for each up to about twice as many.
+    """An upper bound of the number of parameters: at most a few times the number itself.
 
     Examples:
         >>> parameters_at_most({"head": "mean", "head_units": []}) < 2 * 400_000
