@@ -107,6 +107,7 @@ def test_it_loads_in_a_fresh_process_without_a_network_and_gives_the_recorded_lo
     assert_agree(logits_offline[str(preset)], recorded_logits(metadata), 1e-5)
 
 
+@pytest.mark.any_backend
 def test_it_gets_as_many_of_the_bundled_sample_right_as_it_says(preset, metadata):
     if metadata["sample_right"] is None:
         pytest.skip(f"trained on {metadata['dataset']['name']}, of which no sample is bundled")

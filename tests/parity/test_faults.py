@@ -28,6 +28,9 @@ FAULTS = [
     ("nan", "tensorflow", "attention", "outputs"),
 ]
 
+if len(INSTALLED) > 1:  # one a backend, beside another backend's process; on torch alone there are all of them
+    FAULTS = [fault for fault in FAULTS if fault[0] in ("tanh_gelu", "nan", "shuffled_batch")]
+
 pytestmark = pytest.mark.skipif(
     len(INSTALLED) == 1 and BACKEND != "torch", reason="a fault alone is planted in torch, the quickest to start"
 )

@@ -202,6 +202,7 @@ def test_a_folder_with_one_class_is_refused(fine_tune, photographs, tmp_path):
     assert "There must be images of two classes or more" in errors
 
 
+@pytest.mark.slow
 def test_a_preset_by_name_at_its_real_size(fine_tune, photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
     preset = "deit_tiny_distilled_patch16_224_imagenet"
