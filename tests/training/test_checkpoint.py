@@ -242,9 +242,8 @@ def test_if_all_are_damaged_overwrite_starts_again(tmp_path, small, uninterrupte
 @pytest.mark.parametrize(
     ("number", "phase"),
     [
-        pytest.param(signal.SIGINT, "step", marks=pytest.mark.any_backend),
         (signal.SIGTERM, "step"),
-        (signal.SIGTERM, "validation"),
+        pytest.param(signal.SIGINT, "validation", marks=pytest.mark.any_backend),
         pytest.param(signal.SIGTERM, "checkpoint", marks=pytest.mark.any_backend),
     ],
 )

@@ -96,6 +96,7 @@ def test_the_last_row_is_the_model_that_was_saved(finished, small):
     assert record["validation_accuracy"] == pytest.approx(accuracy, abs=1e-6)
 
 
+@pytest.mark.any_backend
 def test_an_augmented_run_trains_on_varied_images_and_is_tested_on_clean_ones(tmp_path, small, finished):
     recipe = {"augmentation": {"rotation": 15, "mixup": 0.2}, "augmentation_final_epochs": 1, "epochs": 2}
     model, record = trained(tmp_path / "run", small, **recipe)

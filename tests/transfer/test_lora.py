@@ -56,6 +56,7 @@ def test_merged_weights_are_the_sum():
     assert len(merged.weights) == len(merged.trainable_weights) == len(model.weights)
 
 
+@pytest.mark.any_backend
 def test_merged_into_the_model_that_it_was_made_of():
     model = classifier()
     tuned = trained(add_lora(model, rank=2))

@@ -82,6 +82,7 @@ def fitted(classifier, tmp_path, **options):
     return classifier.fit((IMAGES, LABELS), options=settings, cache=tmp_path / "cache", console=QUIET)
 
 
+@pytest.mark.any_backend
 @by_name
 def test_the_default_fit_of_a_model_that_ends_in_a_head(make, tmp_path):
     classifier = classifier_of(make)
@@ -187,6 +188,7 @@ def test_a_model_of_any_size_that_is_not_built_needs_one():
         TransferClassifier(Subclassed(), Preprocessing(None), NAMES)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("make", [sequential, not_built, sequential_in_functional], ids=lambda make: make.__name__)
 def test_training_from_scratch_and_evaluation(make, tmp_path):
     from keras_vit_edu.datasets import ImageDataset
@@ -249,6 +251,7 @@ def test_a_map_of_policies_reaches_every_layer_as_keras_has_it():
     np.testing.assert_array_equal(to_numpy(model(images)), to_numpy(opened(dtype="mixed_bfloat16")(images)))
 
 
+@pytest.mark.any_backend
 def test_a_model_of_mixed_policies_is_tuned_and_classifies(tmp_path):
     policies = keras.dtype_policies.DTypePolicyMap(default_policy="float32")
     policies[".*/mlp_hidden"] = keras.dtype_policies.DTypePolicy("mixed_bfloat16")
