@@ -365,6 +365,19 @@ def test_a_plain_model_that_takes_its_own_softmax_is_refused(last, functional):
         TransferClassifier(logits, Preprocessing(16), ["a", "b"])
 
 
+def test_an_activation_in_the_middle_of_a_model_is_no_activation_at_its_end():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.activation = keras.layers.ReLU()
+            self.flatten, self.hidden, self.head = keras.layers.Flatten(), keras.layers.Dense(5), keras.layers.Dense(2)
+
+        def call(self, images):
+            return self.head(self.activation(self.hidden(self.flatten(images))))
+
+    assert TransferClassifier(Model(), Preprocessing(8), ["a", "b"]).num_classes == 2
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a limit on the size of files is set as POSIX has it")
 def test_pixels_that_do_not_fit_onto_the_disk_are_an_error_before_any_is_read(monkeypatch):
     import resource

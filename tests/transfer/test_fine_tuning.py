@@ -534,11 +534,11 @@ def test_arguments_that_do_not_fit_are_refused(tune, changes, message):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("method", "head"), ("probe_epochs", 0), ("epochs", 1.5), ("learning_rate", 0), ("warmup", 1),
+        ("method", "head"), ("probe_epochs", 0), ("probe_epochs", 2_000_000), ("epochs", 1.5), ("warmup", 1),
         ("layer_decay", 0), ("blocks", -1), ("weight_decay", -1), ("clip_norm", 0), ("rank", True), ("alpha", 0),
         ("projections", ()), ("projections", ("query",)), ("projections", ("q_dense",) * 2),
         ("augmentation", "pictures"), ("label_smoothing", 1), ("batch_size", 0), ("validation_share", 1),
-        ("new_head", 1), ("seed", 2**31), ("probe_learning_rate", float("nan")),
+        ("learning_rate", 0), ("new_head", 1), ("seed", 2**31), ("probe_learning_rate", float("nan")),
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(field, value):

@@ -142,6 +142,32 @@ def test_the_compiled_model_is_loaded_again(tmp_path):
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
+def test_a_layer_whose_weights_are_all_exempt_from_decay_trains():
+    model = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.BatchNormalization(name="norm"), keras.layers.Flatten(),
+         keras.layers.Dense(2, name="logits")]
+    )  # fmt: skip
+
+    def exempt(factor):
+        optimizer = keras.optimizers.AdamW(1e-3 * factor, weight_decay=0.5)
+        optimizer.exclude_from_weight_decay(var_list=[v for v in model.weights if len(v.shape) < 2])
+        return optimizer
+
+    gamma = model.get_layer("norm").gamma
+    before = to_numpy(gamma)
+    model.compile(layer_wise(model, exempt, decay=0.5), LOSS)
+    model.train_on_batch(IMAGES, LABELS % 2)
+    # The first step of Adam is the learning rate times the sign of the gradient, and nothing else moves it.
+    np.testing.assert_allclose(np.abs(to_numpy(gamma) - before), 0.5e-3, rtol=1e-2)
+
+
+def test_a_layer_named_as_the_head_is_not_the_head():
+    body = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4, name="logits")], name="body")
+    model = keras.Sequential([keras.Input((16, 16, 3)), body, keras.layers.Dense(5, name="logits")])
+    steps = largest_steps(compiled(model, decay=0.5))
+    assert steps == pytest.approx({"body": 0.5e-3, "logits": 1e-3}, rel=1e-2)
+
+
 @pytest.mark.parametrize("decay", [0, 1.5, -1, True, "0.75"])
 def test_a_wrong_decay_is_refused(decay):
     with pytest.raises(ValueError, match=r"`decay` must be a number above 0 and at most 1. Received: decay="):

@@ -6,8 +6,8 @@ from typing import Any
 
 from keras_vit_edu import _checks
 from keras_vit_edu.datasets import Augmentation, load_augmentation
+from keras_vit_edu.training.recipe import COUNT, Recipe, Rule, is_whole, number_rule, one_of_rule, or_none_rule
 from keras_vit_edu.training.recipe import RULES as RECIPE_RULES
-from keras_vit_edu.training.recipe import Recipe, Rule, is_whole, number_rule, one_of_rule, or_none_rule
 from keras_vit_edu.transfer.freezing import TrainableCount
 from keras_vit_edu.transfer.lora import PROJECTIONS, are_projections
 
@@ -206,28 +206,27 @@ def what_trains(name: str, count: TrainableCount) -> str:
 
 
 _POSITIVE: Rule = number_rule(lambda value: value > 0, "a number above 0")
-_COUNT: Rule = (lambda value: is_whole(value) and value >= 1, "a whole number, 1 or more")
 
 # What each field may be, and how to say so.
 RULES: dict[str, Rule] = {
     "method": one_of_rule(METHODS),
-    "probe_epochs": _COUNT,
+    "probe_epochs": COUNT,
     "probe_learning_rate": _POSITIVE,
-    "epochs": _COUNT,
+    "epochs": COUNT,
     "learning_rate": or_none_rule(_POSITIVE),
     "warmup": number_rule(lambda value: 0 <= value < 1, "a number in [0, 1)"),
     "layer_decay": number_rule(lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
     "blocks": or_none_rule((lambda value: is_whole(value) and value >= 0, "a whole number, 0 or more")),
     "weight_decay": RECIPE_RULES["weight_decay"],
     "clip_norm": RECIPE_RULES["clip_norm"],
-    "rank": _COUNT,
+    "rank": COUNT,
     "alpha": or_none_rule(_POSITIVE),
     "projections": (
         lambda value: isinstance(value, tuple) and are_projections(value),
         f"some of {', '.join(PROJECTIONS)}, each once",
     ),
     "label_smoothing": RECIPE_RULES["label_smoothing"],
-    "batch_size": _COUNT,
+    "batch_size": COUNT,
     "validation_share": number_rule(lambda value: 0 <= value < 1, "a number in [0, 1)"),
     "new_head": (lambda value: isinstance(value, bool), "True or False"),
     "seed": RECIPE_RULES["seed"],

@@ -75,8 +75,7 @@ def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = N
     else:
         chosen = [head, *blocks[len(blocks) - k :]] if k else [head]
         if k:
-            backbone = model.backbone  # type: ignore[attr-defined]
-            chosen += [layer for layer in (*model.layers, *backbone.layers) if layer.name in (FINAL_NORM, PRE_LOGITS)]
+            chosen += last_before_head(model)
         train_only(model, chosen)
     compile_anew(model)
     return tell_trainable(model, console)
@@ -114,7 +113,7 @@ def head_of(model: keras.Model) -> keras.layers.Dense:
 def check_gives_logits(model: keras.Model) -> None:
     """Complain if a model ends in an activation."""
     activation = last_activation(model)
-    if activation is not None and activation is not keras.activations.linear:
+    if activation is not keras.activations.linear:
         raise ValueError(
             "A classifier must give logits, without an activation. "
             f"Received: {model.name}, with {keras.activations.serialize(activation)!r}"
@@ -140,18 +139,21 @@ def last_step(model: Any) -> tuple[Any, Any] | None:
 
 
 def last_activation(model: Any) -> Any:
-    """What a model says its outputs have gone through; else what its last layer says. None if neither says it."""
-    said = getattr(model, "activation", None)
-    last = last_step(model)
-    if said is None and last is not None:
-        is_softmax = type(last[0]).__name__ == "Softmax"  # the layer, or the function of `keras.ops`
-        said = "softmax" if is_softmax else getattr(last[0], "activation", None)
-    return keras.activations.get(said)
+    """The activation of a model's last layer; linear if the model does not say which layer is its last."""
+    last, _ = last_step(model) or (None, None)
+    is_softmax = type(last).__name__ == "Softmax"  # the layer, or the function of `keras.ops`
+    return keras.activations.get("softmax" if is_softmax else getattr(last, "activation", None))
 
 
 def blocks_of(model: keras.Model) -> list[keras.layers.Layer]:
     """The transformer blocks of an opened model, the first one first; none of any other model."""
     return list(getattr(getattr(model, "backbone", None), "transformer_blocks", []))
+
+
+def last_before_head(model: Any) -> list[keras.layers.Layer]:
+    """The final normalisation of an opened model, and `pre_logits` if it has one; none of any other model."""
+    layers = (*model.layers, *model.backbone.layers) if blocks_of(model) else ()
+    return [layer for layer in layers if layer.name in (FINAL_NORM, PRE_LOGITS)]
 
 
 def has_lora(layer: keras.layers.Layer) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_vit_edu.transfer.freezing import FINAL_NORM, PRE_LOGITS, blocks_of, last_step
+from keras_vit_edu.transfer.freezing import blocks_of, last_before_head, last_step
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -53,22 +53,21 @@ def clipped(gradients: Sequence[Any], longest: float) -> list[Any]:
 
 
 def steps_below_head(model: keras.Model) -> dict[str, int]:
-    """How many layers below the head the layers of a model lie: by a regular expression for paths of variables.
+    """How many layers below the head each variable of a model lies, by its path.
 
-    0 for the head, and for `pre_logits` and the final normalisation with it; 1 for the last block, L for the first of L
-    blocks; under `".*"` L + 1 for the rest: patch projection, positions and prefix tokens. A model that is not an
-    opened one has its head at 0 and all the rest at 1; one that does not say which layer is its head has all at 0.
+    0 for the head, `pre_logits` and the final normalisation; 1 for the last block, L for the first of L blocks; L + 1
+    for the rest: patch projection, positions and prefix tokens. A model that is not an opened one has its head at 0 and
+    all the rest at 1; one that does not say which layer is its head has all at 0.
     """
-    blocks = blocks_of(model)
-    last = last_step(model)
+    last, blocks = last_step(model), blocks_of(model)
     if last is None or not isinstance(last[0], keras.layers.Dense):
-        return {".*": 0}
-    top = [last[0].name, *((FINAL_NORM, PRE_LOGITS) if blocks else ())]
-    return {
-        f"(.*/)?({'|'.join(map(re.escape, top))})/.*": 0,
-        **{f"(.*/)?{re.escape(block.name)}/.*": len(blocks) - number for number, block in enumerate(blocks)},
-        ".*": len(blocks) + 1,
-    }
+        return {variable.path: 0 for variable in model.variables}
+    steps = {variable.path: len(blocks) + 1 for variable in model.variables}
+    for number, block in enumerate(blocks):
+        steps |= {variable.path: len(blocks) - number for variable in block.variables}
+    for layer in (last[0], *last_before_head(model)):
+        steps |= {variable.path: 0 for variable in layer.variables}
+    return steps
 
 
 def layer_wise(
@@ -112,8 +111,16 @@ def layer_wise(
         raise ValueError(f"`decay` must be a number above 0 and at most 1. Received: decay={decay!r}")
     if not model.trainable_variables:
         raise ValueError(f"There must be a weight that trains. Received: {model.name}, all of it frozen")
-    optimizers = {pattern: make_optimizer(decay**steps) for pattern, steps in steps_below_head(model).items()}
-    rest = optimizers.pop(".*")
+    steps = steps_below_head(model)
+    optimizers = {}  # by a regular expression: Keras stores the optimizer of each key apart
+    for count in sorted({steps[variable.path] for variable in model.trainable_variables}):
+        variables = [variable for variable in model.trainable_variables if steps[variable.path] == count]
+        made = make_optimizer(decay**count)
+        if made.weight_decay and not any(map(made._use_weight_decay, variables)):
+            made.weight_decay = 0.0  # Keras on torch fails over an optimizer that exempts all
+            made.exclude_from_weight_decay(var_list=[])
+        optimizers["|".join(re.escape(variable.path) for variable in variables)] = made
+    _, rest = optimizers.popitem()
     optimizer = ClippedMultiOptimizer(
         keras.optimizers.OptimizerMap(rest, optimizers), global_clipnorm=global_clipnorm, name="layer_wise"
     )
