@@ -47,6 +47,8 @@ class World:
 
     def chooses(self):
         """What Keras will take: `KERAS_BACKEND`, or None for its own choice."""
+        is_ours = _backend.is_our_command(sys.argv, sys.orig_argv)  # found out when the package is imported
+        self.monkeypatch.setattr(_backend, "OUR_COMMAND", is_ours)
         _backend.choose_backend()
         return os.environ.get("KERAS_BACKEND")
 

@@ -32,12 +32,11 @@ def choose_backend() -> None:
         ImportError: if there is no such backend as asked for, if it is not installed, or if none is. In our own
             command that is one line and exit status 2.
     """
-    our_command = is_our_command(sys.argv, sys.orig_argv)
-    if our_command:
+    if OUR_COMMAND:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings, not its warnings
     with explaining():
-        _choose_backend(command_line_backend(sys.orig_argv) if our_command else None)
-    if not our_command:
+        _choose_backend(command_line_backend(sys.orig_argv) if OUR_COMMAND else None)
+    if not OUR_COMMAND:
         announce()
 
 
@@ -51,7 +50,7 @@ def explaining() -> Iterator[None]:
         yield
     except ImportError as error:
         text = what_is_missing(error) or (None if isinstance(error, ModuleNotFoundError) else str(error))
-        if text is None or not is_our_command(sys.argv, sys.orig_argv):
+        if text is None or not OUR_COMMAND:
             raise
         print(f"{COMMAND}: {text}", file=sys.stderr)
         sys.exit(2)
@@ -182,6 +181,6 @@ def command_line_backend(arguments: Sequence[str]) -> str | None:
     return asked
 
 
-# Whether this process only shows a help text or the versions, which needs no Keras. Found out once, as the package is
-# imported: Python changes `sys.argv` when it has found the module that `-m` names.
-ONLY_HELP = is_our_command(sys.argv, sys.orig_argv) and help_is_among(sys.argv[1:])
+# Found out once, as the package is imported: Python changes `sys.argv` when it has found the module that `-m` names.
+OUR_COMMAND = is_our_command(sys.argv, sys.orig_argv)
+ONLY_HELP = OUR_COMMAND and help_is_among(sys.argv[1:])  # a help text or the versions, which need no Keras

@@ -3,18 +3,18 @@
 import subprocess
 import sys
 
+import filelock
 import pytest
 
 from keras_vit_edu import cli, parity
 from keras_vit_edu._backend import installed_backends
-from keras_vit_edu._lock import locked
+from keras_vit_edu.parity.suite import LOCK
 
 HERE = installed_backends()[:1]
 
 
 def test_a_second_run_is_refused_in_one_line(tmp_path, capsys):
-    with locked(tmp_path) as is_ours:
-        assert is_ours
+    with filelock.FileLock(tmp_path / LOCK):
         with pytest.raises(parity.ResultsError, match="Another parity run is at work"):
             parity.run_suite(tmp_path, HERE, checks=["initial-weights"])
         assert cli.run(["parity", "--backends", HERE[0], "--checks", "initial-weights", "--out", str(tmp_path)]) == 2
@@ -23,15 +23,20 @@ def test_a_second_run_is_refused_in_one_line(tmp_path, capsys):
 
 
 def test_a_process_that_was_killed_locks_nobody_out(tmp_path):
-    code = (
-        "import sys, time\nfrom keras_vit_edu._lock import locked\n"
-        "with locked(sys.argv[1]) as is_ours: print(is_ours, flush=True); time.sleep(600)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+    code = "import sys, time, filelock\nwith filelock.FileLock(sys.argv[1]): print(True, flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / LOCK)], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "True\n"
-        with locked(tmp_path) as is_ours:
-            assert not is_ours
+        with pytest.raises(parity.ResultsError, match="Another parity run is at work"):
+            parity.compare_results([], tmp_path)
         process.kill()
         process.wait()
-    with locked(tmp_path) as is_ours:
-        assert is_ours
+    parity.compare_results([], tmp_path)
+    assert (tmp_path / "parity.json").is_file()
+
+
+def test_without_filelock_one_line_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    with pytest.raises(parity.ResultsError, match=r"need filelock: pip install .*\[cli\]"):
+        parity.compare_results([], tmp_path)

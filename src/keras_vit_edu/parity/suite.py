@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from keras_vit_edu import _backend
-from keras_vit_edu._lock import locked
+from keras_vit_edu._install import install_command
 from keras_vit_edu.parity.checks import SUITES, standard
 from keras_vit_edu.parity.report import Report
 from keras_vit_edu.parity.rows import rows
 from keras_vit_edu.parity.run import OnStep, Results, ResultsError, is_ours, load_results, run
+
+LOCK = ".lock"
 
 
 def run_suite(
@@ -34,7 +36,7 @@ def run_suite(
 
     Raises:
         ValueError: for an unknown suite or check.
-        ResultsError: if another run is at work in `out`.
+        ResultsError: if another run is at work in `out`, or filelock is not installed.
         OSError: if `out` cannot be written.
     """
     if suite not in SUITES:
@@ -69,7 +71,7 @@ def compare_results(
     Raises:
         ResultsError: for a folder without results, with damaged ones, of another version, format or suite, without
             those of a check that is asked for or that another has, or with those of a backend on a device that another
-            folder has too.
+            folder has too; if a run is at work in `out`, or filelock is not installed.
     """
     from keras_vit_edu import __version__
 
@@ -93,10 +95,17 @@ def compare_results(
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Refuse to write where another run is writing."""
-    with locked(folder) as is_ours_alone:
-        if not is_ours_alone:
-            raise ResultsError(f"Another parity run is at work in {folder}. Wait for its end, or name another folder.")
-        yield
+    try:
+        import filelock
+    except ImportError:
+        raise ResultsError(f"Parity runs need filelock: {install_command('cli')}") from None
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=0):  # the operating system releases it if the process is killed
+            yield
+    except filelock.Timeout:
+        raise ResultsError(
+            f"Another parity run is at work in {folder}. Wait for its end, or name another folder."
+        ) from None
 
 
 def _label(results: Sequence[Results]) -> None:
