@@ -137,7 +137,7 @@ class Harness:
         while sent < count:
             run = self.folder / f"row-{runs}"
             while sent < count:
-                what = self.send(self.start(run), numbers[sent % 3], draw.uniform(1.0, self.lifetime), run)
+                what = self.send(self.start(run), numbers[sent % 3], draw.uniform(0, self.lifetime), run)
                 if what is None:
                     break
                 sent += 1
@@ -148,7 +148,9 @@ class Harness:
         self.interruptions += sent
 
     def send(self, process: subprocess.Popen, number: signal.Signals, delay: float, run: Path) -> str | None:
-        """Send a signal to a process after some seconds; what was done, or None if it had come to its end before."""
+        """Send a signal some seconds after our code began; what was done, or None if it had come to its end before."""
+        while process.poll() is None and not catches(process.pid, signal.SIGTERM):
+            time.sleep(0.01)  # Python starts, and nothing of ours can answer yet
         began = time.monotonic()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(delay)
@@ -276,6 +278,15 @@ class Harness:
         finally:
             subprocess.run(["umount", disk], check=True)
         return f"disk of {size} MB full", self.folder / f"after-disk-{seed}"
+
+
+def catches(process: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    try:
+        caught = Path(f"/proc/{process}/status").read_text().partition("SigCgt:")[2].split()[0]
+    except (OSError, IndexError):  # it has ended
+        return False
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def can_mount() -> bool:
