@@ -1,8 +1,11 @@
 """Every test starts from the same seed and from Keras's default settings, and leaves them so."""
 
 import os
+import signal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell does that to what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from keras_vit_edu.random import set_seed  # noqa: I001  (the package chooses the backend, so it comes before Keras)
 import keras
