@@ -352,7 +352,7 @@ def two_presets(tmp_path, monkeypatch):
         "test_standard_error": 0.00111, "test_images": 10_000,
     }  # fmt: skip
     without = {"description": "Only a [b]plan[/b].", "parameters": 7, "weights_sha256": None}
-    monkeypatch.setattr(cli.Preset, "presets", {"small": known, "plan": without})
+    monkeypatch.setattr(Preset, "presets", {"small": known, "plan": without})
 
 
 def test_presets_are_listed_and_those_without_weights_say_so(two_presets, capsys):

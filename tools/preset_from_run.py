@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 from keras_vit_edu import datasets, training
-from keras_vit_edu.cli import SAMPLE_EPOCHS
+from keras_vit_edu.cli.train import SAMPLE_EPOCHS
 from keras_vit_edu.models import preset_files, reference_logits
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.training.run_folder import differences

@@ -10,7 +10,19 @@ if not _backend.ONLY_HELP:
         if _backend.OUR_COMMAND:
             _tensorflow_log.settle()
         from keras_vit_edu import datasets, initializers, layers, models, parity, random, training, transfer
+        from keras_vit_edu.load_classifier import LoadedClassifier, load_classifier
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["datasets", "initializers", "layers", "models", "parity", "random", "training", "transfer"]
+__all__ = [
+    "LoadedClassifier",
+    "datasets",
+    "initializers",
+    "layers",
+    "load_classifier",
+    "models",
+    "parity",
+    "random",
+    "training",
+    "transfer",
+]

@@ -13,7 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit_edu import cli
+from keras_vit_edu.cli.data import dataset_of_run
+from keras_vit_edu.load_classifier import trained
 from keras_vit_edu.models import CNNClassifier, ViTBackbone, ViTClassifier
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.training import load_recipe
@@ -82,8 +83,8 @@ def load(kind: str, path: Path) -> None:
         Preset.from_preset(path)
         Preset.from_preset(path, load_weights=False)
     elif kind == "run":
-        cli._trained(str(path))
-        cli._dataset_of_run(path)
+        trained(str(path))
+        dataset_of_run(path)
     else:
         load_recipe(path / "recipe.json")
 

@@ -1,0 +1,143 @@
+"""`keras-vit-edu classify`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keras_vit_edu import _backend
+from keras_vit_edu.cli.mistakes import checking, complain
+from keras_vit_edu.cli.options import BackendOption, FallbackOption
+
+if not _backend.ONLY_HELP:
+    from keras_vit_edu import datasets
+    from keras_vit_edu._files import check_writable, printable
+    from keras_vit_edu._printing import Console, print_json
+    from keras_vit_edu.classify_files import (
+        PICTURED,
+        DigitSheet,
+        PhotographSheet,
+        classify_digits,
+        classify_photographs,
+    )
+    from keras_vit_edu.classify_report import Classified, as_json, as_line, write_csv
+    from keras_vit_edu.load_classifier import load_classifier
+    from keras_vit_edu.transfer import hub
+    from keras_vit_edu.transfer.photographs import image_files
+
+DIGIT_READER = "vit_mnist_hybrid"  # the preset that `classify` takes if not told
+
+
+def classify(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Pictures of one digit each; or photographs, see --preset.")
+    ],
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="For digits: a preset with weights, a folder with one, or a run folder. For photographs: a preset of "
+            "keras_hub (presets --hub lists them), or what a TransferClassifier saved."
+        ),
+    ] = DIGIT_READER,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="How many classes to name. [default: 3; photographs: 5]")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Below this probability the class is unknown.", show_default=False)
+    ] = 0.0,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Refuse what does not look like a digit.")] = True,
+    fallback: FallbackOption = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG to draw: what was given, what the model saw, how probable each class is.")
+    ] = None,
+    table: Annotated[Path | None, typer.Option("--csv", help="CSV to write: a row for each file.")] = None,
+    json_only: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    backend: BackendOption = None,
+) -> None:
+    """Say which digit is on a picture, or what is on a photograph.
+
+    A digit may be on paper or on a screen, dark or light, anywhere on the picture.
+
+    A folder stands for every file in it. A file that shows no digit, or is no picture, is reported; the others are
+    classified, and the exit status is 1. `predict` is the same command.
+    """
+    with checking():
+        _check_outputs(threshold, picture, table)
+        paths, without = _files_in(files)
+        sheet: Any = None
+        loaded = load_classifier(preset, hub.COURSES_FALLBACK if fallback else None)
+        if loaded.photographs is not None:
+            sheet = PhotographSheet(loaded.photographs) if picture else None
+            results = classify_photographs(paths, loaded.photographs, top or 5, sheet)
+        else:
+            if fallback:
+                raise ValueError(f"--fallback is for presets of keras_hub. Received: --preset {preset}")
+            _check_reads_digits(preset, loaded.model, loaded.class_names)
+            sheet = DigitSheet() if picture else None
+            results = classify_digits(paths, loaded.model, top or 3, check, sheet)
+    console = Console(quiet=json_only, soft_wrap=True)
+    several: list[Classified] = []
+    _backend.announce()
+    results = itertools.chain(without, results)
+    try:
+        # No Pillow; several sizes for a model that takes images as they are; weights that give no numbers.
+        with checking(only_ours=True):
+            for found in results:
+                several.append(found)
+                if found.error:
+                    complain(printable(f"{found.file}: {found.error}"), 1)
+                else:
+                    console.print(as_line(found, threshold))
+    finally:  # an interruption loses nothing
+        if table is not None and several:
+            write_csv(several, threshold, table)
+    if json_only:
+        print_json([as_json(found, threshold) for found in several])
+    if picture is not None and sheet.rows:
+        sheet.draw(picture)
+        console.print(f"{picture}" + (f": the first {PICTURED}" if len(paths) > PICTURED else ""))
+    if table is not None:
+        console.print(f"{table}")
+    if any(found.error for found in several):
+        raise typer.Exit(1)
+
+
+def _files_in(given: Sequence[Path]) -> tuple[list[Any], list[Classified]]:
+    """The files that are given, folders opened; and the folders without any, unless there is nothing else."""
+    paths: list[Any] = []
+    without: list[Classified] = []
+    for file in given:
+        try:
+            paths += image_files(file) or ()
+        except ValueError as error:
+            if len(given) == 1:
+                raise
+            without.append(Classified(file, error=str(error)))
+    return paths, without
+
+
+def _check_outputs(threshold: float, picture: Path | None, table: Path | None) -> None:
+    """Complain, before anything is done, about what cannot be written."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"`--threshold` is a probability, 0 to 1. Received: {threshold}")
+    for option, file, ending in (("--picture", picture, "PNG"), ("--csv", table, "CSV")):
+        if file is not None and (file.suffix.lower() != f".{ending.lower()}" or file.is_dir()):
+            raise ValueError(f"`{option}` names a {ending} file. Received: {file}")
+        if file is not None:
+            check_writable(file)
+    if picture is not None:
+        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
+
+
+def _check_reads_digits(name: str, model: Any, class_names: tuple[str, ...] | None) -> None:
+    image_shape, classes = tuple(model.input_shape[1:]), model.output_shape[-1]
+    known = class_names or (datasets.DIGITS if classes == len(datasets.DIGITS) else ())
+    if image_shape != (28, 28, 1) or known != datasets.DIGITS:
+        raise ValueError(
+            "A model that reads digits takes images of shape (28, 28, 1) and tells 0 to 9 apart. "
+            f"Received: {name}, images of shape {image_shape}, {classes} classes: {', '.join(known) or 'without names'}"
+        )

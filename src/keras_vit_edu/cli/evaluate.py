@@ -1,0 +1,177 @@
+"""`keras-vit-edu evaluate`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_vit_edu import _backend
+from keras_vit_edu.cli.mistakes import checking, complain
+from keras_vit_edu.cli.options import BackendOption
+
+if not _backend.ONLY_HELP:
+    from rich.table import Table
+
+    from keras_vit_edu import datasets, training
+    from keras_vit_edu._files import check_writable, printable
+    from keras_vit_edu._printing import Console, print_json
+    from keras_vit_edu.cli.data import SAMPLE, as_learned_from, dataset_of_run, images_named, images_of_run, sides
+    from keras_vit_edu.cli.progress_bar import progress_bar
+    from keras_vit_edu.datasets.image_csv import scan_images
+    from keras_vit_edu.datasets.mnist import CLASS_NAMES
+    from keras_vit_edu.datasets.thumbnail import thumbnail
+    from keras_vit_edu.load_classifier import located, photograph_classifier, short_name, trained
+    from keras_vit_edu.training.evaluate import CONFUSED
+    from keras_vit_edu.training.train import fingerprint
+    from keras_vit_edu.transfer.artifact_files import is_artifact
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_PRESET",
+            help="A run folder or a preset with weights; with PHOTOS, what a TransferClassifier saved, or a preset of "
+            "keras_hub.",
+        ),
+    ],
+    photos: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PHOTOS]", help="A folder of photographs, one subfolder per class; or a CSV of paths and labels."
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose test images. [default: the run's dataset; else mnist-sample]")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Images to test on, as `train` takes them.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into. [default: the run's; else evaluate-PRESET-DATASET]")
+    ] = None,
+    most: Annotated[int, typer.Option("--mistakes", min=0, help="How many mistakes to show.")] = 24,
+    json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    backend: BackendOption = None,
+) -> None:
+    """Test a trained classifier, class by class, with its mistakes.
+
+    It writes evaluate.json, confusion.png (which class is taken for which) and mistakes.png (the most confident ones).
+    """
+    named, model = model, located(model)
+    if photos is not None or is_artifact(model):
+        if photos is not None and out is None:
+            out = Path(f"evaluate-{short_name(named)}-{photos.resolve().name}")
+        _evaluate_photographs(model, photos, dataset, data, out, most, json_only)
+        return
+    with checking():
+        classifier, of_run, class_names = trained(model)
+        is_own, are_all = dataset is None and data is None and of_run is not None, False
+        if is_own:
+            images = images_of_run(Path(model), sides(classifier))
+        elif data is not None and dataset is None and (of_run is None or of_run not in CLASS_NAMES or of_run == SAMPLE):
+            size = sides(classifier) if os.path.isdir(data) else None
+            images = images_named(None, data, size, keep_test=False)
+            own = None if images.has_test or of_run is None else as_learned_from(Path(model), data, size)
+            are_all = not images.has_test and own is None
+            images = own or images
+        else:
+            images = datasets.load(dataset or of_run or SAMPLE, data)
+        dataset = images.name
+        if class_names is not None and class_names != images.class_names:
+            raise ValueError(
+                f"{named} tells other classes apart than {dataset} has; --dataset says whose images to test on. "
+                f"Received: {', '.join(class_names[:3])}... and {', '.join(images.class_names[:3])}..."
+            )
+        if out is None and of_run is not None and not is_own:
+            is_own = fingerprint(images) == dataset_of_run(Path(model))[0]
+        folder = out or (Path(model) if is_own else Path(f"evaluate-{short_name(named)}-{dataset}"))
+        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
+
+        _make_folder(folder)
+        _backend.announce()
+        found = training.evaluate(classifier, images.x_test, images.y_test, images.class_names)
+    content = {"model": model, "dataset": dataset, "source": images.source, **found.to_json()}
+    files = training.write_evaluation(found, folder, content, images.x_test.__getitem__, lambda i: f"no. {i}", most)
+    if json_only:
+        print_json(content)
+        return
+    console = Console(soft_wrap=True)
+    for note in images.notes:
+        console.print(f"note: {note}")
+    console.print(_by_class(found))
+    console.print(
+        f"{classifier.name} on {'all' if are_all else 'the test'} images of {dataset}: "
+        f"test accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
+        f"(standard error, {len(found.labels):,} images), loss {found.loss:.4f}\n{folder}{os.sep}: {', '.join(files)}"
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    """Of a report; before the long work, so that none is lost."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out names a folder to write into. Received: {folder}, a file")
+    for name in ("evaluate.json", "confusion.png", "mistakes.png"):
+        check_writable(folder / name)
+
+
+def _by_class(found: training.Evaluation) -> Table:
+    table = Table("class", "images", "precision", "recall", "F1")
+    for row in found.per_class():
+        shares = ("-" if row[name] is None else f"{row[name]:.4f}" for name in ("precision", "recall", "f1"))
+        table.add_row(printable(row["class"]), str(row["images"]), *shares)
+    return table
+
+
+def _evaluate_photographs(
+    model: str,
+    photos: Path | None,
+    dataset: str | None,
+    data: Path | None,
+    folder: Path | None,
+    most: int,
+    json_only: bool,
+) -> None:
+    with checking():
+        if photos is None or folder is None:
+            raise ValueError(f"A classifier of photographs is tested on a folder of them: evaluate {model} PHOTOS")
+        if dataset is not None or data is not None:
+            raise ValueError("--dataset and --data do not go with PHOTOS, which are the images.")
+        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
+
+        classifier = photograph_classifier(model)
+        with progress_bar("looking at the files") as progress:
+            images = scan_images(photos, progress=progress)
+        for file, reason in images.skipped:
+            complain(f"{file}: {reason}", 0)
+        _make_folder(folder)
+    _backend.announce()
+    with checking(only_ours=True), progress_bar("classifying") as progress:
+        found = classifier.evaluate(images, progress=progress)
+    occurring = found.of_occurring_classes()
+    content = {
+        "model": model,
+        "photographs": str(photos),
+        "skipped": [{"file": file, "reason": reason} for file, reason in images.skipped],
+        **occurring.to_json(),
+    }
+    files = training.write_evaluation(
+        found,
+        folder,
+        content,
+        lambda wrong: map(thumbnail, datasets.load_images(images, wrong)),
+        lambda i: images.files[i],
+        most,
+    )
+    if json_only:
+        print_json(content)
+        return
+    console = Console(soft_wrap=True)
+    console.print(_by_class(occurring))
+    console.print(
+        f"{model} on {photos}: accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
+        f"(standard error, {len(found.labels):,} images, {len(images.skipped)} skipped), loss {found.loss:.4f}\n"
+        f"{folder}{os.sep}: {', '.join(files)}"
+        + (f" (confusion.png of the {CONFUSED} most confused classes)" if len(occurring.class_names) > CONFUSED else "")
+    )

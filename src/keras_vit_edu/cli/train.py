@@ -1,0 +1,221 @@
+"""`keras-vit-edu train`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keras_vit_edu import _backend
+from keras_vit_edu.cli.mistakes import UsersMistake, checking
+from keras_vit_edu.cli.options import BackendOption, JitCompileOption, OverwriteOption, QuietOption, SeedOption
+
+if not _backend.ONLY_HELP:
+    import keras
+    import numpy as np
+
+    from keras_vit_edu import datasets, training
+    from keras_vit_edu._files import printable
+    from keras_vit_edu._printing import Console
+    from keras_vit_edu.cli.data import image_size_of, images_named
+    from keras_vit_edu.models import overrides_for_images
+    from keras_vit_edu.models.fit_to_images import NoFit
+    from keras_vit_edu.models.preset import Preset
+    from keras_vit_edu.random import set_seed
+    from keras_vit_edu.training.run_folder import AUGMENTATION
+
+SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
+
+
+def train(
+    preset: Annotated[
+        str, typer.Option(help="Name of a preset, or a folder with one; its weights are not used.")
+    ] = "vit_mnist_program_p",
+    override: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Change an argument of the model: head=mean; may be repeated."),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="mnist-sample (bundled, the default), mnist, fashion-mnist or emnist-letters, say."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Images of any size: an npz file, a folder with a subfolder per class, MNIST's files, a CSV file."
+        ),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(metavar="N|HxW", help="Scale and cut every image to this size. [default: as they are]"),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Name of a recipe, or a JSON file; options below change it.")
+    ] = "program-p",
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="How often to go through the training images. [default: the recipe's; program-p on the sample: 20]"
+        ),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, adam, sgd or lion.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The highest rate of the schedule.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant, cosine or linear.")] = None,
+    warmup_epochs: Annotated[float | None, typer.Option(help="How long the rate climbs first.")] = None,
+    final_learning_rate: Annotated[float | None, typer.Option(help="Where the schedule ends.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
+    no_weight_decay: Annotated[
+        list[str] | None, typer.Option(help="Part of the path of variables that do not decay; may be repeated.")
+    ] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Longest gradient.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Momentum of a moving average of the weights.")] = None,
+    augmentation: Annotated[
+        str | None, typer.Option(help="How to vary the images: none, digits or clothes (a recipe file may say more).")
+    ] = None,
+    augmentation_final_epochs: Annotated[
+        float | None, typer.Option(help="Over how many epochs at the end it weakens.")
+    ] = None,
+    augmentation_final_strength: Annotated[
+        float | None, typer.Option(help="Down to what, in the last epoch: 0 is none, 1 is full strength.")
+    ] = None,
+    validation_split: Annotated[float | None, typer.Option(help="Share of the training images kept.")] = None,
+    seed: SeedOption = None,
+    backend: BackendOption = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder to write into. [default: runs/PRESET-DATASET-BACKEND-SEED]")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    jit_compile: JitCompileOption = None,
+    show_augmentation: Annotated[
+        bool, typer.Option("--show-augmentation", help="Draw examples of the augmentation, and train nothing.")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a Vision Transformer from scratch, then test it.
+
+    The same command again resumes an interrupted run.
+    """
+    console = Console(quiet=quiet, soft_wrap=True)
+    size = image_size_of(image_size)
+    with checking():
+        settings = training.load_recipe(recipe)
+        if data is None and dataset in (None, "mnist-sample") and recipe == "program-p":
+            settings = settings.replace(epochs=SAMPLE_EPOCHS)
+        settings = settings.replace(
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            schedule=schedule,
+            warmup_epochs=warmup_epochs,
+            final_learning_rate=final_learning_rate,
+            weight_decay=weight_decay,
+            no_weight_decay=no_weight_decay or None,
+            label_smoothing=label_smoothing,
+            clip_norm=clip_norm,
+            ema=ema,
+            augmentation=augmentation,
+            augmentation_final_epochs=augmentation_final_epochs,
+            augmentation_final_strength=augmentation_final_strength,
+            validation_split=validation_split,
+            seed=seed,
+        )
+        if settings.augmentation is None and (augmentation_final_epochs or augmentation_final_strength):
+            raise ValueError("There is no augmentation that could weaken at the end; --augmentation names one.")
+        if augmentation_final_strength is not None and not settings.augmentation_final_epochs:
+            raise ValueError("The augmentation never weakens; --augmentation-final-epochs says over how many epochs.")
+        begun = run or Path("runs") / f"{Path(preset).resolve().name}-mnist-{keras.backend.backend()}-{settings.seed}"
+        images = images_named(dataset, data, size, begun)
+        kept = datasets.split(images, settings.validation_split)[1][1]  # complains if it leaves nothing
+        notes = [*images.notes, *_without_validation(images, kept)]
+        if show_augmentation:
+            console.print(str(_draw_augmentation(images, settings, run)))
+            return
+        given = _overrides(override or ())
+        try:
+            arguments = overrides_for_images(preset, images.x_train.shape[1:], len(images.class_names), given)
+        except NoFit as error:
+            raise UsersMistake(f"{error} (--override NAME=VALUE; --image-size N)") from None
+        adapted = [f"{name}={json.dumps(value)}" for name, value in arguments.items() if name not in given]
+        set_seed(settings.seed)
+        model: Any = Preset.from_preset(preset, load_weights=False, **arguments)
+        _check_fit(model, images)
+        settings.exempt_from_decay(model)  # complains if one of them is none
+        here = keras.backend.backend()
+        run = run or Path("runs") / f"{Path(preset).resolve().name}-{images.name}-{here}-{settings.seed}"
+        folder = training.RunFolder(run, overwrite=overwrite)
+
+    if not quiet:
+        _backend.announce()
+    for note in notes:
+        console.print(f"note: {note}")
+    if adapted:
+        console.print(f"{model.name} is adapted to the images: {', '.join(adapted)}")
+    console.print(
+        f"{model.name}, {model.count_params():,} parameters, on {here} ({training.device()}), seed {settings.seed}\n"
+        f"{printable(images.name)} from {printable(images.source)}: {len(images.x_train):,} training images, "
+        f"of them the last {settings.validation_split:.0%} for validation; {len(images.x_test):,} test images\n"
+        f"recipe {settings.name}, {settings.epochs} epochs, into {folder}"
+    )
+    with folder:
+        record = training.train(model, images, folder, settings, console=console, jit_compile=jit_compile)
+    console.print(
+        f"test accuracy {record['test_accuracy']:.4f}, loss {record['test_loss']:.4f}, "
+        f"{record['timings']['training_seconds']:.0f} s of training\n"
+        f"{folder}{os.sep}: {', '.join(file.name for file in folder.files())}"
+    )
+
+
+def _without_validation(images: datasets.ImageDataset, kept: np.ndarray) -> list[str]:
+    """What to say of classes that training has and validation has not."""
+    missing = np.setdiff1d(images.y_train, kept)
+    names = ", ".join(printable(images.class_names[label]) for label in missing[:5].tolist())
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return [f"validation has no image of class {names}{more}"] if len(missing) else []
+
+
+def _draw_augmentation(images: datasets.ImageDataset, recipe: training.Recipe, run: Path | None) -> Path:
+    """A sheet of the first training images as the augmentation shows them, at full strength; the file."""
+    from keras_vit_edu import plots
+
+    if recipe.augmentation is None:
+        raise ValueError(f"The recipe {recipe.name} has no augmentation to show; --augmentation gives it one.")
+    count, epochs = 10, 9
+    originals, labels = images.x_train[:count], images.y_train[:count]
+    rows = np.eye(len(images.class_names), dtype="float32")[labels]
+    varied = np.stack(
+        [recipe.augmentation(originals, rows, recipe.seed, epoch, 0)[0] for epoch in range(epochs)], axis=1
+    )
+    file = (run or Path()) / AUGMENTATION
+    file.parent.mkdir(parents=True, exist_ok=True)
+    plots.augmentation(originals, varied, [images.class_names[label] for label in labels], file)
+    return file
+
+
+def _overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """`["head=mean", "head_units=[64]"]` to `{"head": "mean", "head_units": [64]}`; what is no JSON is a string."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (equals and name.isidentifier()):
+            raise ValueError(f"`--override` takes NAME=VALUE. Received: {text!r}")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values
+
+
+def _check_fit(model: Any, images: datasets.ImageDataset) -> None:
+    image_shape = images.x_train.shape[1:]
+    if tuple(model.input_shape[1:]) != image_shape or model.num_classes != len(images.class_names):
+        raise ValueError(
+            f"{model.name} takes images of shape {tuple(model.input_shape[1:])} and tells {model.num_classes} classes "
+            f"apart; {images.name} has images of shape {image_shape} of {len(images.class_names)} classes."
+        )
