@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from keras_vit_edu import cli, datasets, training
 from keras_vit_edu._install import install_command
+from keras_vit_edu.cli.classify import DIGIT_READER
 from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.models.preset import Preset
 from tests.drawings import FONTS, printed, written
@@ -258,9 +259,9 @@ def test_without_pillow_one_line_names_the_extra(classify, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def digit_reader():
-    if not Preset.presets[cli.DIGIT_READER].get("weights_sha256"):
-        pytest.skip(f"{cli.DIGIT_READER} has no weights yet")
-    return Preset.from_preset(cli.DIGIT_READER)
+    if not Preset.presets[DIGIT_READER].get("weights_sha256"):
+        pytest.skip(f"{DIGIT_READER} has no weights yet")
+    return Preset.from_preset(DIGIT_READER)
 
 
 def share_read_rightly(model, drawings):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from keras_vit_edu import cli, datasets, training
 from keras_vit_edu._install import install_command
+from keras_vit_edu.load_classifier import is_of_hub, short_name
 from keras_vit_edu.models import CNNClassifier, ViTBackbone
 from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
 from tests.support import random_weights
@@ -261,7 +262,7 @@ def test_each_run_is_evaluated_into_a_folder_of_its_own_name(classifier, tmp_pat
         classifier[0].save(tmp_path / "runs" / name / "classifier")
         assert cli.run(["evaluate", f"runs/{name}", "photos", "--json"]) == 0
         assert (tmp_path / f"evaluate-{name}-photos" / "evaluate.json").is_file()
-    assert cli._short_name("runs/pets/classifier") == "pets"
+    assert short_name("runs/pets/classifier") == "pets"
     assert not (tmp_path / "evaluate-classifier-photos").exists()
 
 
@@ -321,7 +322,7 @@ def test_a_folder_that_keras_hub_wrote_is_taken_for_one(keras_hub, tmp_path, cap
 
 
 def test_every_name_of_keras_hub_is_taken_for_one(keras_hub):
-    assert all(cli._is_of_hub(name) for name in keras_hub.models.Backbone.presets)
+    assert all(is_of_hub(name) for name in keras_hub.models.Backbone.presets)
 
 
 def test_a_name_that_cannot_be_had_gives_one_line(keras_hub, capsys):
