@@ -60,11 +60,11 @@ def fine_tune(
         float | None, typer.Option(help="The tuning's highest rate. [default: 1e-4; lora: 1e-3]")
     ] = None,
     layer_decay: Annotated[
-        float | None, typer.Option(help="What a layer's rate is of the rate of the one above. [default: 0.75]")
+        float | None, typer.Option(help="Factor on the learning rate from each layer to the one below. [default: 0.75]")
     ] = None,
     blocks: Annotated[int | None, typer.Option(help="Train the last blocks only. [default: all, and all else]")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay. [default: 0.05]")] = None,
-    rank: Annotated[int | None, typer.Option(help="Of LoRA. [default: 8]")] = None,
+    rank: Annotated[int | None, typer.Option(help="LoRA rank. [default: 8]")] = None,
     augmentation: Annotated[
         str | None, typer.Option(help="photographs, none, digits or clothes. [default: photographs]")
     ] = None,

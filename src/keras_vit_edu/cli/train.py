@@ -66,14 +66,14 @@ def train(
     optimizer: Annotated[str | None, typer.Option(help="adamw, adam, sgd or lion.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The highest rate of the schedule.")] = None,
     schedule: Annotated[str | None, typer.Option(help="constant, cosine or linear.")] = None,
-    warmup_epochs: Annotated[float | None, typer.Option(help="How long the rate climbs first.")] = None,
+    warmup_epochs: Annotated[float | None, typer.Option(help="Learning-rate warm-up, in epochs.")] = None,
     final_learning_rate: Annotated[float | None, typer.Option(help="Where the schedule ends.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
     no_weight_decay: Annotated[
         list[str] | None, typer.Option(help="Part of the path of variables that do not decay; may be repeated.")
     ] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
-    clip_norm: Annotated[float | None, typer.Option(help="Longest gradient.")] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Clip gradients to this global norm.")] = None,
     ema: Annotated[float | None, typer.Option(help="Momentum of a moving average of the weights.")] = None,
     augmentation: Annotated[
         str | None, typer.Option(help="How to vary the images: none, digits or clothes (a recipe file may say more).")
@@ -82,7 +82,7 @@ def train(
         float | None, typer.Option(help="Over how many epochs at the end it weakens.")
     ] = None,
     augmentation_final_strength: Annotated[
-        float | None, typer.Option(help="Down to what, in the last epoch: 0 is none, 1 is full strength.")
+        float | None, typer.Option(help="Augmentation strength in the last epoch (0 to 1).")
     ] = None,
     validation_split: Annotated[float | None, typer.Option(help="Share of the training images kept.")] = None,
     seed: SeedOption = None,

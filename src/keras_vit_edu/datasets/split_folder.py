@@ -49,9 +49,9 @@ def find_split(path: str | os.PathLike) -> SplitFolder | None:
     """See whether a folder holds a data set that is split.
 
     Names of parts are train, training; val, valid, validation, dev, eval; test, testing; in any letter case. A folder
-    is split if all its subfolders have such names, and the one for training has two subfolders or more. With others
-    beside them, or nothing to train on, it is split if two parts have two subfolders in common; or one, and no image
-    beside it. Photographs of trains in a class `train` make no such part.
+    is split if all its subfolders have such names, and the one for training has two subfolders or more. If not, it is
+    split if two of them have two subfolders in common, or have one in common and hold no images themselves.
+    Photographs of trains in a class `train` make no such part.
 
     Args:
         path: the folder.
