@@ -65,7 +65,7 @@ def load_classifier(name: str | os.PathLike[str], fallback: str | None = None) -
     ((None, 28, 28, 1), ('0', '1', '2'))
     """
     name = located(os.fspath(name))
-    if is_artifact(name) or is_of_hub(name):
+    if is_of_photographs(name):
         classifier = photograph_classifier(name, fallback)
         return LoadedClassifier(classifier.model, tuple(classifier.class_names), classifier)
     model, dataset, class_names = trained(name)
@@ -81,10 +81,10 @@ def located(name: str) -> str:
     return str(saved) if is_artifact(saved) else name
 
 
-def short_name(name: str) -> str:
-    """What to call a run, an artifact or a preset: `runs/pets`, `runs/pets/classifier` and `pets.zip` are all pets."""
-    path = Path(name).resolve()
-    return path.parent.name if path.name == CLASSIFIER else path.name.removesuffix(".zip")
+def is_of_photographs(name: str) -> bool:
+    """Whether a name is one of a classifier of photographs. Nothing is loaded."""
+    name = located(name)
+    return is_artifact(name) or is_of_hub(name)
 
 
 def photograph_classifier(name: str, fallback: str | None = None) -> transfer.TransferClassifier:

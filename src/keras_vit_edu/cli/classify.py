@@ -25,7 +25,7 @@ if not _backend.ONLY_HELP:
         classify_photographs,
     )
     from keras_vit_edu.classify_report import Classified, as_json, as_line, write_csv
-    from keras_vit_edu.load_classifier import load_classifier
+    from keras_vit_edu.load_classifier import is_of_photographs, load_classifier
     from keras_vit_edu.transfer import hub
     from keras_vit_edu.transfer.photographs import image_files
 
@@ -69,13 +69,13 @@ def classify(
         _check_outputs(threshold, picture, table)
         paths, without = _files_in(files)
         sheet: Any = None
+        if fallback and not is_of_photographs(preset):
+            raise ValueError(f"--fallback is for presets of keras_hub. Received: --preset {preset}")
         loaded = load_classifier(preset, hub.COURSES_FALLBACK if fallback else None)
         if loaded.photographs is not None:
             sheet = PhotographSheet(loaded.photographs) if picture else None
             results = classify_photographs(paths, loaded.photographs, top or 5, sheet)
         else:
-            if fallback:
-                raise ValueError(f"--fallback is for presets of keras_hub. Received: --preset {preset}")
             _check_reads_digits(preset, loaded.model, loaded.class_names)
             sheet = DigitSheet() if picture else None
             results = classify_digits(paths, loaded.model, top or 3, check, sheet)

@@ -23,8 +23,9 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu.datasets.image_csv import scan_images
     from keras_vit_edu.datasets.mnist import CLASS_NAMES
     from keras_vit_edu.datasets.thumbnail import thumbnail
-    from keras_vit_edu.load_classifier import located, photograph_classifier, short_name, trained
+    from keras_vit_edu.load_classifier import located, photograph_classifier, trained
     from keras_vit_edu.training.evaluate import CONFUSED
+    from keras_vit_edu.training.run_folder import CLASSIFIER
     from keras_vit_edu.training.train import fingerprint
     from keras_vit_edu.transfer.artifact_files import is_artifact
 
@@ -62,7 +63,7 @@ def evaluate(
     named, model = model, located(model)
     if photos is not None or is_artifact(model):
         if photos is not None and out is None:
-            out = Path(f"evaluate-{short_name(named)}-{photos.resolve().name}")
+            out = Path(f"evaluate-{_short_name(named)}-{photos.resolve().name}")
         _evaluate_photographs(model, photos, dataset, data, out, most, json_only)
         return
     with checking():
@@ -86,7 +87,7 @@ def evaluate(
             )
         if out is None and of_run is not None and not is_own:
             is_own = fingerprint(images) == dataset_of_run(Path(model))[0]
-        folder = out or (Path(model) if is_own else Path(f"evaluate-{short_name(named)}-{dataset}"))
+        folder = out or (Path(model) if is_own else Path(f"evaluate-{_short_name(named)}-{dataset}"))
         from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
 
         _make_folder(folder)
@@ -106,6 +107,12 @@ def evaluate(
         f"test accuracy {found.accuracy:.4f} +- {found.standard_error:.4f} "
         f"(standard error, {len(found.labels):,} images), loss {found.loss:.4f}\n{folder}{os.sep}: {', '.join(files)}"
     )
+
+
+def _short_name(name: str) -> str:
+    """What to call a run, an artifact or a preset: `runs/pets`, `runs/pets/classifier` and `pets.zip` are all pets."""
+    path = Path(name).resolve()
+    return path.parent.name if path.name == CLASSIFIER else path.name.removesuffix(".zip")
 
 
 def _make_folder(folder: Path) -> None:
