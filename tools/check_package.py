@@ -3,7 +3,7 @@
     python tools/check_package.py --constraints constraints.txt --saved FOLDER
 
 FOLDER is where `tests/pairs/test_write.py` wrote on some backend: a model saved there must load from the installed
-wheel. The environment gets the JAX backend. Needs the package `build`.
+wheel. The environment gets the JAX backend. Needs the packages `build` and `twine`.
 """
 
 import argparse
@@ -76,7 +76,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # The wheel is made from the sdist, so that one is whole too.
         subprocess.run([sys.executable, "-m", "build", "--outdir", folder, ROOT], check=True, stdout=subprocess.DEVNULL)
-        (wheel,) = Path(folder).glob("*.whl")
+        (sdist,), (wheel,) = Path(folder).glob("*.tar.gz"), Path(folder).glob("*.whl")
+        subprocess.run([sys.executable, "-m", "twine", "check", "--strict", sdist, wheel], check=True)
         check_wheel(wheel)
 
         clean = {
