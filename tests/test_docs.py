@@ -118,10 +118,17 @@ def test_the_commands_in_shell_blocks_parse():
         assert context.params is not None, (page, words)
 
 
-def test_readme_and_docs_link_to_files_that_exist():
-    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+def test_pages_link_to_files_that_exist():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md"])
+def test_files_named_where_contributors_look_exist(page):
+    for name in re.findall(r"`([\w/]+\.py)`", (ROOT / page).read_text(encoding="utf-8")):
+        if "NAME" not in name and "VERB" not in name:
+            assert (ROOT / name).is_file() or (ROOT / "src" / "keras_vit_edu" / name).is_file(), name
 
 
 def test_the_recipe_in_the_guide_is_one(tmp_path):
