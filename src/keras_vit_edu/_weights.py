@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vit_edu._keras_internals import held_value
+
 
 def copy_of(value: Any) -> np.ndarray:
     """A variable's value, or a tensor, as an array of its own, to assign to another variable.
@@ -31,7 +33,8 @@ def unshare(model: Any) -> None:
     optimizer = getattr(model, "optimizer", None)
     if keras.backend.backend() != "jax" or optimizer is None:
         return
-    weights = {id(variable._value) for variable in model.variables}
+    weights = {id(held_value(variable)) for variable in model.variables}
     for variable in optimizer.variables:
-        if variable._value is not None and id(variable._value) in weights:
+        value = held_value(variable)
+        if value is not None and id(value) in weights:
             variable.assign(copy_of(variable.value))

@@ -435,7 +435,7 @@ class MyMultiHeadAttention(keras.layers.Layer):
                 raise ValueError(
                     f"MyMultiHeadAttention cannot stand for a layer with this `{argument}`: it attends over axis 1 of "
                     "three, without gate and window, and its output has one width. "
-                    f"Received: {layer.name} with {argument}={getattr(layer, f'_{argument}')}"
+                    f"Received: {layer.name} with {argument}={layer.get_config()[argument]}"
                 )
         ours = cls.from_config(config)
         denses = _keras_projections(layer)

@@ -19,6 +19,8 @@ from typing import Any
 
 import keras
 
+from keras_vit_edu._keras_internals import held_value, set_held_value
+
 KEPT = 1024  # forward passes of one layer that may wait for their backward pass
 ONE_DRAW_AT_A_TIME = threading.Lock()  # reading the counter and raising it are two steps
 
@@ -136,11 +138,11 @@ def _counted(generator: Any) -> Any:
 
 def _next_on_jax(generator: Any) -> Any:
     with ONE_DRAW_AT_A_TIME:
-        outside, before = generator.state._value, generator.state.value
+        outside, before = held_value(generator.state), generator.state.value
         state = generator.next()
         if _is_lost_by_jax(before, generator):
             generator.state.assign(before)
-            generator.state._value = outside
+            set_held_value(generator.state, outside)
             raise RuntimeError(
                 "Dropout counts its masks, and JAX lets no function that it traces (jax.jit, jax.checkpoint, "
                 "keras.remat) do so on the side. Call `layer.stateless_call(..., training=True)` in the function and "
@@ -158,7 +160,7 @@ def _is_lost_by_jax(before: Any, generator: Any) -> bool:
     if not isinstance(after, Tracer):
         return False
     if not isinstance(before, Tracer):
-        return after is generator.state._value  # not in a `StatelessScope`, which hands it out
+        return after is held_value(generator.state)  # not in a `StatelessScope`, which hands it out
     # Before JAX 0.4.36 a function has one `main` and several traces.
     first, second = (getattr(tracer._trace, "main", None) or tracer._trace for tracer in (before, after))
     return first is not second and _is_jax_inside_the_scope(sys._getframe())

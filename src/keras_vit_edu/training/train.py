@@ -15,6 +15,7 @@ from rich.console import Console
 
 from keras_vit_edu import _interruption
 from keras_vit_edu._image_model import shapes_of
+from keras_vit_edu._keras_internals import moving_averages
 from keras_vit_edu._weights import copy_of, copy_variables, unshare
 from keras_vit_edu.datasets import Augmentation, Batches, ImageDataset, split
 from keras_vit_edu.training.checkpoint import save_checkpoint
@@ -341,8 +342,7 @@ class ValidateWithAverage(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: Any = None) -> None:
         weights = self.model.trainable_variables
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)  # under mixed_float16
-        averages = optimizer._model_variables_moving_average
+        averages = moving_averages(self.model.optimizer)
         self._kept = [copy_of(variable.value) for variable in weights]
         for variable, average in zip(weights, averages, strict=True):
             variable.assign(copy_of(average.value))

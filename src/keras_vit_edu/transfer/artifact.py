@@ -33,6 +33,7 @@ import numpy as np
 
 from keras_vit_edu import _checks
 from keras_vit_edu._building import budget_for, within
+from keras_vit_edu._keras_internals import layers_within, stored_kernel
 from keras_vit_edu._tensor_file import Header, arrays, verified
 from keras_vit_edu.models import preset_files
 from keras_vit_edu.transfer import artifact_files
@@ -127,9 +128,9 @@ def _is_of_lora(weight: keras.Variable) -> bool:
 def _weights_to_save(model: Any) -> dict[str, Any]:
     """The weights by name, with LoRA's updates added to the kernels that have one."""
     merged = {
-        id(layer._kernel): layer.kernel
-        for layer in model._flatten_layers()
-        if has_lora(layer) and hasattr(layer, "_kernel")
+        id(kernel): layer.kernel
+        for layer in layers_within(model)
+        if has_lora(layer) and (kernel := stored_kernel(layer)) is not None
     }
     return {name: merged.get(id(weight), weight) for name, weight in _variables(model).items()}
 

@@ -18,6 +18,7 @@ from keras_vit_edu import _checks, training
 from keras_vit_edu._files import printable
 from keras_vit_edu._image_model import gives_probabilities, shapes_of
 from keras_vit_edu._inference import turn
+from keras_vit_edu._keras_internals import layers_within
 from keras_vit_edu._weights import copy_variables
 from keras_vit_edu.datasets import ImageFolder
 from keras_vit_edu.datasets.image_csv import scan_images
@@ -802,10 +803,10 @@ def _wrapped(theirs: Any, image_size: int | Sequence[int] | None, new_head: bool
                 "Another image size is for ViT and DeiT, and for CNNs, which take any. "
                 f"Received: image_size={image_size} for {theirs.name}, which takes {_height_and_width(theirs)}"
             )
-    of_backbone = {id(layer) for layer in theirs.backbone._flatten_layers()}
+    of_backbone = {id(layer) for layer in layers_within(theirs.backbone)}
     head = [
         layer
-        for layer in theirs._flatten_layers()
+        for layer in layers_within(theirs)
         if isinstance(layer, keras.layers.Dense) and id(layer) not in of_backbone
     ][-1:]
     if not head or head[0].units != theirs.output_shape[-1]:
@@ -819,7 +820,7 @@ def _wrapped(theirs: Any, image_size: int | Sequence[int] | None, new_head: bool
     theirs.preprocessor = None  # keras_hub's `predict` and `fit` would preprocess what has been preprocessed
     # Its layers are still known to the model and were never built: on JAX Keras would run the whole model once more,
     # uncompiled, before every `predict_on_batch`.
-    for layer in theirs._flatten_layers():
+    for layer in layers_within(theirs):
         layer.built = True
     return theirs
 

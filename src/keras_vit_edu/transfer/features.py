@@ -16,6 +16,7 @@ from rich.console import Console
 
 from keras_vit_edu._files import write_atomically
 from keras_vit_edu._inference import predict_batch
+from keras_vit_edu._keras_internals import origin
 from keras_vit_edu.doctor import precision_and_threads
 from keras_vit_edu.training.progress import counting
 from keras_vit_edu.training.run_folder import device, environment, version_of
@@ -48,9 +49,7 @@ def feature_model(model: keras.Model) -> keras.Model:
 def _before_head(model: Any) -> keras.Model:
     """The model up to its head, which may lie in a model at its end."""
     (output,), (images,) = model.outputs, model.inputs
-    history = output._keras_history
-    (taken,) = history.operation._inbound_nodes[history.node_index].input_tensors
-    last = history.operation
+    last, (taken,) = origin(output)
     features = _before_head(last)(taken) if isinstance(last, keras.Model) else taken
     return keras.Model(images, features, name=f"features_of_{model.name}")
 

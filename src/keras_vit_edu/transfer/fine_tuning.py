@@ -16,6 +16,7 @@ from rich.console import Console
 
 from keras_vit_edu import _interruption, random
 from keras_vit_edu._image_model import shapes_of
+from keras_vit_edu._keras_internals import layers_within, seed_generators
 from keras_vit_edu._weights import copy_variables
 from keras_vit_edu.datasets import Augmentation, Batches, class_weights, stratified_split
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
@@ -597,7 +598,7 @@ def _schedule(recipe: Recipe, steps: int) -> Any:
 
 def _seed_dropout(model: keras.Model, seed: int) -> None:
     """Let every dropout, of paths too, begin anew, with a seed that depends on its place and on `seed` alone."""
-    generators = [generator for layer in model._flatten_layers() for generator in layer._seed_generators]
+    generators = [generator for layer in layers_within(model) for generator in seed_generators(layer)]
     for number, generator in enumerate(generators):
         generator.state.assign(np.array([random.derive_seed(seed, f"dropout_{number}"), 0]))
 

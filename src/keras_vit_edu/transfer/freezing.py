@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import keras
 from rich.console import Console
 
+from keras_vit_edu._keras_internals import compile_arguments, layers_within, origin
+
 FINAL_NORM, PRE_LOGITS = "encoder_norm", "pre_logits"  # the last layers before the head of an opened model
 
 
@@ -91,7 +93,7 @@ def check_number_of_blocks(name: str, k: Any, model: keras.Model) -> None:
 
 def check_has_no_lora(model: keras.Model) -> None:
     """Complain if a model has LoRA's matrices in it."""
-    if any(map(has_lora, model._flatten_layers())):
+    if any(map(has_lora, layers_within(model))):
         raise ValueError(
             f"LoRA decides by itself what trains: `merge_lora` gives plain weights. Received: {model.name}, with LoRA"
         )
@@ -129,8 +131,7 @@ def last_step(model: Any) -> tuple[Any, Any] | None:
     outputs = getattr(model, "outputs", None) or []
     if len(outputs) != 1:
         return None
-    history = outputs[0]._keras_history
-    last, taken = history.operation, history.operation._inbound_nodes[history.node_index].input_tensors
+    last, taken = origin(outputs[0])
     if len(taken) != 1:
         return None
     if isinstance(last, keras.Model):
@@ -163,7 +164,7 @@ def has_lora(layer: keras.layers.Layer) -> bool:
 
 def set_trainable(layer: keras.layers.Layer, value: bool) -> None:
     """Let a layer, all layers within and all their weights train, or freeze them."""
-    for one in layer._flatten_layers():
+    for one in layers_within(layer):
         # Twice: on TensorFlow an assignment that changes nothing is passed over, though layers within may differ.
         one.trainable = not value
         one.trainable = value
@@ -182,14 +183,14 @@ def _unfreeze_way_to(outer: Any, chosen: Sequence[keras.layers.Layer]) -> None:
     for layer in outer.layers:
         if any(layer is one for one in chosen):
             set_trainable(layer, True)
-        elif hasattr(layer, "layers") and any(one is within for one in chosen for within in layer._flatten_layers()):
+        elif hasattr(layer, "layers") and any(one is within for one in chosen for within in layers_within(layer)):
             _unfreeze_way_to(layer, chosen)
 
 
 def compile_anew(model: keras.Model) -> None:
     """If the model was compiled, compile it with a new optimizer of the same configuration."""
     if model.compiled:
-        arguments = dict(model._compile_config.config)  # as given: Keras cannot make someone's own loss again
+        arguments = compile_arguments(model)
         optimizer = keras.optimizers.serialize(keras.optimizers.get(arguments["optimizer"]))
         model.compile(**{**arguments, "optimizer": keras.optimizers.deserialize(optimizer)})
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_vit_edu._keras_internals import has_weight_decay
 from keras_vit_edu.transfer.freezing import blocks_of, last_before_head, last_step
 
 
@@ -116,7 +117,7 @@ def layer_wise(
     for count in sorted({steps[variable.path] for variable in model.trainable_variables}):
         variables = [variable for variable in model.trainable_variables if steps[variable.path] == count]
         made = make_optimizer(decay**count)
-        if made.weight_decay and not any(map(made._use_weight_decay, variables)):
+        if made.weight_decay and not any(has_weight_decay(made, variable) for variable in variables):
             made.weight_decay = 0.0  # Keras on torch fails over an optimizer that exempts all
             made.exclude_from_weight_decay(var_list=[])
         optimizers["|".join(re.escape(variable.path) for variable in variables)] = made

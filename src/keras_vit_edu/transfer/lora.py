@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_vit_edu import _checks, initializers, random
+from keras_vit_edu._keras_internals import layers_within, sublayers
 from keras_vit_edu._weights import copy_of, copy_variables
 from keras_vit_edu.transfer.freezing import blocks_of, has_lora, head_of, set_trainable, train_only
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
@@ -88,7 +89,7 @@ def train_only_lora_and_head(model: Any, projections: Sequence[str]) -> None:
     train_only(model, [head_of(model), *blocks_of(model)])
     for block in blocks_of(model):
         attention: Any = block.attention  # type: ignore[attr-defined]
-        for layer in (*block._layers, *attention._layers):
+        for layer in (*sublayers(block), *sublayers(attention)):
             if layer is not attention and layer.name not in projections:
                 set_trainable(layer, False)
 
@@ -115,7 +116,7 @@ def merge_lora(model: OpenedViTClassifier, into: OpenedViTClassifier | None = No
     if [tuple(variable.shape) for variable in merged.variables] != [tuple(variable.shape) for variable in plain]:
         raise ValueError(f"`into` must be a model of the same make. Received: {merged.name} for {model.name}")
     copy_variables(plain, merged.variables)
-    for tuned, mine in zip(model._flatten_layers(), merged._flatten_layers(), strict=True):
+    for tuned, mine in zip(layers_within(model), layers_within(merged), strict=True):
         if has_lora(tuned):
             mine.kernel.assign(copy_of(tuned.kernel))  # Keras adds W and A B up as it gives the kernel
     if into is None:
@@ -131,7 +132,7 @@ def copied(model: Any) -> Any:
 
 
 def _with_lora(model: Any) -> list[Any]:
-    return [layer for layer in model._flatten_layers() if has_lora(layer)]
+    return [layer for layer in layers_within(model) if has_lora(layer)]
 
 
 def _complain_of_lora(model: Any) -> None:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _checks
+from keras_vit_edu._keras_internals import layers_within
 from keras_vit_edu._weights import copy_of
 from keras_vit_edu.layers import TransformerBlock
 from keras_vit_edu.layers.patch_encoder import resize_positions
@@ -54,7 +55,7 @@ def open_vit(model: keras.Model, image_size: int | Sequence[int] | None = None) 
             "one, can be opened; other models can be used as they are, without a look inside. "
             f"Received: {type(model).__name__}" + (f" around {type(backbone).__name__}" if kind in CLASSIFIERS else "")
         )
-    for layer in model._flatten_layers():
+    for layer in layers_within(model):
         if getattr(layer, "quantization_mode", None) is not None:
             raise ValueError(
                 f"A quantized model cannot be opened: open it first, then quantize. Received: {model.name}, of which "
