@@ -23,8 +23,8 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu.datasets.image_csv import scan_images
     from keras_vit_edu.datasets.mnist import CLASS_NAMES
     from keras_vit_edu.datasets.thumbnail import thumbnail
+    from keras_vit_edu.evaluation import CONFUSED
     from keras_vit_edu.load_classifier import located, photograph_classifier, trained
-    from keras_vit_edu.training.evaluate import CONFUSED
     from keras_vit_edu.training.run_folder import CLASSIFIER
     from keras_vit_edu.training.train import fingerprint
     from keras_vit_edu.transfer.artifact_files import is_artifact
