@@ -18,10 +18,10 @@ from typing import IO, Any
 import keras
 
 from keras_vit_edu import _keras_internals
+from keras_vit_edu._machine import environment, round_to_tf32
 from keras_vit_edu.parity import own_code
 from keras_vit_edu.parity.checks import CannotRunHere, Check, Scene, standard
 from keras_vit_edu.parity.run import STEP, write
-from keras_vit_edu.training.run_folder import environment
 
 
 def main(job_file: str) -> None:
@@ -49,21 +49,7 @@ def settle(tf32: bool) -> None:
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
-    precision = "high" if tf32 else "highest"
-    backend = keras.backend.backend()
-    if backend == "torch":
-        import torch
-
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = tf32
-    elif backend == "jax":
-        import jax
-
-        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "float32")
-    elif backend == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_tensor_float_32_execution(tf32)
+    round_to_tf32(tf32)
 
 
 class Worker:

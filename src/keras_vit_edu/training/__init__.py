@@ -1,9 +1,10 @@
 """Training a classifier of images: Keras's own `fit`, with a run folder around it."""
 
+from keras_vit_edu._machine import device
 from keras_vit_edu.evaluation import Evaluation, evaluate, probabilities, write_evaluation
 from keras_vit_edu.training.checkpoint import RunFolderError
 from keras_vit_edu.training.recipe import RECIPES, Recipe, load_recipe
-from keras_vit_edu.training.run_folder import RunFolder, device
+from keras_vit_edu.training.run_folder import RunFolder
 from keras_vit_edu.training.train import TrainingFailed, save_uncompiled, train
 
 __all__ = [

@@ -1,13 +1,9 @@
-"""The folder that a run writes into, and what `run.json` says about the machine."""
+"""The folder that a run writes into."""
 
 import csv
-import importlib.metadata
 import io
 import json
-import os
-import platform
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -229,53 +225,6 @@ def differences(before: Any, now: Any, path: str = "") -> Any:
             yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif before != now:
         yield f"{path} was {json.dumps(before)} and is {json.dumps(now)}"
-
-
-def environment() -> dict[str, Any]:
-    """Which versions and which device a run ran on."""
-    backend = keras.backend.backend()
-    packages = ("keras-vit-edu", "keras", "numpy", backend)
-    return {
-        "versions": {"python": platform.python_version()} | {name: version_of(name) for name in packages},
-        "backend": backend,
-        "device": device(),
-        "command": _command(),
-        "cpu_count": os.cpu_count(),
-    }
-
-
-def version_of(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # TensorFlow has builds under other names
-        return None
-
-
-def _command() -> list[str]:
-    program = Path(sys.argv[0]).name
-    return ["keras-vit-edu" if program == "__main__.py" else program, *sys.argv[1:]]
-
-
-def device() -> str:
-    """The name of the device that Keras computes on, such as `"cpu"` or `"cuda:0 NVIDIA H100"`."""
-    backend = keras.backend.backend()
-    if backend == "torch":
-        import torch
-
-        return f"cuda:0 {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else "cpu"
-    if backend == "jax":
-        import jax
-
-        first = jax.devices()[0]
-        return "cpu" if first.platform == "cpu" else f"{first.platform}:{first.id} {first.device_kind}"
-    if backend != "tensorflow":
-        return "cpu"
-    import tensorflow as tf
-
-    graphics = tf.config.list_physical_devices("GPU")
-    if not graphics:
-        return "cpu"
-    return f"cuda:0 {tf.config.experimental.get_device_details(graphics[0]).get('device_name', 'GPU')}"
 
 
 def now() -> str:

@@ -16,13 +16,14 @@ from rich.console import Console
 from keras_vit_edu import _interruption
 from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._keras_internals import moving_averages
+from keras_vit_edu._machine import environment
 from keras_vit_edu._weights import copy_of, copy_variables, unshare
 from keras_vit_edu.datasets import Augmentation, Batches, ImageDataset, split
 from keras_vit_edu.training.checkpoint import save_checkpoint
 from keras_vit_edu.training.picture_of_layers import draw_layers
 from keras_vit_edu.training.progress import ProgressDisplay
 from keras_vit_edu.training.recipe import Recipe
-from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, environment, now
+from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, now
 from keras_vit_edu.training.stop_when_asked import StopWhenAsked
 
 

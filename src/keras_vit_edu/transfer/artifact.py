@@ -22,7 +22,6 @@ name nothing but classes that keras_hub registers and Keras's own initializers, 
 """
 
 import hashlib
-import importlib.metadata
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +33,7 @@ import numpy as np
 from keras_vit_edu import _checks
 from keras_vit_edu._building import budget_for, within
 from keras_vit_edu._keras_internals import layers_within, stored_kernel
+from keras_vit_edu._machine import version_of
 from keras_vit_edu._tensor_file import Header, arrays, verified
 from keras_vit_edu.models import preset_files
 from keras_vit_edu.transfer import artifact_files
@@ -95,13 +95,8 @@ def save(
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    found = {package: version for package in PACKAGES if (version := version_of(package))}
+    return {"python": platform.python_version(), **found}
 
 
 def _variables(model: Any) -> dict[str, keras.Variable]:

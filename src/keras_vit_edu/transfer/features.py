@@ -17,9 +17,8 @@ from rich.console import Console
 from keras_vit_edu._files import write_atomically
 from keras_vit_edu._inference import predict_batch
 from keras_vit_edu._keras_internals import origin
-from keras_vit_edu.doctor import precision_and_threads
+from keras_vit_edu._machine import device, environment, matrix_precision, version_of
 from keras_vit_edu.training.progress import counting
-from keras_vit_edu.training.run_folder import device, environment, version_of
 from keras_vit_edu.transfer.freezing import head_of
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 from keras_vit_edu.transfer.training_images import TrainingImages, scaled
@@ -91,7 +90,7 @@ def compute_features(
         "backend": keras.backend.backend(),
         "versions": {**environment()["versions"], "pillow": version_of("pillow")},  # which decodes
         "device": device(),
-        "precision": precision_and_threads()["matrix products"],
+        "precision": matrix_precision(),
         "model": model_fingerprint(part),
         "preprocessing": preprocessing.to_json(),
         "images": images.fingerprint,

@@ -17,13 +17,14 @@ from rich.console import Console
 from keras_vit_edu import _interruption, random
 from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._keras_internals import layers_within, seed_generators
+from keras_vit_edu._machine import environment
 from keras_vit_edu._weights import copy_variables
 from keras_vit_edu.datasets import Augmentation, Batches, class_weights, stratified_split
 from keras_vit_edu.evaluation import Evaluation, probabilities, write_evaluation
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from keras_vit_edu.training.progress import ProgressDisplay, counting
 from keras_vit_edu.training.recipe import Recipe
-from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, RunFolderError, environment, now
+from keras_vit_edu.training.run_folder import CHECKPOINTS, RunFolder, RunFolderError, now
 from keras_vit_edu.training.stop_when_asked import StopWhenAsked
 from keras_vit_edu.training.train import (
     History,
