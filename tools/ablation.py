@@ -1,11 +1,11 @@
-"""What each means contributes, from Program P to the presets: runs of equal length, each with some more.
+"""Which technique helped, from Program P to the presets: runs of equal length, each with one more technique.
 
     python tools/ablation.py --data MNIST.NPZ --out FOLDER --seeds 0 1 --picture docs/images/ablation.png
 
-Every row is trained on the 10,000 training images of the bundled sample, where a means shows sooner than on 60,000, and
-tested on all of MNIST's test images. It is one `keras-vit-edu train` command, printed before it is run; its run folder
-is `FOLDER/<row>-<seed>`. Called again, it goes on where it was interrupted. At the end it prints the table, with the
-commands, and draws it.
+Every row is trained on the 10,000 training images of the bundled sample, where a technique shows its effect sooner than
+on 60,000, and tested on all of MNIST's test images. It is one `keras-vit-edu train` command, which is printed first. Its
+run folder is `FOLDER/<row>-<seed>`. If interrupted, run the same call again to resume. At the end the tool prints the
+table, with the commands, and draws it.
 """
 
 import argparse
@@ -35,28 +35,32 @@ AS_PUBLISHED = "--override locality=null --override num_heads=4 --override key_d
 
 # By name of the row: what it adds to the one before, and the options of `train`.
 ROWS = {
-    "program-p": ("Program P, as the course has it", PROGRAM_P),
-    "schedule": ("+ cosine with warm-up, decay 0.05 of kernels alone, clipping", f"{PROGRAM_P} {SCHEDULE}"),
+    "program-p": ("Program P of the course", PROGRAM_P),
+    "schedule": (
+        "+ cosine schedule with warm-up, weight decay 0.05 on kernels only, gradient clipping",
+        f"{PROGRAM_P} {SCHEDULE}",
+    ),
     "ema": ("+ moving average of the weights", f"{PROGRAM_P} {SCHEDULE} {EMA}"),
     "smoothing": ("+ label smoothing 0.05", f"{PROGRAM_P} {SCHEDULE} {EMA} {SMOOTHING}"),
     "augmentation": ("+ augmentation", f"{PROGRAM_P} {SCHEDULE} {EMA} {SMOOTHING} {AUGMENTATION}"),
     "batch": (
-        "+ batches of 128 in place of 256, highest rate 1.5e-3",
+        "+ batches of 128 instead of 256, highest learning rate 1.5e-3",
         f"{PROGRAM_P} {SCHEDULE} {EMA} {SMOOTHING} {AUGMENTATION} --batch-size 128 --learning-rate 1.5e-3",
     ),
     "patches": (
-        "+ 4x4 patches, 6 narrower blocks as published, mean of the tokens; no dropout, no hidden layers in the head",
+        "+ 4x4 patches, 6 narrower blocks as in the published ViT, mean of the tokens; no dropout, no hidden layers in "
+        "the head",
         f"{NARROW} {AS_PUBLISHED} --override head=mean",
     ),
-    "pooling": ("+ attention pooling in place of the mean", f"{NARROW} {AS_PUBLISHED} --override head=sequence"),
-    "flatten": ("+ all tokens, flattened, in place of the pooling", f"{NARROW} {AS_PUBLISHED}"),
-    "locality": ("+ 8 heads of 16 that begin with the neighbours", NARROW),
+    "pooling": ("+ attention pooling instead of the mean", f"{NARROW} {AS_PUBLISHED} --override head=sequence"),
+    "flatten": ("+ all tokens, flattened, instead of the pooling", f"{NARROW} {AS_PUBLISHED}"),
+    "locality": ("+ 8 heads of size 16 that look at their neighbours at first", NARROW),
     "pure": (
         "+ shifted patches, dropout, stochastic depth, more images: `vit_mnist_pure`",
         f"--preset vit_mnist_pure --recipe pure {EMA}",
     ),
     "hybrid": (
-        "convolutional stem, 2 blocks of 96, dropout, stochastic depth, rate 2e-3: `vit_mnist_hybrid`",
+        "convolutional stem, 2 blocks of width 96, dropout, stochastic depth, learning rate 2e-3: `vit_mnist_hybrid`",
         f"--preset vit_mnist_hybrid --recipe hybrid {EMA}",
     ),
     "cnn": (
