@@ -3,8 +3,8 @@
     python tools/ablation.py --data MNIST.NPZ --out FOLDER --seeds 0 1 --picture docs/images/ablation.png
 
 Every row is trained on the 10,000 training images of the bundled sample, where a technique shows its effect sooner than
-on 60,000, and tested on all of MNIST's test images. It is one `keras-vit-edu train` command, which is printed first. Its
-run folder is `FOLDER/<row>-<seed>`. If interrupted, run the same call again to resume. At the end the tool prints the
+on 60,000, and tested on all of MNIST's test images. It is one `keras-vit-edu train` command, which is printed first.
+The run folder is `FOLDER/<row>-<seed>`. To resume, run the same call again. At the end the tool prints the
 table, with the commands, and draws it.
 """
 
