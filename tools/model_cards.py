@@ -17,17 +17,17 @@ TOP = """# Presets
 
 <!-- Made by tools/model_cards.py out of the presets' metadata.json: change those, not this page. -->
 
-A preset is a model by name. Those with weights come trained, inside the package: no network is needed, and they give
-the same logits on every backend, to 1e-5 of the largest. One without is built by
-`ViTClassifier.from_preset(name, load_weights=False)`. `keras-vit-edu presets` prints this table;
-[Saving and loading](saving.md#presets) says what a preset is made of, and how to make one of a model of your own.
+A preset is a model with a name. Presets with weights are trained already. Their weights are in the package, so no
+network is needed, and they give the same logits on every backend, to 1e-5 of the largest. Build a preset without
+weights by `ViTClassifier.from_preset(name, load_weights=False)`. `keras-vit-edu presets` prints this table. [Saving and
+loading](saving.md#presets) describes the files of a preset, and how to save your own model as one.
 
 """
 
 BELOW = """
-Test accuracy is that after the last epoch, never of the best, with its standard error sqrt(p (1 - p) / n) in points.
-It was measured with the weights as they are stored, and holds for images like those of the dataset: 28x28, grey, one
-object in the middle, light on black. Other images need training of their own.
+Test accuracy is measured after the last epoch, never at the best, with its standard error sqrt(p (1 - p) / n) in
+points. It is measured with the weights as they are stored. It holds for images like those of the dataset: 28x28, grey,
+one object in the middle, light on black. Other images need their own training.
 """
 
 CARD = """
@@ -53,7 +53,7 @@ model = Preset.from_preset("{name}")
 
 def page(presets: dict[str, dict[str, Any]]) -> str:
     """The page about these presets, given by their metadata."""
-    lines = ["| name | what | parameters | test accuracy | weights |", "|---|---|---|---|---|"]
+    lines = ["| name | description | parameters | test accuracy | weights |", "|---|---|---|---|---|"]
     cards = []
     for name, metadata in presets.items():
         link, accuracy, weights = name, "", "none"
