@@ -9,8 +9,9 @@ from PIL import Image
 from rich.console import Console
 
 from keras_vit_edu.transfer import FineTuning, TransferClassifier
-from keras_vit_edu.transfer.named_labels import indices_of_names
-from keras_vit_edu.transfer.training_images import TrainingImages, of_split
+from keras_vit_edu.transfer.class_names import indices_of_names
+from keras_vit_edu.transfer.split_images import parts_of_split
+from keras_vit_edu.transfer.training_images import TrainingImages
 from tests.transfer.small import PREPROCESSING, classifier, coloured
 
 QUICK = FineTuning(method="probe", probe_epochs=1, batch_size=8)
@@ -125,7 +126,7 @@ def test_without_a_part_to_train_on(tmp_path):
     for part in ("val", "test"):
         (tmp_path / part / "cat").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"must have a part `train`\. Received: .*val and .*test"):
-        of_split(tmp_path, None, None)
+        parts_of_split(tmp_path, None, None)
 
 
 def test_16_bits_train_as_8_do(fit):

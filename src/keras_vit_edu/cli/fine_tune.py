@@ -31,7 +31,7 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu.models.preset_files import read_json
     from keras_vit_edu.random import set_seed
     from keras_vit_edu.transfer import hub
-    from keras_vit_edu.transfer.training_images import of_split
+    from keras_vit_edu.transfer.split_images import parts_of_split
 
 
 def fine_tune(
@@ -110,7 +110,7 @@ def fine_tune(
         )
         preset = located(preset)
         refuse_run(preset)
-        photographs, validation = of_split(photographs, validation, console)
+        photographs, validation = parts_of_split(photographs, validation, console)
         images = _scanned(photographs, console)
         held = None if validation is None else _scanned(validation, console)
         set_seed(settings.seed)

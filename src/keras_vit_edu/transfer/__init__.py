@@ -1,7 +1,7 @@
 """Transfer learning from the Vision Transformers of keras_hub."""
 
 from keras_vit_edu.transfer.artifact_files import ArtifactError
-from keras_vit_edu.transfer.classifier import Predictions, TransferClassifier
+from keras_vit_edu.transfer.classifier import TransferClassifier
 from keras_vit_edu.transfer.features import compute_features, default_cache, feature_model
 from keras_vit_edu.transfer.fine_tuning import BALANCED, fine_tune
 from keras_vit_edu.transfer.fine_tuning_options import FineTuning
@@ -11,6 +11,7 @@ from keras_vit_edu.transfer.layer_decay import layer_wise
 from keras_vit_edu.transfer.lora import add_lora, merge_lora
 from keras_vit_edu.transfer.open_box import open_vit
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
+from keras_vit_edu.transfer.predictions import Predictions
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 
 __all__ = [

@@ -2,11 +2,8 @@
 
 import contextlib
 import functools
-import hashlib
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +16,7 @@ from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._keras_internals import layers_within, seed_generators
 from keras_vit_edu._machine import environment
 from keras_vit_edu._weights import copy_variables
-from keras_vit_edu.datasets import Augmentation, Batches, class_weights, stratified_split
+from keras_vit_edu.datasets import Augmentation, Batches, class_weights
 from keras_vit_edu.evaluation import Evaluation, probabilities, write_evaluation
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from keras_vit_edu.training.progress import ProgressDisplay, counting
@@ -48,7 +45,9 @@ from keras_vit_edu.transfer.freezing import (
 )
 from keras_vit_edu.transfer.layer_decay import layer_wise
 from keras_vit_edu.transfer.lora import add_lora, check_takes_lora, merge_lora
+from keras_vit_edu.transfer.model_checks import check_precision
 from keras_vit_edu.transfer.preprocessing import Preprocessing
+from keras_vit_edu.transfer.split_images import Part, split_images
 from keras_vit_edu.transfer.training_images import TrainingImages, scaled
 
 BALANCED = "balanced"
@@ -140,12 +139,12 @@ def fine_tune(
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     count = cast(int, shapes_of(model, preprocessing.output_shape).output[-1])
     head = _head_to_train(model, options, console)
-    _check_precision(model)
+    check_precision(model)
     check_has_no_lora(model)
     check_number_of_blocks("blocks", options.blocks, model)
     if options.method == "lora":
         check_takes_lora(model)
-    parts = _split(train, validation, options, model, count, console)
+    parts = split_images(train, validation, options.validation_share, options.seed, model, count, console)
     weights = _checked_weights(class_weights, parts[0].labels, count)
     with _interruption.held(), contextlib.ExitStack() as stack:
         is_kept = run is not None
@@ -176,89 +175,6 @@ def _head_to_train(model: Any, options: FineTuning, console: Console) -> keras.l
     return None
 
 
-def _check_precision(model: Any) -> None:
-    """Complain about weights of few bits: most steps are lost in their rounding, and the loss stays where it is."""
-    # Those of the values: torch's `model.half()` changes them behind Keras's back.
-    dtypes = {keras.backend.standardize_dtype(weight.value.dtype) for weight in model.weights} - {"float32"}
-    other = next((dtype for dtype in sorted(dtypes) if keras.backend.is_float_dtype(dtype)), None)
-    if other is not None:
-        mixed = other if other in ("bfloat16", "float16") else "bfloat16"
-        raise ValueError(
-            f"Weights must be float32 to learn; the policy mixed_{mixed} has such weights and computes in {mixed}. "
-            f"Received: {model.name} with weights of {other}"
-        )
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some of the images, for training or validation."""
-
-    images: TrainingImages
-    indices: np.ndarray
-
-    @property
-    def labels(self) -> np.ndarray:
-        return self.images.labels[self.indices]
-
-
-def _split(
-    train: Any, validation: Any, options: FineTuning, model: Any, count: int, console: Console
-) -> tuple[_Part, _Part | None]:
-    """Training and validation, checked against the model."""
-    images = TrainingImages(train, "the training images")
-    _check_classes(images, model, count, "the training images")
-    found = len(np.unique(images.labels))
-    if len(images) < count:
-        raise ValueError(
-            f"There must be an image of every class at least. Received: {len(images)} images for {count} classes"
-        )
-    if found < 2:
-        raise ValueError(
-            f"There must be images of two classes or more. Received: {len(images)} images of class {images.labels[0]}"
-        )
-    if validation is not None:
-        held = TrainingImages(validation, "the validation images")
-        _check_classes(held, model, count, "the validation images")
-        if None not in (held.class_names, images.class_names) and held.class_names != images.class_names:
-            raise ValueError(
-                "Training and validation must have the same classes. "
-                f"Received: {', '.join(images.class_names or ())} and {', '.join(held.class_names or ())}"
-            )
-        known = len(set(images.digests).intersection(held.digests))
-        if known:
-            warnings.warn(
-                f"{known} of the validation's images are in training too: accuracy will look better than it is.",
-                stacklevel=3,
-            )
-        return _Part(images, np.arange(len(images))), _Part(held, np.arange(len(held)))
-    if not options.validation_share:
-        return _Part(images, np.arange(len(images))), None
-    _, first, group = np.unique([digest.hex() for digest in images.digests], return_index=True, return_inverse=True)
-    if len(first) < len(images):
-        console.print(
-            f"{len(images) - len(first)} of {len(images)} images are copies of others; "
-            "copies stay together, in training or in validation"
-        )
-    originals = np.sort(first)  # the first of its copies each
-    _, chosen = stratified_split(images.labels[originals], options.validation_share, options.seed)
-    in_validation = np.isin(group, group[originals[chosen]])
-    return _Part(images, np.flatnonzero(~in_validation)), _Part(images, np.flatnonzero(in_validation))
-
-
-def _check_classes(images: TrainingImages, model: Any, count: int, what: str) -> None:
-    if images.class_names is not None and len(images.class_names) != count:
-        raise ValueError(
-            f"The model must have a logit for each class of {what}. "
-            f"Received: {model.name} with {count} logits, and {len(images.class_names)} classes: "
-            f"{', '.join(images.class_names[:10])}{', ...' if len(images.class_names) > 10 else ''}"
-        )
-    if images.labels.max() >= count:
-        raise ValueError(
-            f"Labels of {what} must be 0 to {count - 1}, as {model.name} has {count} logits. "
-            f"Received: label {images.labels.max()}"
-        )
-
-
 def _checked_weights(weights: Any, labels: np.ndarray, count: int) -> dict[int, float] | None:
     if weights is None or weights == BALANCED:
         return class_weights(labels, count) if weights == BALANCED else None
@@ -280,7 +196,7 @@ class _Job:
         head: keras.layers.Dense | None,
         preprocessing: Preprocessing,
         options: FineTuning,
-        parts: tuple[_Part, _Part | None],
+        parts: tuple[Part, Part | None],
         weights: dict[int, float] | None,
         run: RunFolder,
         is_kept: bool,
@@ -348,7 +264,7 @@ class _Job:
             "fine_tuning": self.options.to_json(),
             "model": model_fingerprint(self.model),
             "preprocessing": self.preprocessing.to_json(),
-            "images": {name: part and _fingerprint(part) for name, part in parts.items()},
+            "images": {name: part and part.fingerprint for name, part in parts.items()},
             "class_weights": {str(label): weight for label, weight in (self.weights or {}).items()},
         }
         try:
@@ -388,7 +304,7 @@ class _Job:
         probe = keras.Sequential([keras.Input((width,)), layer], name="probe")
         copy_variables(self.head.weights, layer.weights)
 
-        def batches(part: _Part, is_training: bool) -> Batches:
+        def batches(part: Part, is_training: bool) -> Batches:
             return self._batches(features(part.images)[part.indices], part, recipe, is_training, None)
 
         optimizer = keras.optimizers.AdamW(
@@ -420,7 +336,7 @@ class _Job:
         augmentation = options.augmentation_at(*sample.shape[1:3])
         rows = bool(recipe.label_smoothing) or (augmentation is not None and augmentation.mixes)
 
-        def batches(part: _Part, is_training: bool) -> Batches:
+        def batches(part: Part, is_training: bool) -> Batches:
             pixels = part.images.pixels(self.preprocessing, self.console)
             chosen = _Chosen(pixels, part.indices)
 
@@ -443,7 +359,7 @@ class _Job:
         model: keras.Model,
         recipe: Recipe,
         optimizer: keras.optimizers.Optimizer,
-        batches: Callable[[_Part, bool], Batches],
+        batches: Callable[[Part, bool], Batches],
         rows: bool = False,
         count: TrainableCount | None = None,
     ) -> None:
@@ -501,7 +417,7 @@ class _Job:
                 f"stopped after {self.history.epochs_done - first} of {recipe.epochs} epochs; ask for fewer"
             )
 
-    def _evaluate(self, part: _Part) -> Evaluation:
+    def _evaluate(self, part: Part) -> Evaluation:
         """Classify the validation's images."""
         size = min(self.options.batch_size, len(part.indices))
         rows = []
@@ -513,7 +429,7 @@ class _Job:
                 advance(len(chosen))
         return Evaluation(part.labels.astype("int64"), np.concatenate(rows), self.class_names)
 
-    def _draw(self, found: Evaluation | None, part: _Part | None) -> None:
+    def _draw(self, found: Evaluation | None, part: Part | None) -> None:
         """Draw how the training went, and write down and draw how the validation did."""
         phases = [(shown_phase(phase["name"]), phase["epochs"]) for phase in self.phases]
         draw_curves(self.history.values, self.run, self.console, phases=phases)
@@ -547,7 +463,7 @@ class _Job:
         return -(-len(self.training.indices) // recipe.batch_size)
 
     def _batches(
-        self, images: Any, part: _Part, recipe: Recipe, shuffle: bool, prepare: Any, rows: bool | None = None
+        self, images: Any, part: Part, recipe: Recipe, shuffle: bool, prepare: Any, rows: bool | None = None
     ) -> Batches:
         rows = bool(recipe.label_smoothing) if rows is None else rows
         return Batches(
@@ -602,9 +518,3 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
     generators = [generator for layer in layers_within(model) for generator in seed_generators(layer)]
     for number, generator in enumerate(generators):
         generator.state.assign(np.array([random.derive_seed(seed, f"dropout_{number}"), 0]))
-
-
-def _fingerprint(part: _Part) -> str:
-    digest = hashlib.sha256(part.images.fingerprint.encode())
-    digest.update(part.labels.astype("<i4").tobytes() + part.indices.astype("<i8").tobytes())
-    return digest.hexdigest()

@@ -204,7 +204,24 @@ def tell_trainable(model: keras.Model, console: Console | None = None) -> Traina
     return count
 
 
-def count_trainable(model: keras.Model) -> TrainableCount:
-    """How many weights of a model train, and how many there are."""
-    trainable, total = (sum(math.prod(w.shape) for w in some) for some in (model.trainable_weights, model.weights))
+def count_trainable(layer: Any) -> TrainableCount:
+    """How many weights of a layer or a model train, and how many there are."""
+    trainable, total = (sum(math.prod(w.shape) for w in some) for some in (layer.trainable_weights, layer.weights))
     return TrainableCount(trainable, total)
+
+
+def table_of_parameters(model: Any) -> list[str]:
+    """Lines of a table: how many weights each layer has, how many of them train, and the total.
+
+    Of an opened model the layers of its backbone are told one by one.
+    """
+    layers = list(model.layers)
+    if blocks_of(model):
+        layers = [*model.backbone.layers, *(layer for layer in layers if layer is not model.backbone)]
+    rows = [(layer.name, count_trainable(layer)) for layer in layers if layer.weights]
+    rows.append(("total", count_trainable(model)))
+    width = max(len(name) for name, _ in rows)
+    return [
+        f"{'':{width}}  {'parameters':>13}  {'trainable':>13}",
+        *(f"{name:{width}}  {count.total:13,}  {count.trainable:13,}" for name, count in rows),
+    ]

@@ -99,6 +99,18 @@ def stacked(images: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(images)
 
 
+def converted(images: Sequence[Any], preprocessing: Preprocessing) -> np.ndarray:
+    """What `images_given` gives, as a model takes it: one batch.
+
+    Raises:
+        ValueError: for a file that cannot be read, and as `stacked`.
+    """
+    ((_, arrays, failed),) = in_batches(images, preprocessing, len(images))
+    if failed:
+        raise ValueError(failed[0][1])
+    return stacked(arrays)
+
+
 def as_seen(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """What a model sees of an image, for a person to look at: cropped and resized, not scaled.
 

@@ -16,9 +16,8 @@ import numpy as np
 from rich.console import Console
 
 from keras_vit_edu import _checks
-from keras_vit_edu.datasets import ImageFolder, find_split, read_image
+from keras_vit_edu.datasets import ImageFolder, read_image
 from keras_vit_edu.datasets.image_file import check_header
-from keras_vit_edu.datasets.image_source import name_of
 from keras_vit_edu.datasets.load_images import image_files_digests
 from keras_vit_edu.datasets.pixels import STATED, from_16_bits, is_uint16, largest_of_16_bits
 from keras_vit_edu.datasets.thumbnail import thumbnail
@@ -214,32 +213,6 @@ def scaled(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     scale = dataclasses.replace(preprocessing, image_size=None, resize_size=None, data_format="channels_last")
     values = scale.convert_unchecked(pixels)
     return np.moveaxis(values, -1, 1) if preprocessing.data_format == "channels_first" else values
-
-
-def of_split(train: Any, validation: Any, console: Console | None) -> tuple[Any, Any]:
-    """If `train` is the path of a data set that is split, its parts; else both as they are.
-
-    A validation that is given is taken instead of that part. What is done is said; the test's part is left alone.
-
-    Raises:
-        ValueError: if it has no part to train on.
-    """
-    split = find_split(train) if isinstance(train, (str, os.PathLike)) else None
-    if split is None:
-        return train, validation
-    if split.train is None:
-        parts = " and ".join(name_of(part) for part in split.parts)
-        raise ValueError(f"A data set that is split must have a part `train`. Received: {parts}")
-    said = [f"learning from {split.train.name}{os.sep}"]
-    if validation is None and split.validation is not None:
-        validation = split.validation
-        said.append(f"validating on {validation.name}{os.sep}")
-    if split.test is not None:
-        said.append(f"{split.test.name}{os.sep} is left alone, to test the result on")
-    said += [f"{folder.name}{os.sep} has no subfolders, and is left alone" for folder in split.without_classes]
-    console = console or Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{name_of(split.path)} is split: {', '.join(said)}")
-    return split.train, validation
 
 
 def _paths(images: Any) -> list[Path] | None:

@@ -1,0 +1,161 @@
+"""A classifier of keras_hub as this library uses it: it gives logits, and has a new head if asked for."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_vit_edu import _checks
+from keras_vit_edu._keras_internals import layers_within
+from keras_vit_edu._weights import copy_variables
+from keras_vit_edu.transfer import hub
+from keras_vit_edu.transfer.open_box import BACKBONES, open_vit
+from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
+
+
+def open_or_wrap(
+    theirs: Any,
+    preset: str,
+    num_new_classes: int | None = None,
+    image_size: int | Sequence[int] | None = None,
+    load_weights: bool = True,
+    dtype: Any = None,
+) -> Any:
+    """A ViT or DeiT is opened. A model of another family is taken as it is, and a line says so.
+
+    Args:
+        theirs: the classifier, as keras_hub loaded it.
+        preset: what it was loaded from.
+        num_new_classes: of a new head of zeros; None for the head that the preset has.
+        image_size: another size than the preset's.
+        load_weights: whether `theirs` has the preset's weights.
+        dtype: a dtype policy; None for the preset's.
+
+    Returns:
+        An `OpenedViTClassifier`, or `theirs`; without an activation at its end.
+
+    Raises:
+        ValueError: if the head cannot be replaced, gives neither logits nor their softmax, or if the model takes no
+            other image size.
+        NoHead: a `ValueError`, if layers below the head have no weights.
+    """
+    if keras.saving.get_registered_name(type(theirs.backbone)) in BACKBONES:
+        return _opened(theirs, image_size, num_new_classes)
+    has_new_head = num_new_classes is not None
+    if has_new_head:
+        _check_new_head(theirs)
+        if load_weights:
+            _copy_below_head(preset, theirs, dtype)
+    model = _wrapped(theirs, image_size, has_new_head)
+    print(f"keras_vit_edu: {preset} is taken as it is; there are no attention maps.", file=sys.stderr)
+    return model
+
+
+def height_and_width(model: Any) -> tuple[int | None, int | None]:
+    """The size of the images that a model of keras_hub takes; None where any will do."""
+    shape = model.input_shape[1:]
+    is_first = getattr(model.backbone, "data_format", "channels_last") == "channels_first"
+    return (shape[1], shape[2]) if is_first else (shape[0], shape[1])
+
+
+def _opened(theirs: Any, image_size: int | Sequence[int] | None, num_new_classes: int | None) -> OpenedViTClassifier:
+    """keras_hub's classifier out of our layers, without an activation; with a new head of zeros if asked for."""
+    opened = open_vit(theirs, image_size)
+    if num_new_classes is None:
+        _check_activation(theirs, theirs.activation)
+        if keras.activations.get(theirs.activation) is keras.activations.linear:
+            return opened
+    has_token = opened.backbone.num_prefix_tokens > 0
+    classifier = OpenedViTClassifier(
+        opened.backbone,
+        num_new_classes or opened.num_classes,
+        pooling=opened.pooling if has_token or num_new_classes is None else "gap",
+        pre_logits_dim=None if num_new_classes else opened.pre_logits_dim,
+        head_dropout=opened.head_dropout,
+        head_dtype=opened.head_dtype,
+    )
+    if num_new_classes:
+        _set_to_zero(classifier.get_layer("logits"))
+        return classifier
+    for name in ("pre_logits", "logits"):
+        if name == "logits" or opened.pre_logits_dim is not None:
+            copy_variables(opened.get_layer(name).weights, classifier.get_layer(name).weights)
+    return classifier
+
+
+def _wrapped(theirs: Any, image_size: int | Sequence[int] | None, new_head: bool) -> Any:
+    """keras_hub's classifier itself, without an activation; with a head of zeros if asked for."""
+    if image_size is not None and None not in height_and_width(theirs):
+        wanted = _checks.pair_of_ints("image_size", image_size)
+        if wanted != height_and_width(theirs):
+            raise ValueError(
+                "Another image size is for ViT and DeiT, and for CNNs, which take any. "
+                f"Received: image_size={image_size} for {theirs.name}, which takes {height_and_width(theirs)}"
+            )
+    of_backbone = {id(layer) for layer in layers_within(theirs.backbone)}
+    head = [
+        layer
+        for layer in layers_within(theirs)
+        if isinstance(layer, keras.layers.Dense) and id(layer) not in of_backbone
+    ][-1:]
+    if not head or head[0].units != theirs.output_shape[-1]:
+        raise ValueError(f"A classifier must end in a Dense layer. Received: {theirs.name}, a {type(theirs).__name__}")
+    if new_head:
+        _set_to_zero(head[0])
+    else:
+        _check_activation(theirs, head[0].activation)
+    head[0].activation = keras.activations.linear
+    theirs.activation = None
+    theirs.preprocessor = None  # keras_hub's `predict` and `fit` would preprocess what has been preprocessed
+    # Its layers are still known to the model and were never built: on JAX Keras would run the whole model once more,
+    # uncompiled, before every `predict_on_batch`.
+    for layer in layers_within(theirs):
+        layer.built = True
+    return theirs
+
+
+def _check_new_head(theirs: Any) -> None:
+    """Complain early about a model that no new head is trained for."""
+    if not isinstance(theirs.layers[-1], keras.layers.Dense):
+        raise ValueError(
+            f"A new head takes the place of the Dense layer that a classifier ends in. Received: {theirs.name}, a "
+            f"{type(theirs).__name__}, which ends in a {type(theirs.layers[-1]).__name__} and has its own classes alone"
+        )
+
+
+def _copy_below_head(preset: str, theirs: Any, dtype: Any) -> None:
+    """Give a model with a new head the preset's weights between the backbone and the head too, where there are any.
+
+    keras_hub loads none but the backbone's as soon as another number of classes is asked for.
+    """
+    fresh = _weights_below_head(theirs)
+    if not fresh:
+        return
+    try:
+        own = hub.load(preset, **({} if dtype is None else {"dtype": dtype}))
+    except hub.NoHead as error:
+        raise hub.NoHead(
+            f"{type(theirs).__name__} has layers between the backbone and the head, whose weights are missing. {error}"
+        ) from None
+    copy_variables(_weights_below_head(own), fresh)
+
+
+def _weights_below_head(theirs: Any) -> list[Any]:
+    """The weights that are neither of the backbone nor of the last layer."""
+    others = {id(weight) for weight in (*theirs.backbone.weights, *theirs.layers[-1].weights)}
+    return [weight for weight in theirs.weights if id(weight) not in others]
+
+
+def _check_activation(theirs: Any, activation: Any) -> None:
+    activation = keras.activations.get(activation)
+    if activation not in (keras.activations.linear, keras.activations.softmax):
+        raise ValueError(
+            "The head of a preset must give logits, or their softmax. "
+            f"Received: {theirs.name}, whose head ends in {getattr(activation, '__name__', activation)}"
+        )
+
+
+def _set_to_zero(layer: Any) -> None:
+    layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
