@@ -3,13 +3,24 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from keras_vit_edu._files import open_zip, parse_json, printable, read_bounded, read_json, write_atomically
+from keras_vit_edu._files import (
+    open_zip,
+    parse_json,
+    printable,
+    read_bounded,
+    read_json,
+    replace_together,
+    write_atomically,
+)
 from keras_vit_edu.models.keras_file import load_keras_file
 from keras_vit_edu.parity.run import load_arrays
 from keras_vit_edu.transfer import TransferClassifier
@@ -98,3 +109,95 @@ def test_control_characters_are_escaped_and_letters_of_any_script_kept():
     assert printable("a\x1b[31m\r\n\0b\u202ec\u2066\x9b") == "a\\x1b[31m\\r\\n\\x00b\\u202ec\\u2066\\x9b"
     kept = "Käse 猫 می‌خواهم 👩‍🔬 non\u00a0breaking"
     assert printable(kept) == kept
+
+
+# Several writers, and writers that were killed. -----------------------------------------------------------------------
+
+WRITE = """
+import sys
+from pathlib import Path
+from keras_vit_edu._files import replacing
+
+with replacing(Path(sys.argv[1])) as stream:
+    stream.write(sys.argv[2].encode() * 1000)
+    print("written", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def start_writing(file, letter):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITE, str(file), letter], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "written\n"
+    return process
+
+
+def test_two_processes_that_write_one_file_do_not_disturb_each_other(tmp_path):
+    file = tmp_path / "a.json"
+    first, second = start_writing(file, "a"), start_writing(file, "b")
+    for process, letter in ((first, "a"), (second, "b")):
+        process.communicate("go on\n")
+        assert process.returncode == 0
+        assert file.read_text() == letter * 1000
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_write_and_nothing_else(tmp_path):
+    file = tmp_path / "a.json"
+    killed, writing = start_writing(file, "a"), start_writing(file, "b")
+    killed.kill()
+    killed.communicate()
+    others = ["a.json.bak", "a.json.new.txt", "b.json.0a1b2c3d.new", "xa.json.new"]
+    for name in others:
+        (tmp_path / name).write_text("precious")
+    write_atomically(file, b"c")
+    left = sorted(set(os.listdir(tmp_path)) - {"a.json", *others})
+    assert len(left) == 1  # of the process that is still writing
+    assert (tmp_path / left[0]).stat().st_size in (0, 1000)  # it may not have left the process yet
+    writing.communicate("go on\n")
+    assert file.read_text() == "b" * 1000
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.json", *others])
+
+
+def test_threads_that_write_one_file_do_not_disturb_each_other(tmp_path):
+    file = tmp_path / "a"
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda letter: write_atomically(file, letter * 10_000), [b"a", b"b", b"c", b"d"] * 10))
+    assert len(set(file.read_bytes())) == 1
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_pipe_of_such_a_name_holds_nobody_up(tmp_path):
+    os.mkfifo(tmp_path / "a.0a1b2c3d.new")
+    write_atomically(tmp_path / "a", b"a")
+    assert (tmp_path / "a").read_bytes() == b"a"
+
+
+def test_files_that_are_replaced_together_are_all_there_or_none(tmp_path, monkeypatch):
+    replace_together(tmp_path, {"weights": b"1", "manifest": b"1"})
+    calls = []
+
+    def full_the_second_time(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_the_second_time)
+    with pytest.raises(OSError, match="No space left"):
+        replace_together(tmp_path, {"weights": b"2", "manifest": b"2"}, remove_first="manifest")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"weights": b"1", "manifest": b"1"}
+
+
+def test_files_are_replaced_in_order_and_what_is_removed_first_is_gone_before(tmp_path, monkeypatch):
+    replace_together(tmp_path, {"weights": b"1", "manifest": b"1"})
+    seen, replace = [], os.replace
+
+    def watched(source, target):
+        seen.append((os.path.basename(target), (tmp_path / "manifest").exists()))
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", watched)
+    replace_together(tmp_path, {"weights": b"2", "manifest": b"2"}, remove_first="manifest")
+    assert seen == [("weights", False), ("manifest", False)]
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"weights": b"2", "manifest": b"2"}

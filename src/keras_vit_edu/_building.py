@@ -8,7 +8,7 @@ import contextlib
 import functools
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,6 @@ from typing import Any
 import keras
 import numpy as np
 
-LARGEST_INT = 10**6  # in a configuration, but for seeds: no image, width or depth is as large
 LAYERS_PER_ARRAY = 8  # of a model, at most: blocks have layers without weights as well
 # Counters of dropout, layers without weights; and so that a small difference is told of by the names of the weights.
 SPARE_VARIABLES, SPARE_LAYERS, SPARE_ELEMENTS = 200, 200, 10**7
@@ -158,35 +157,3 @@ def unfilled(shape: Any, dtype: Any = None) -> Any:
     if backend == "jax":
         return np.zeros(shape, dtype)  # JAX takes the array as it is; what it makes itself it also fills
     return keras.ops.empty(shape, dtype=dtype)
-
-
-def check_numbers(config: Any) -> None:
-    """Complain about numbers in a configuration that no model has.
-
-    Raises:
-        ValueError: if a whole number is beyond a million (a seed may be up to 2**63), or it is nested too deep.
-    """
-    try:
-        _check_numbers(config, "")
-    except RecursionError:
-        raise ValueError("The configuration is nested too deeply.") from None
-
-
-# Names of whole numbers that say no size: Keras names shared objects by their address in memory.
-NO_SIZES = ("seed", "shared_object_id")
-
-
-def _check_numbers(value: Any, name: str) -> None:
-    if isinstance(value, Mapping):
-        for key, entry in value.items():
-            _check_numbers(entry, str(key))
-    elif isinstance(value, (list, tuple)):
-        for entry in value:
-            _check_numbers(entry, name)
-    elif isinstance(value, int) and abs(value) > (2**63 if name in NO_SIZES else LARGEST_INT):
-        raise ValueError(
-            f"A whole number in a configuration is at most {LARGEST_INT:,}. Received: {name[:40]} of about "
-            f"10**{len(str(abs(value))) - 1 if abs(value) < 10**4000 else 4000}"
-        )
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"A number in a configuration is finite. Received: {name[:40]}={value}")

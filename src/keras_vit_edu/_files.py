@@ -3,16 +3,24 @@
 import contextlib
 import json
 import os
+import re
+import secrets
 import stat
 import tempfile
 import unicodedata
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 LARGEST_JSON = 4 << 20  # bytes; Python's objects take up to 40 times as much
 LARGEST_CONTENTS = 1 << 20  # bytes of a zip's table of contents: some ten thousand entries
+ASIDE = re.compile(r"(\.[0-9a-f]{8})?\.new")  # what the name of a file has behind it while the file is written
 # Invisible characters that some scripts and emoji need: zero-width non-joiner and joiner.
 JOINERS = "\u200c\u200d"
 
@@ -95,6 +103,16 @@ class _Careful:
         return data
 
 
+def check_lies_in(folder: Path, name: str, kind: str, error: type[ValueError]) -> None:
+    """Complain if a file of the folder is a link to one elsewhere; `kind` is what the folder holds."""
+    file = folder / name
+    if file.is_file() and file.resolve().parent != folder.resolve():
+        raise error(
+            f"The files of {kind} must lie in its folder, and {name} is a link that leads out of it. "
+            f"Received: {file}, which is {file.resolve()}"
+        )
+
+
 def read_json(file: str | Path, limit: int = LARGEST_JSON) -> Any:
     """The value that a JSON file holds.
 
@@ -147,18 +165,24 @@ def write_atomically(file: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[BinaryIO]:
-    """A stream whose content becomes that of `file` in one step, when the block ends without an error."""
-    aside = file.with_name(file.name + ".new")
-    aside.unlink(missing_ok=True)  # it may be a link to another file
+    """A stream whose content becomes that of `file` in one step, when the block ends without an error.
+
+    Until then the content lies beside `file`, under a name that no other writer uses. What a killed process left there
+    of an earlier write is removed.
+    """
+    remove_leftovers(file)
+    stream = _aside(file)
     try:
-        with open(aside, "xb") as stream:
+        with stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(aside, file)
+            if fcntl is None:
+                stream.close()  # Windows renames no open file
+            os.replace(stream.name, file)
     except BaseException:
         with contextlib.suppress(OSError):
-            aside.unlink()
+            os.unlink(stream.name)
         raise
     if os.name == "posix":  # the rename itself reaches the disk with its folder
         descriptor = os.open(file.parent, os.O_RDONLY)
@@ -166,6 +190,76 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def replace_together(folder: Path, files: dict[str, bytes], remove_first: str | None = None) -> None:
+    """Give several files of a folder new content, in the order of `files`; each file is replaced in one step.
+
+    All content is on the disk before the first file is replaced: a full disk leaves the old files as they are.
+
+    Args:
+        folder: holds the files.
+        files: their content, by name. The last one makes the others count: a manifest.
+        remove_first: the name of a file that must not stand beside a part of the new files.
+    """
+    with contextlib.ExitStack() as writers:
+        for name in reversed(files):  # the stack closes them in the opposite order
+            stream = writers.enter_context(replacing(folder / name))
+            stream.write(files[name])
+            stream.flush()
+            os.fsync(stream.fileno())
+        if remove_first is not None:
+            (folder / remove_first).unlink(missing_ok=True)
+
+
+def _aside(file: Path) -> BinaryIO:
+    """A new file beside `file`. It is locked while it is open, which tells it from what a killed process left."""
+    while True:
+        stream = open(file.with_name(f"{file.name}.{secrets.token_hex(4)}.new"), "xb")  # noqa: SIM115
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # some file systems have no locks; there nothing is removed
+                fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.path.lexists(stream.name):
+            return stream
+        stream.close()  # another process removed it before it was locked
+
+
+def is_aside(name: str, *of: str) -> bool:
+    """Whether a file of this name is one of the files `of` while it is written, or what is left of that."""
+    return any(name.startswith(file) and ASIDE.fullmatch(name[len(file) :]) for file in of)
+
+
+def remove_leftovers(file: Path) -> None:
+    """Remove what killed processes left of their writes of `file`; not what is being written now."""
+    with contextlib.suppress(OSError):  # a folder that may not be listed
+        for name in os.listdir(file.parent):
+            if is_aside(name, file.name):
+                with contextlib.suppress(OSError, ValueError):
+                    _remove_unless_in_use(file.with_name(name))
+
+
+def _remove_unless_in_use(file: Path) -> None:
+    if fcntl is None or file.is_symlink():  # Windows removes no file that is open, and nobody writes to a link
+        file.unlink()
+        return
+    with open_regular(file) as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)  # an error if whoever writes it has it locked
+        file.unlink()
+
+
+def to_json(name: str, content: Mapping[str, Any], limit: int = LARGEST_JSON) -> bytes:
+    """The content of a JSON file, of at most `limit` bytes."""
+    try:
+        data = (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} would not be JSON: {error}") from None
+    if len(data) > limit:
+        largest = max(content, key=lambda field: len(json.dumps(content[field])))
+        raise ValueError(
+            f"{name} must have at most {limit:,} bytes, or it could not be loaded again. "
+            f"Received: {len(data):,} bytes, most of them of `{largest}`"
+        )
+    return data
 
 
 def check_writable(file: Path) -> None:

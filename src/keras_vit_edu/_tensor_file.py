@@ -1,19 +1,22 @@
-"""The weights of a stranger, a safetensors file read in pieces: all is checked before any of it is kept.
+"""A safetensors file of weights: written, and read in pieces, all of it checked before any of it is kept.
 
 The format is the length of a header (8 bytes), the header (JSON: dtype, shape and place of every array), and the arrays
 one behind the other. See https://github.com/huggingface/safetensors#format.
 """
 
 import hashlib
+import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
+import safetensors.numpy
 
 from keras_vit_edu._files import parse_json
 
+WEIGHTS = "weights.safetensors"
 LARGEST_FILE = 3 << 30  # bytes; the largest ViT of keras_hub has 2.5e9. To check it takes some 4 s
 LARGEST_HEADER = 4 << 20  # bytes; an array takes about 100
 FREE_ARRAYS, BYTES_PER_ARRAY, MOST_ARRAYS = 800, 8_000, 5_000  # each takes a while to build: real ones are large
@@ -49,6 +52,32 @@ class Header:
     def elements(self) -> int:
         """How many numbers there are."""
         return sum(map(math.prod, self.shapes.values()))
+
+
+def encoded(arrays: Mapping[str, np.ndarray], dtype: str, header: dict[str, str] | None = None) -> bytes:
+    """The content of a safetensors file that `verified` accepts.
+
+    Args:
+        arrays: float32, by path.
+        dtype: `"float32"` or `"float16"`.
+        header: what else the header says; None for nothing.
+
+    Raises:
+        ValueError: if a weight is not finite, or would be infinite in that dtype, or it is a file that is not read.
+    """
+    stored = {}
+    for path, array in arrays.items():
+        with np.errstate(over="ignore"):
+            stored[path] = np.ascontiguousarray(array.astype(dtype))
+        too_large = np.isfinite(array) & ~np.isfinite(stored[path])
+        if too_large.any():
+            raise ValueError(
+                f"{dtype} holds numbers up to {np.finfo(dtype).max:.0f}; store these weights in float32. "
+                f"Received: {path} with a weight of {array[too_large][0]:g}"
+            )
+    data = safetensors.numpy.save(stored, metadata=header)
+    verified(io.BytesIO(data), len(data), WEIGHTS, "it", hashlib.sha256(data).hexdigest(), dtype, (dtype,))
+    return data
 
 
 def check_size(size: int, name: Any) -> None:

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit_edu._building import Budget, TooLarge, check_numbers, unfilled, within
+from keras_vit_edu._building import Budget, TooLarge, unfilled, within
+from keras_vit_edu._configuration import check_numbers
 from keras_vit_edu.models import CNNClassifier, ViTClassifier, size_limits
 from keras_vit_edu.models.preset import Preset
 from tests.support import to_numpy

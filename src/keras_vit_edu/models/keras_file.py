@@ -19,7 +19,8 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _files, _keras_internals
-from keras_vit_edu._building import budget_for, check_numbers, within
+from keras_vit_edu._building import budget_for, within
+from keras_vit_edu._configuration import check_numbers
 from keras_vit_edu._tensor_file import FREE_ARRAYS, LARGEST_FILE, MOST_ARRAYS
 
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"

@@ -16,8 +16,10 @@ import keras
 import numpy as np
 
 from keras_vit_edu import _checks
-from keras_vit_edu._building import TooLarge, budget_for, check_numbers, within
-from keras_vit_edu._tensor_file import Header, arrays
+from keras_vit_edu._building import TooLarge, budget_for, within
+from keras_vit_edu._configuration import check_numbers, check_runs_no_code
+from keras_vit_edu._files import replace_together, to_json
+from keras_vit_edu._tensor_file import Header, arrays, encoded
 from keras_vit_edu.models import preset_files, size_limits
 from keras_vit_edu.models.preset_files import CONFIG, FORMAT_VERSION, METADATA, WEIGHTS, WEIGHTS_DTYPES, read_json
 
@@ -73,7 +75,7 @@ class Preset:
                 f"{folder / CONFIG} must hold the name of a class, `class_name`, and its arguments, `config`. "
                 f"Received: {', '.join(config) or 'nothing'}"
             )
-        preset_files.check_runs_no_code(config["config"])
+        check_runs_no_code(config["config"])
         check_numbers(config["config"])
         model_class = _class_named(config["class_name"]) if cls is Preset else cls
         if model_class is None or not _is_of(model_class, config):
@@ -153,13 +155,13 @@ class Preset:
         if metadata and "class_names" in metadata:
             _checks.class_names(metadata["class_names"])
         weights = {path: _as_float32(weight) for path, weight in _weights_by_path(self).items()}
-        data = preset_files.encode_weights(weights, weights_dtype)
+        data = encoded(weights, weights_dtype)
         config = {
             key: value
             for key, value in self.get_config().items()  # type: ignore[attr-defined]
             if key not in ("trainable", "frozen_layers")
         }
-        preset_files.check_runs_no_code(config)
+        check_runs_no_code(config)
         check_numbers(config)
         size_limits.check(config)
         known = {
@@ -171,11 +173,11 @@ class Preset:
         }
         files = {
             WEIGHTS: data,
-            CONFIG: preset_files.to_json(CONFIG, {"class_name": type(self).__name__, "config": config}),
-            METADATA: preset_files.to_json(METADATA, {**known, **(metadata or {}), **known}),
+            CONFIG: to_json(CONFIG, {"class_name": type(self).__name__, "config": config}),
+            METADATA: to_json(METADATA, {**known, **(metadata or {}), **known}),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        preset_files.replace_files(folder, files)
+        replace_together(folder, files, remove_first=METADATA)
 
     @classmethod
     def _find(cls, preset: str | Path) -> Traversable:

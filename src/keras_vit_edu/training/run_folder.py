@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_vit_edu._files import write_atomically
+from keras_vit_edu._files import is_aside, remove_leftovers, write_atomically
 from keras_vit_edu._install import install_command
 from keras_vit_edu.training.checkpoint import Checkpoint, NewerFormat, RunFolderError, load_newest
 from keras_vit_edu.training.run_record import read_record
@@ -25,7 +26,6 @@ CHECKPOINTS = "checkpoint"
 CLASSIFIER = "classifier"  # the artifact of a fine-tuning
 LOCK = ".lock"
 AUGMENTATION = "augmentation.png"  # drawn by `--show-augmentation`, before there is a run
-BEFORE_A_RUN = (LOCK, "run.json.new", AUGMENTATION)  # what may lie in a folder without a run: `run.json` comes first
 
 
 class RunFolder:
@@ -66,7 +66,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"The run folder {self.path} is a file.")
         is_run = (self / "run.json").is_file()
-        if self.path.is_dir() and not is_run and any(file.name not in BEFORE_A_RUN for file in self.path.iterdir()):
+        if self.path.is_dir() and not is_run and not all(map(_comes_before_a_run, os.listdir(self.path))):
             raise RunFolderError(f"{self.path} exists and holds something other than a run; name another --run.")
         self.path.mkdir(parents=True, exist_ok=True)
         if lock:
@@ -103,7 +103,7 @@ class RunFolder:
         for folder in (CHECKPOINTS, CLASSIFIER):
             shutil.rmtree(self / folder, ignore_errors=True)
         for name in FILES:  # run.json is the last of them: until then the folder is a run's
-            (self / f"{name}.new").unlink(missing_ok=True)
+            remove_leftovers(self / name)
             (self / name).unlink(missing_ok=True)
 
     def _read_record(self) -> dict[str, Any]:
@@ -206,6 +206,11 @@ class RunFolder:
     def files(self) -> list[Path]:
         """What the run has written so far."""
         return [self / name for name in sorted(FILES) if (self / name).is_file()]
+
+
+def _comes_before_a_run(name: str) -> bool:
+    """Whether a file may lie in a folder without a run: `run.json` is the first file that a run writes."""
+    return name in (LOCK, AUGMENTATION) or is_aside(name, "run.json")
 
 
 def completed(before: Any, now: Any, defaults: Any) -> Any:

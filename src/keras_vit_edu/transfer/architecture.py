@@ -7,8 +7,9 @@ from typing import Any
 import keras
 
 from keras_vit_edu import _checks
-from keras_vit_edu._building import TooLarge, check_numbers
-from keras_vit_edu.models import ViTBackbone, preset_files
+from keras_vit_edu._building import TooLarge
+from keras_vit_edu._configuration import KERAS_MODULES, check_numbers, check_runs_no_code
+from keras_vit_edu.models import ViTBackbone
 from keras_vit_edu.transfer import hub
 from keras_vit_edu.transfer.artifact_files import ArtifactError
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
@@ -65,14 +66,14 @@ def _describe_opened(model: OpenedViTClassifier) -> dict[str, Any]:
 
 def _check_holds_no_code(config: Any) -> None:
     """Complain about any object in a configuration but keras_hub's registered classes and Keras's numbers."""
-    preset_files.check_runs_no_code(config)
+    check_runs_no_code(config)
     _check_names_keras_hub(config)
 
 
 def _check_names_keras_hub(config: Any) -> None:
     if isinstance(config, Mapping):
         name = config.get("registered_name")
-        if "class_name" in config and config.get("module") not in preset_files.KERAS_MODULES:
+        if "class_name" in config and config.get("module") not in KERAS_MODULES:
             cls: Any = keras.saving.get_registered_object(name) if isinstance(name, str) else None
             if cls is None or not str(name).startswith("keras_hub>") or not cls.__module__.startswith("keras_hub."):
                 raise ValueError(

@@ -34,8 +34,7 @@ from keras_vit_edu import _checks
 from keras_vit_edu._building import budget_for, within
 from keras_vit_edu._keras_internals import layers_within, stored_kernel
 from keras_vit_edu._machine import version_of
-from keras_vit_edu._tensor_file import Header, arrays, verified
-from keras_vit_edu.models import preset_files
+from keras_vit_edu._tensor_file import Header, arrays, encoded, verified
 from keras_vit_edu.transfer import artifact_files
 from keras_vit_edu.transfer.architecture import built, check_fields, describe
 from keras_vit_edu.transfer.artifact_files import MANIFEST, WEIGHTS_NAMES, ArtifactError
@@ -74,7 +73,7 @@ def save(
     """
     architecture = describe(model)
     weights = {name: _as_float32(variable) for name, variable in _weights_to_save(model).items()}
-    data = preset_files.encode_weights(weights, "float32", {"part_of": artifact_files.PART_OF})
+    data = encoded(weights, "float32", {"part_of": artifact_files.PART_OF})
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -17,14 +17,23 @@ from typing import Any, BinaryIO, cast
 
 import safetensors
 
-from keras_vit_edu._files import open_regular, open_zip, parse_json, read_json, replacing, write_atomically
-from keras_vit_edu.models import preset_files
+from keras_vit_edu._files import (
+    check_lies_in,
+    is_aside,
+    open_regular,
+    open_zip,
+    parse_json,
+    read_json,
+    remove_leftovers,
+    replacing,
+    to_json,
+    write_atomically,
+)
 from keras_vit_edu.training.run_folder import CLASSIFIER
 
 MANIFEST = "artifact.json"
 WEIGHTS_NAMES = ("weights.safetensors", "weights-2.safetensors")
 PART_OF = "an artifact of keras_vit_edu"  # in the header of its weights
-ASIDE = tuple(f"{name}.new" for name in (MANIFEST, *WEIGHTS_NAMES))  # how a file is called while it is written
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of the others, Python unpacks more than it is asked for
 LARGEST_MANIFEST = 1 << 23  # bytes; the names of 1000 classes take 20,000. Python's objects take up to 40 times as much
 LARGEST_DEFLATED = 1 << 30  # bytes of weights that are unpacked: it takes a second or two
@@ -108,15 +117,16 @@ def _write_folder(folder: Path, manifest: Mapping[str, Any], weights: bytes) -> 
             if is_new:
                 folder.rmdir()
         raise
-    for other in (*WEIGHTS_NAMES, *ASIDE):  # the old weights, and what a process left that was killed
+    for other in WEIGHTS_NAMES:
+        remove_leftovers(folder / other)
         if other != name:
-            (folder / other).unlink(missing_ok=True)
+            (folder / other).unlink(missing_ok=True)  # the old weights
 
 
 def _is_left_over(file: Path) -> bool:
     """Whether a file was left by a process that was killed while it wrote an artifact."""
     if file.name not in WEIGHTS_NAMES:
-        return file.name in ASIDE
+        return is_aside(file.name, MANIFEST, *WEIGHTS_NAMES)
     try:
         with safetensors.safe_open(file, framework="numpy") as stored:
             return (stored.metadata() or {}).get("part_of") == PART_OF
@@ -135,7 +145,7 @@ def _weights_name_in(folder: Path) -> Any:
 def _to_json(manifest: Mapping[str, Any], name: str) -> bytes:
     content = {**manifest, "weights": {"file": name, **manifest["weights"]}}
     try:
-        return preset_files.to_json(MANIFEST, content, LARGEST_MANIFEST)
+        return to_json(MANIFEST, content, LARGEST_MANIFEST)
     except ValueError as error:
         raise ArtifactError(str(error)) from None
 
@@ -213,7 +223,7 @@ class Folder:
         file = self.path / name
         if not file.is_file():
             raise ArtifactError(f"The artifact lacks {name}. Received: {self.path}")
-        preset_files.check_lies_in(self.path, name, "an artifact", ArtifactError)
+        check_lies_in(self.path, name, "an artifact", ArtifactError)
         return file.stat().st_size
 
     @contextlib.contextmanager
