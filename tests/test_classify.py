@@ -132,7 +132,7 @@ def test_what_is_no_digit_is_said_to_be_none_and_the_rest_goes_on(classify, flow
     assert [line.split(":")[0] for line in shown.out.splitlines()] == ["five.png"]
     (line,) = shown.err.splitlines()
     assert line.startswith(
-        "keras-vit-edu: flower.png: This does not look like a digit on paper (--preset names a model"
+        "keras-vit-edu: flower.png: This does not look like a digit on paper (for a photograph choose"
     )
     assert ". Received: a picture where " in line
 
@@ -147,7 +147,7 @@ def test_no_check_takes_it_all_the_same(classify, flower, capsys):
 @pytest.mark.parametrize("file", ["blank.png", "flower.png"])
 def test_whatever_shows_no_digit_names_the_preset(file, classify, flower, capsys):
     assert classify(file) == 1
-    assert "--preset names a model for photographs" in capsys.readouterr().err
+    assert "for a photograph choose another --preset" in capsys.readouterr().err
 
 
 @pytest.mark.any_backend
@@ -211,8 +211,8 @@ def test_a_run_folder_is_a_model_too(tiny, tmp_path, capsys):
     [
         ([], "Missing argument 'FILE...'"),
         (["five.png", "--top", "0"], "'--top'"),
-        (["five.png", "--picture", "sheet.txt"], "`--picture` names a PNG file. Received: sheet.txt"),
-        (["five.png", "--csv", "five.png"], "`--csv` names a CSV file. Received: five.png"),
+        (["five.png", "--picture", "sheet.txt"], "`--picture` must name a PNG file. Received: sheet.txt"),
+        (["five.png", "--csv", "five.png"], "`--csv` must name a CSV file. Received: five.png"),
         (["five.png", "--csv", "five.png/out.csv"], "The file cannot be written: "),
         (["five.png", "--picture", "five.png/out.png"], "The file cannot be written: "),
         (["five.png", "--threshold", "1.5"], "'--threshold'"),

@@ -132,8 +132,11 @@ def test_overwrite(train, capsys):
         (["--seed", str(2**31)], "`seed` must be.*2147483648"),
         (["--learning-rate", "0"], "`learning_rate` must be a number above 0"),
         (["--final-learning-rate", "1e-6"], "which a constant one does not"),
-        (["--augmentation-final-epochs", "2"], "There is no augmentation that could weaken"),
-        (["--augmentation", "digits", "--augmentation-final-strength", "0.2"], "--augmentation-final-epochs says over"),
+        (["--augmentation-final-epochs", "2"], "`--augmentation-final-\\*` requires `--augmentation`"),
+        (
+            ["--augmentation", "digits", "--augmentation-final-strength", "0.2"],
+            "requires `--augmentation-final-epochs`",
+        ),
         (["--recipe", "programp"], "Did you mean program-p"),
         (["--validation-split", "0.99999"], "`validation_split` must leave images on both sides"),
         (["--no-weight-decay", "biass", "--run", "x"], "names 'biass', and no variable"),
@@ -320,7 +323,7 @@ def test_a_run_is_evaluated_on_its_own_images_wherever_they_are(train, small_mni
     data.unlink()
     capsys.readouterr()
     assert cli.run(["evaluate", "out"]) == 2
-    assert "has learned from other images than those in" in one_line(capsys)
+    assert "was trained on different images than those in" in one_line(capsys)
     monkeypatch.setenv("KERAS_VIT_EDU_DATA", str(small_mnist))
     assert cli.run(["evaluate", "out", "--mistakes", "0"]) == 0
     monkeypatch.chdir("out")
@@ -332,7 +335,7 @@ def test_a_model_of_other_classes_is_not_evaluated(capsys):
     """A preset of clothes, for which no dataset is named."""
     assert cli.run(["evaluate", "vit_fashion_hybrid"]) == 2
     complaint = one_line(capsys)
-    assert "tells other classes apart than mnist-sample has; --dataset says whose images to test on" in complaint
+    assert "was trained on different classes than mnist-sample. Choose the test images with --dataset" in complaint
     assert "T-shirt/top, Trouser, Pullover... and 0, 1, 2..." in complaint
     assert not Path("evaluate-vit_fashion_hybrid-mnist-sample").exists()
 

@@ -168,9 +168,9 @@ def test_a_run_that_took_five_classes_for_mnist_goes_on(tmp_path, rng):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--image-size", "big"], "`--image-size` is a number of pixels"),
-        (["--image-size", "0"], "`--image-size` is a number of pixels"),
-        (["--image-size", "2x3x4"], "`--image-size` is a number of pixels"),
+        (["--image-size", "big"], "`--image-size` must be a number of pixels"),
+        (["--image-size", "0"], "`--image-size` must be a number of pixels"),
+        (["--image-size", "2x3x4"], "`--image-size` must be a number of pixels"),
         (["--image-size", "1000000"], "at most 4 GiB"),
         (
             ["--image-size", "29"],

@@ -1,4 +1,4 @@
-"""Files classified one after the other: digits and photographs, and the sheet that shows some of them."""
+"""Classify files of digits or photographs one by one, and draw a sheet of the first ones."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,17 +15,23 @@ from keras_vit_edu.transfer import TransferClassifier
 from keras_vit_edu.transfer.photographs import as_seen
 
 PICTURED = 20  # files on a sheet, at most
-HINT = "--preset names a model for photographs; --no-check takes it for a digit all the same"
 
 
 class DigitSheet:
-    """The first digits that were classified, to be drawn."""
+    """The first classified digits, to draw."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, file: Path, image: np.ndarray, digit: np.ndarray, probabilities: np.ndarray) -> None:
-        """Remember a digit: its file, the picture, what the model saw, `(num_classes,)`."""
+        """Keep a digit to draw.
+
+        Args:
+            file: its path.
+            image: the picture, `(H, W, 3)`.
+            digit: what the model saw, `(28, 28, 1)`.
+            probabilities: `(num_classes,)`.
+        """
         if len(self.rows) < PICTURED:
             self.rows.append((file.name, thumbnail(image), digit, probabilities))
 
@@ -38,14 +44,14 @@ class DigitSheet:
 
 
 class PhotographSheet:
-    """The first photographs that were classified, to be drawn."""
+    """The first classified photographs, to draw."""
 
     def __init__(self, classifier: TransferClassifier) -> None:
         self.classifier = classifier
         self.rows: list[tuple[str, np.ndarray, np.ndarray, Sequence[tuple[str, float]]]] = []
 
     def add(self, found: Classified) -> None:
-        """Remember a photograph: it is read again, for predictions keep no pixels."""
+        """Keep a photograph to draw. It is read again, because predictions keep no pixels."""
         if len(self.rows) < PICTURED:
             image = datasets.read_image(found.file)
             seen = as_seen(image, self.classifier.preprocessing)
@@ -60,16 +66,17 @@ class PhotographSheet:
 
 
 def classify_digits(
-    files: Sequence[Path], classifier: keras.Model, top: int, check: bool, sheet: DigitSheet | None
+    files: Sequence[Path], classifier: keras.Model, top: int, check: bool, sheet: DigitSheet | None, hint: str = ""
 ) -> Iterator[Classified]:
-    """Which digit is on each picture.
+    """Classify pictures of digits.
 
     Args:
         files: pictures of one digit each.
-        classifier: images `(B, 28, 28, 1)` in [0, 1] to 10 logits.
-        top: how many digits to name.
-        check: whether what does not look like a digit fails.
-        sheet: where to keep what is drawn.
+        classifier: maps images `(B, 28, 28, 1)` in [0, 1] to 10 logits.
+        top: number of digits to return for each picture.
+        check: report an error for a picture that does not look like a digit.
+        sheet: keeps the first pictures; None to keep none.
+        hint: advice to add to the error of a picture that shows no digit.
 
     Raises:
         ImportError: without Pillow.
@@ -86,7 +93,7 @@ def classify_digits(
                 check_found(found_digit)
             digit = in_mnists_form(found_digit)
         except ValueError as error:
-            yield Classified(file, error=_with_hint(str(error)))
+            yield Classified(file, error=_with_hint(str(error), hint))
             continue
         found = training.probabilities(classifier, digit[None])[0]
         if sheet is not None:
@@ -95,25 +102,25 @@ def classify_digits(
         yield Classified(file, tuple((datasets.DIGITS[i], float(found[i])) for i in best))
 
 
-def _with_hint(error: str) -> str:
-    """The complaint, and what to do if it is a photograph."""
+def _with_hint(error: str, hint: str) -> str:
+    """An error with advice before its `Received: ...`."""
     expected, received, found = error.partition(". Received: ")
-    return f"{expected} ({HINT}){received}{found}"
+    return f"{expected} ({hint}){received}{found}" if hint else error
 
 
 def classify_photographs(
     files: Sequence[Path], classifier: TransferClassifier, top: int, sheet: PhotographSheet | None
 ) -> Iterator[Classified]:
-    """What is on each photograph.
+    """Classify photographs.
 
     Args:
         files: photographs.
-        classifier: whose classes they have.
-        top: how many classes to name.
-        sheet: where to keep what is drawn.
+        classifier: the model with its preprocessing and class names.
+        top: number of classes to return for each photograph.
+        sheet: keeps the first photographs; None to keep none.
 
     Raises:
-        ValueError: for several sizes, if the model takes images as they are.
+        ValueError: for images of several sizes, if the model does not resize them.
         ImportError: without Pillow.
     """
     for file, best, reason in classifier.predict_each(files, top):

@@ -1,4 +1,4 @@
-"""What `classify` found, file by file, as lines, JSON and CSV."""
+"""Results of `classify`, as lines, JSON and CSV."""
 
 import csv
 import io
@@ -10,18 +10,18 @@ from typing import Any
 from keras_vit_edu._files import printable, write_atomically
 
 UNKNOWN = "unknown"
-# A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV injection"); the last four are of full width.
+# A spreadsheet reads a cell that begins like this as a formula (OWASP, "CSV injection"). The last four are full-width.
 BEGIN_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 @dataclass(frozen=True)
 class Classified:
-    """What was found of a file.
+    """The result for one file.
 
     Attributes:
         file: its path.
-        best: the most probable classes and their probabilities, the most probable first; empty if it failed.
-        error: why it failed; empty if it did not.
+        best: classes and their probabilities, the most probable first; empty after an error.
+        error: why the file was not classified; empty without an error.
     """
 
     file: Path
@@ -29,18 +29,18 @@ class Classified:
     error: str = ""
 
     def is_known(self, threshold: float) -> bool:
-        """Whether the most probable class is at least so probable."""
+        """Whether the most probable class reaches the threshold."""
         return bool(self.best) and self.best[0][1] >= threshold
 
     def named(self, threshold: float) -> str:
-        """The most probable class, or `"unknown"` if it is less probable than the threshold; empty if it failed."""
+        """The most probable class, or `"unknown"` if its probability is below the threshold; empty after an error."""
         if not self.best:
             return ""
         return self.best[0][0] if self.is_known(threshold) else UNKNOWN
 
 
 def as_line(found: Classified, threshold: float) -> str:
-    """What is printed of a file.
+    """A result as a line of text.
 
     Examples:
         >>> print(as_line(Classified(Path("a.png"), (("7", 0.9), ("1", 0.1))), threshold=0.5))
@@ -53,7 +53,7 @@ def as_line(found: Classified, threshold: float) -> str:
 
 
 def as_json(found: Classified, threshold: float) -> dict[str, Any]:
-    """What `--json` prints of a file.
+    """A result as JSON.
 
     Examples:
         >>> as_json(Classified(Path("a.png"), (("7", 0.4),)), threshold=0.5)
@@ -68,22 +68,22 @@ def as_json(found: Classified, threshold: float) -> dict[str, Any]:
 
 
 def write_csv(several: Sequence[Classified], threshold: float, file: Path) -> None:
-    """Write a table with a row for each file, in UTF-8.
+    """Write a CSV file with a row for each result, in UTF-8.
 
     Columns: `file`; `class`, which may be `unknown`; `probability` of the most probable class; then `class_1`,
-    `probability_1`, `class_2`, ... by rank; `error`. What a file does not have is empty.
+    `probability_1`, `class_2`, ... by rank; `error`. Missing values are empty.
 
-    No spreadsheet takes a cell for a formula: a file whose name would begin one has `./` before it, any other text an
+    No cell is a formula for a spreadsheet: a path that begins like a formula gets `./` in front, other text an
     apostrophe. Control characters are escaped.
 
     Args:
-        several: what was found.
-        threshold: below it a class is unknown.
-        file: CSV to write; the folder is made.
+        several: the results.
+        threshold: lowest probability; below it the class is `unknown`.
+        file: the CSV file to write; its folder is created.
     """
     ranks = range(1, 1 + max((len(found.best) for found in several), default=0))
     text = io.StringIO()
-    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")  # quoted for readers that part at ";"
+    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")  # quoted for readers that split at ";"
     numbered = [column for rank in ranks for column in (f"class_{rank}", f"probability_{rank}")]
     writer.writerow(["file", "class", "probability", *numbered, "error"])
     for found in several:
@@ -100,7 +100,7 @@ def write_csv(several: Sequence[Classified], threshold: float, file: Path) -> No
 
 
 def safe_text(text: str) -> str:
-    """A cell of text that is no formula.
+    """Text for a cell, never a formula.
 
     Examples:
         >>> safe_text("=1+1")
@@ -112,7 +112,7 @@ def safe_text(text: str) -> str:
 
 
 def safe_path(file: Path) -> str:
-    """A cell with a path that is no formula, and still the path of the same file.
+    """A path for a cell: never a formula, and still the path of the same file.
 
     Examples:
         >>> safe_path(Path("=1+1.png"))

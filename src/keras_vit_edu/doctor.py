@@ -1,4 +1,4 @@
-"""What `keras-vit-edu doctor` finds: versions, device, precision, extras, data, caches."""
+"""Facts for `keras-vit-edu doctor`: versions, device, precision, extras, data, caches."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from keras_vit_edu._install import install_command
 from keras_vit_edu._machine import device, matrix_precision, threads, version_of
 from keras_vit_edu.datasets.mnist import DATASETS, ENVIRONMENT_VARIABLE, locate
 
-# What each extra is known by.
+# The modules that show that an extra is installed.
 EXTRAS = {
     "tensorflow": ("tensorflow",),
     "torch": ("torch",),
@@ -27,7 +27,7 @@ EXTRAS = {
 
 
 def examine() -> dict[str, dict[str, Any]]:
-    """Findings by section, then by name; JSON."""
+    """The findings, by section and name, as JSON."""
     return {
         "versions": {
             "keras_vit_edu": keras_vit_edu.__version__,
@@ -43,7 +43,7 @@ def examine() -> dict[str, dict[str, Any]]:
             "threads": threads(),
         },
         "extras": {name: _extra(name, modules) for name, modules in EXTRAS.items()},
-        "data": {name: locate(name) or f"not found; --data PATH or {ENVIRONMENT_VARIABLE}" for name in DATASETS},
+        "data": {name: locate(name) or f"not found; set {ENVIRONMENT_VARIABLE}" for name in DATASETS},
         "folders": {
             "Keras": str(_backend.keras_home()),
             "kagglehub cache": os.environ.get("KAGGLEHUB_CACHE") or str(Path.home() / ".cache" / "kagglehub"),

@@ -1,4 +1,4 @@
-"""What the name of a classifier means: a preset, a run, what fine-tuning saved, a model of keras_hub."""
+"""What the name of a classifier stands for: a preset, a run, a fine-tuned classifier or a model of keras_hub."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from keras_vit_edu.transfer.artifact_files import is_artifact
 
 @dataclass(frozen=True)
 class LoadedClassifier:
-    """A classifier that was found by its name.
+    """A classifier that `load_classifier` found.
 
     Attributes:
-        model: images, made ready, to logits.
-        class_names: a name for each logit; None if its files do not say.
+        model: maps preprocessed images to logits.
+        class_names: a name for each logit; None if its files have no names.
         photographs: the same model with its preprocessing, if it classifies photographs; else None.
-        dataset: the name of the dataset that a run of `train` learned from; else None.
+        dataset: name of the dataset on which a run of `train` trained it; else None.
     """
 
     model: keras.Model
@@ -39,22 +39,22 @@ class LoadedClassifier:
 
 
 def load_classifier(name: str | os.PathLike[str], fallback: str | None = None) -> LoadedClassifier:
-    """Load a classifier, whatever kind of thing the name stands for.
+    """Load a classifier by its name.
 
     Args:
         name: one of
             - a bundled preset (`vit_mnist_hybrid`), or a folder that `save_to_preset` wrote;
-            - the run folder of a finished `train`;
-            - the run folder of a finished `fine-tune`, or what `TransferClassifier.save` wrote, a folder or a `.zip`;
+            - the folder of a finished run of `train`;
+            - the folder of a finished run of `fine-tune`, or a folder or `.zip` that `TransferClassifier.save` wrote;
             - a preset of keras_hub: a name, a handle (`kaggle://...`, `hf://...`) or a folder;
             - a folder of transformers with a ViT or DeiT.
-        fallback: the preset of keras_hub to take if the one of that name cannot be had.
+        fallback: a preset of keras_hub to use if the preset `name` of keras_hub is unavailable.
 
     Returns:
-        The `LoadedClassifier`. The first two kinds have `photographs` None.
+        The `LoadedClassifier`. For the first two kinds `photographs` is None.
 
     Raises:
-        ValueError: if nothing of that name is there, a file is damaged or a run is not finished.
+        ValueError: if there is nothing of that name, if a file is damaged, or if a run is not finished.
         ImportError: if keras_hub is needed and not installed.
 
     Example:
@@ -72,23 +72,23 @@ def load_classifier(name: str | os.PathLike[str], fallback: str | None = None) -
     return LoadedClassifier(model, class_names, dataset=dataset)
 
 
-# Each step of it, for who knows which kind it is. ---------------------------------------------------------------------
+# The steps of `load_classifier`, for code that knows the kind. --------------------------------------------------------
 
 
 def located(name: str) -> str:
-    """What a run of `fine-tune` saved, if `name` is its folder; else the name as it is."""
+    """The classifier that a run of `fine-tune` saved, if `name` is its folder; else `name`."""
     saved = artifact_files.located(name)
     return str(saved) if is_artifact(saved) else name
 
 
 def is_of_photographs(name: str) -> bool:
-    """Whether a name is one of a classifier of photographs. Nothing is loaded."""
+    """Whether a name stands for a classifier of photographs. Loads nothing."""
     name = located(name)
     return is_artifact(name) or is_of_hub(name)
 
 
 def photograph_classifier(name: str, fallback: str | None = None) -> transfer.TransferClassifier:
-    """What a `TransferClassifier` saved, or a preset of keras_hub."""
+    """Load a saved `TransferClassifier`, or a preset of keras_hub."""
     if is_artifact(name) or name.lower().endswith(".zip"):
         return transfer.TransferClassifier.load(name)
     refuse_run(name)
@@ -96,26 +96,26 @@ def photograph_classifier(name: str, fallback: str | None = None) -> transfer.Tr
 
 
 def refuse_run(name: str) -> None:
-    """Complain if `name` is the folder of a run. (A finished fine-tuning does not get here: see `located`.)"""
+    """Raise an error if `name` is the folder of a run. (`located` has handled a finished run of `fine-tune`.)"""
     if (Path(name) / "run.json").is_file():
-        trained(name)  # complains if it is a fine-tuning that has not come to its end
-        raise ValueError(f"The run in {name} is of `train`, whose model does not classify photographs.")
+        trained(name)  # raises an error for an unfinished run of `fine-tune`
+        raise ValueError(f"The run in {name} is a run of `train`. Its model does not classify photographs.")
 
 
 def is_of_hub(name: str) -> bool:
-    """Whether a name is one for keras_hub, and not for this library's own presets; without a look into keras_hub."""
+    """Whether a name stands for a preset of keras_hub, not of this library. Does not ask keras_hub."""
     folder = Path(name)
     if folder.is_dir():
         return (folder / CONFIG).is_file() and not (folder / "run.json").is_file() and not _has_own_metadata(folder)
     own = list(Preset.presets)
     if "://" not in name and os.sep in name and not name.lower().endswith(".zip"):
-        return False  # a folder that is not there, and is complained about as such
+        return False  # a missing folder, which gets its own error
     begins_one = any(own_name.startswith(name) for own_name in own)  # or is one
     return "://" in name or not (begins_one or difflib.get_close_matches(name, own, cutoff=0.8))
 
 
 def _has_own_metadata(folder: Path) -> bool:
-    """Whether `metadata.json` is what this library writes (or is damaged): keras_hub has a file of that name too."""
+    """Whether `metadata.json` is from this library (or damaged): keras_hub has a file of that name too."""
     try:
         return not {"format_version", "weights_sha256"}.isdisjoint(read_json(folder / METADATA))
     except ValueError:
@@ -123,7 +123,7 @@ def _has_own_metadata(folder: Path) -> bool:
 
 
 def trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None]:
-    """The model of a run folder or a preset, the name of the run's dataset, and of the classes (None: nowhere said)."""
+    """The model of a run folder or a preset, the name of the run's dataset, and the class names, if any."""
     if not (Path(name) / "run.json").is_file():
         model = cast(keras.Model, Preset.from_preset(name))
         metadata = Preset.presets.get(name) or read_json(Path(name) / METADATA)
@@ -131,9 +131,11 @@ def trained(name: str) -> tuple[keras.Model, str | None, tuple[str, ...] | None]
     record = run_record.read_record(Path(name))
     if record.get("status", "finished") != "finished":
         verb = "fine-tune" if "fine_tuning" in record else "train"
-        raise ValueError(f"The run in {name} is not finished (it says {record['status']!r}); {verb} resumes it.")
+        raise ValueError(
+            f"The run in {name} is not finished (its status is {record['status']!r}). Resume it with {verb}."
+        )
     if "fine_tuning" in record:
-        raise ValueError(f"The run in {name} is a finished fine-tuning, but its {CLASSIFIER} is no longer there.")
+        raise ValueError(f"The run in {name} is a finished run of `fine-tune`, but its folder {CLASSIFIER} is missing.")
     of_run, _ = run_record.dataset_of(record, Path(name))
     class_names = run_record.class_names_of(record, Path(name))
     return load_keras_file(Path(name) / "model.keras"), of_run["name"], class_names

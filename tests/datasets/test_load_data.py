@@ -223,7 +223,7 @@ def test_a_class_that_only_the_test_has(tmp_path, rng):
 def test_images_of_several_sizes_want_one(tmp_path, rng):
     write_images(tmp_path, rng, ("cat",))
     write_images(tmp_path, rng, ("dog",), size=(8, 8))
-    with pytest.raises(ValueError, match=r"one size.*--image-size 64.*12 x 16 pixels.*8 x 8 pixels"):
+    with pytest.raises(ValueError, match=r"one size.*`image_size=64`.*12 x 16 pixels.*8 x 8 pixels"):
         datasets.load_data(tmp_path)
     assert datasets.load_data(tmp_path, image_size=10).x_train.shape == (16, 10, 10, 3)
 
@@ -321,7 +321,9 @@ def test_emnists_digits_pass_for_mnist(tmp_path, rng, name):
 def test_several_sets_of_emnist_want_a_name(tmp_path, rng):
     for name in ("emnist-letters", "emnist-balanced"):
         write_four(tmp_path, digits(rng, first=1), name=f"{name}-{{part}}-{{kind}}", test="test")
-    with pytest.raises(ValueError, match="--dataset names one of emnist-balanced, emnist-letters"):
+    with pytest.raises(
+        ValueError, match=r"several datasets: emnist-balanced, emnist-letters\. Load one with `datasets\.load"
+    ):
         datasets.load_data(tmp_path)
     with pytest.raises(ValueError, match=r"There is no mnist at .*it holds emnist-balanced, emnist-letters"):
         datasets.load("mnist", tmp_path)

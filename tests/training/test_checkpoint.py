@@ -225,7 +225,7 @@ def test_if_all_are_damaged_it_says_so(tmp_path, small):
     go(tmp_path / "run", small, stop_at=2)
     for file in (tmp_path / "run" / "checkpoint").iterdir():
         damage(file, "truncated")
-    with pytest.raises(RunFolderError, match=r"Every checkpoint .* is damaged; --overwrite"):
+    with pytest.raises(RunFolderError, match=r"Every checkpoint .* is damaged\. Pass `overwrite=True`"):
         go(tmp_path / "run", small)
 
 
@@ -236,7 +236,7 @@ def test_if_all_are_damaged_overwrite_starts_again(tmp_path, small, uninterrupte
         damage(file, "truncated")
     said = []
     assert_same(go(tmp_path / "run", small, said=said, overwrite=True), uninterrupted[0])
-    assert any("Starting again, as --overwrite asks" in line for line in said)
+    assert any("is damaged. Starting again." in line for line in said)
 
 
 @pytest.mark.parametrize(

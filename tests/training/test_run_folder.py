@@ -42,7 +42,7 @@ def test_a_finished_run_is_kept_unless_told(tmp_path):
         (run / "evaluate.json").write_text("{}")
         (run / "checkpoint").mkdir()
         (run / "checkpoint" / "epoch-00001.safetensors").write_text("")
-    with pytest.raises(ValueError, match=r"holds a finished run.*--run.*--overwrite"):
+    with pytest.raises(ValueError, match=r"holds a finished run.*another folder.*`overwrite=True`"):
         RunFolder(tmp_path / "run")
     with RunFolder(tmp_path / "run", overwrite=True) as run:
         run.configure({})
@@ -167,7 +167,7 @@ def test_one_process_at_a_time(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", "3"])
 def test_a_damaged_run_json(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(ValueError, match=r"run\.json is damaged.*--overwrite"):
+    with pytest.raises(ValueError, match=r"run\.json is damaged.*`overwrite=True`"):
         RunFolder(tmp_path)
     RunFolder(tmp_path, overwrite=True)
 

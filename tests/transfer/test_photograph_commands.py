@@ -119,14 +119,14 @@ def test_a_sheet_of_photographs_is_drawn(classifier, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--preset", "SAVED", "--picture", "sheet.jpg"], "`--picture` names a PNG file. Received: sheet.jpg"),
+        (["--preset", "SAVED", "--picture", "sheet.jpg"], "`--picture` must name a PNG file. Received: sheet.jpg"),
         (["--preset", "SAVED", "--top", "0"], "'--top'"),
         (["--preset", "photos/dog"], "The folder photos/dog holds no preset"),
         (
             ["--preset", "damaged.zip"],
             "An artifact is a folder or a zip, and this file is no zip. Received: damaged.zip",
         ),
-        (["--fallback"], "--fallback is for presets of keras_hub. Received: --preset vit_mnist_hybrid"),
+        (["--fallback"], "--fallback works only with a preset of keras_hub. Received: --preset vit_mnist_hybrid"),
     ],
 )
 def test_a_mistake_gives_one_line_and_2(arguments, complaint, classifier, capsys):
@@ -147,7 +147,7 @@ def test_an_unfinished_fine_tuning_is_said_to_be_one(tmp_path, capsys):
     for arguments in (classify, evaluate, [*evaluate, "photos"], fine_tune):
         assert cli.run(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "The run in run is not finished (it says 'interrupted'); fine-tune resumes it." in line
+        assert "The run in run is not finished (its status is 'interrupted'). Resume it with fine-tune." in line
 
 
 def test_a_run_of_train_is_not_fine_tuned(tmp_path, capsys):
@@ -159,7 +159,7 @@ def test_a_run_of_train_is_not_fine_tuned(tmp_path, capsys):
         training.train(model, few, run, training.Recipe(epochs=1))
     assert cli.run(["fine-tune", "photos", "--preset", "digits", "--run", "another"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "The run in digits is of `train`, whose model does not classify photographs." in line
+    assert "The run in digits is a run of `train`. Its model does not classify photographs." in line
 
 
 def test_a_file_name_of_other_bytes_is_shown_as_it_can_be(classifier, photographs, capsys):
@@ -220,7 +220,7 @@ def test_a_report_that_cannot_be_written_is_said_before_the_work(images, classif
     monkeypatch.setattr(training, "evaluate", None)
     model = str(classifier[1]) if images else "vit_mnist_hybrid"
     assert cli.run(["evaluate", model, *images, "--out", "report"]) == 2
-    assert capsys.readouterr().err.endswith("--out names a folder to write into. Received: report, a file\n")
+    assert capsys.readouterr().err.endswith("--out must name a folder. Received: report, a file\n")
 
 
 def test_a_name_that_the_output_has_no_letters_for_stops_nothing(classifier, photographs, tmp_path, monkeypatch):
@@ -277,9 +277,9 @@ def test_evaluate_as_json_into_a_folder_of_its_own_name(classifier, capsys, tmp_
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["SAVED"], "tested on a folder of them"),
+        (["SAVED"], "needs a folder of photographs"),
         (["SAVED", "nowhere"], "There is no such folder"),
-        (["SAVED", "photos", "--dataset", "mnist"], "--dataset and --data do not go with PHOTOS"),
+        (["SAVED", "photos", "--dataset", "mnist"], "Leave out --dataset and --data: PHOTOS"),
         (["SAVED", "others"], "The subfolders must have the names of classes; the classifier has 3: cat, dog, Löwe$"),
         (["nowhere.zip", "photos"], "There is no artifact, neither a folder nor a file. Received: nowhere.zip"),
     ],

@@ -1,9 +1,9 @@
-"""The command `keras-vit-edu`: thin verbs over the public API, a file each; `app` puts them together.
+"""The command `keras-vit-edu`: one file per verb, thin over the public API; `app` assembles them.
 
-Exit status: 0 for success, 1 for a failure on the way, 2 for bad usage, 130 for an interruption. A user's mistake gives
-one line that says what was wrong, never a traceback.
+Exit status: 0 for success, 1 for a failure, 2 for wrong usage, 130 for an interruption. A user's mistake gives one line
+that says what was wrong, never a traceback.
 
-Where only a help text or the versions are asked for, neither Keras nor the library is imported.
+`--help` and `--version` import neither Keras nor the library.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The command `keras-vit-edu`, put together from its verbs."""
+"""The command `keras-vit-edu`, assembled from its verbs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from keras_vit_edu.cli.train import train
 if not _backend.ONLY_HELP:
     from keras_vit_edu import parity, training
 
-# Of click, or of the copy of it inside newer versions of typer.
+# From click, or from its copy inside newer versions of typer.
 UsageError: Any = typer.BadParameter.__base__
 SETTINGS = {"help_option_names": list(_backend.HELP_OPTIONS)}
 
@@ -34,7 +34,7 @@ app = typer.Typer(name=_backend.COMMAND, add_completion=False, context_settings=
 for verb in (train, evaluate, fine_tune, presets, classify, doctor):
     app.command(verb.__name__.replace("_", "-"))(verb)
 app.command("parity")(parity_command)
-app.command("predict", hidden=True)(classify)  # as users of other libraries type it
+app.command("predict", hidden=True)(classify)  # the word of other libraries
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -43,16 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status.
+    """Run the command and return its exit status.
 
     Args:
-        arguments: what stands after `keras-vit-edu`; None for those of this process.
+        arguments: the words after `keras-vit-edu`; defaults to the arguments of this process.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if _backend.ONLY_HELP and arguments[:1] != [_backend.VERSION_OPTION]:
         arguments = [*[name for name in arguments if not name.startswith("-")][:1], "--help"]  # nothing else can run
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that cannot be printed there ends no work
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that cannot be printed must not end the work
     try:
         _interruption.check()
         status = app(arguments or ["--help"], prog_name=_backend.COMMAND, standalone_mode=False) or 0
@@ -87,4 +87,4 @@ def keras_vit_edu_command(
         bool, typer.Option("--version", help="Show versions and exit.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
-    """Vision Transformers that you can read, in Keras, on TensorFlow, PyTorch and JAX."""
+    """Vision Transformers you can read, in Keras, on TensorFlow, PyTorch and JAX."""

@@ -29,48 +29,51 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu.transfer import hub
     from keras_vit_edu.transfer.photographs import image_files
 
-DIGIT_READER = "vit_mnist_hybrid"  # the preset that `classify` takes if not told
+DIGIT_READER = "vit_mnist_hybrid"  # the default preset
+HINT = "for a photograph choose another --preset; --no-check accepts it as a digit"
 
 
 def classify(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Pictures of one digit each; or photographs, see --preset.")
+        list[Path], typer.Argument(metavar="FILE...", help="Pictures of one digit each, or photographs; see --preset.")
     ],
     preset: Annotated[
         str,
         typer.Option(
-            help="For digits: a preset with weights, a folder with one, or a run folder. For photographs: a preset of "
-            "keras_hub (presets --hub lists them), or what a TransferClassifier saved."
+            help="For digits: a preset with weights, its folder, or a run folder. For photographs: a preset of "
+            "keras_hub (listed by presets --hub), or a saved TransferClassifier."
         ),
     ] = DIGIT_READER,
     top: Annotated[
-        int | None, typer.Option(min=1, help="How many classes to name. [default: 3; photographs: 5]")
+        int | None, typer.Option(min=1, help="Number of classes to print. [default: 3; photographs: 5]")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Below this probability the class is unknown.", show_default=False)
+        float, typer.Option(min=0, max=1, help="Lowest probability; below it the class is unknown.", show_default=False)
     ] = 0.0,
-    check: Annotated[bool, typer.Option("--check/--no-check", help="Refuse what does not look like a digit.")] = True,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Refuse pictures that do not look like a digit.")
+    ] = True,
     fallback: FallbackOption = False,
     picture: Annotated[
-        Path | None, typer.Option(help="PNG to draw: what was given, what the model saw, how probable each class is.")
+        Path | None, typer.Option(help="PNG file to draw: the picture, what the model saw, the probabilities.")
     ] = None,
-    table: Annotated[Path | None, typer.Option("--csv", help="CSV to write: a row for each file.")] = None,
+    table: Annotated[Path | None, typer.Option("--csv", help="CSV file to write, with a row for each file.")] = None,
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     backend: BackendOption = None,
 ) -> None:
-    """Say which digit is on a picture, or what is on a photograph.
+    """Classify pictures of digits, or photographs.
 
-    A digit may be on paper or on a screen, dark or light, anywhere on the picture.
+    A digit may be on paper or on a screen, dark or light, anywhere in the picture.
 
-    A folder stands for every file in it. A file that shows no digit, or is no picture, is reported; the others are
-    classified, and the exit status is 1. `predict` is the same command.
+    A folder stands for every file in it. If a file shows no digit or is no picture, the command reports it, classifies
+    the others, and exits with status 1. `predict` is the same command.
     """
     with checking():
         _check_outputs(threshold, picture, table)
         paths, without = _files_in(files)
         sheet: Any = None
         if fallback and not is_of_photographs(preset):
-            raise ValueError(f"--fallback is for presets of keras_hub. Received: --preset {preset}")
+            raise ValueError(f"--fallback works only with a preset of keras_hub. Received: --preset {preset}")
         loaded = load_classifier(preset, hub.COURSES_FALLBACK if fallback else None)
         if loaded.photographs is not None:
             sheet = PhotographSheet(loaded.photographs) if picture else None
@@ -78,13 +81,13 @@ def classify(
         else:
             _check_reads_digits(preset, loaded.model, loaded.class_names)
             sheet = DigitSheet() if picture else None
-            results = classify_digits(paths, loaded.model, top or 3, check, sheet)
+            results = classify_digits(paths, loaded.model, top or 3, check, sheet, HINT)
     console = Console(quiet=json_only, soft_wrap=True)
     several: list[Classified] = []
     _backend.announce()
     results = itertools.chain(without, results)
     try:
-        # No Pillow; several sizes for a model that takes images as they are; weights that give no numbers.
+        # Pillow is missing; images of several sizes for a model that does not resize them; weights that give NaN.
         with checking(only_ours=True):
             for found in results:
                 several.append(found)
@@ -92,7 +95,7 @@ def classify(
                     complain(printable(f"{found.file}: {found.error}"), 1)
                 else:
                     console.print(as_line(found, threshold))
-    finally:  # an interruption loses nothing
+    finally:  # keeps the results after an interruption
         if table is not None and several:
             write_csv(several, threshold, table)
     if json_only:
@@ -107,7 +110,7 @@ def classify(
 
 
 def _files_in(given: Sequence[Path]) -> tuple[list[Any], list[Classified]]:
-    """The files that are given, folders opened; and the folders without any, unless there is nothing else."""
+    """The files to classify, those of folders included; and an error for each empty folder among several arguments."""
     paths: list[Any] = []
     without: list[Classified] = []
     for file in given:
@@ -121,16 +124,16 @@ def _files_in(given: Sequence[Path]) -> tuple[list[Any], list[Classified]]:
 
 
 def _check_outputs(threshold: float, picture: Path | None, table: Path | None) -> None:
-    """Complain, before anything is done, about what cannot be written."""
+    """Check, before the work begins, that the outputs can be written."""
     if not 0 <= threshold <= 1:
-        raise ValueError(f"`--threshold` is a probability, 0 to 1. Received: {threshold}")
+        raise ValueError(f"`--threshold` must be a probability from 0 to 1. Received: {threshold}")
     for option, file, ending in (("--picture", picture, "PNG"), ("--csv", table, "CSV")):
         if file is not None and (file.suffix.lower() != f".{ending.lower()}" or file.is_dir()):
-            raise ValueError(f"`{option}` names a {ending} file. Received: {file}")
+            raise ValueError(f"`{option}` must name a {ending} file. Received: {file}")
         if file is not None:
             check_writable(file)
     if picture is not None:
-        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
+        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is reported before the work begins)
 
 
 def _check_reads_digits(name: str, model: Any, class_names: tuple[str, ...] | None) -> None:
@@ -138,6 +141,6 @@ def _check_reads_digits(name: str, model: Any, class_names: tuple[str, ...] | No
     known = class_names or (datasets.DIGITS if classes == len(datasets.DIGITS) else ())
     if image_shape != (28, 28, 1) or known != datasets.DIGITS:
         raise ValueError(
-            "A model that reads digits takes images of shape (28, 28, 1) and tells 0 to 9 apart. "
+            "A model for digits takes images of shape (28, 28, 1) and has the classes 0 to 9. "
             f"Received: {name}, images of shape {image_shape}, {classes} classes: {', '.join(known) or 'without names'}"
         )

@@ -1,4 +1,4 @@
-"""The images that `--dataset`, `--data` and `--image-size` name, and those of a run."""
+"""The images of `--dataset`, `--data` and `--image-size`, and the images of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_vit_edu.models.preset_files import read_json
 from keras_vit_edu.training import run_record
 from keras_vit_edu.training.train import fingerprint
 
-SAMPLE = "mnist-sample"  # the dataset that is taken if none is named
+SAMPLE = "mnist-sample"  # the default dataset
 
 
 def images_named(
@@ -24,9 +24,9 @@ def images_named(
     begun: Path | None = None,
     keep_test: bool = True,
 ) -> datasets.ImageDataset:
-    """The images that `--dataset`, `--data` and `--image-size` name; those of a run that was begun stay what they were.
+    """The images of `--dataset`, `--data` and `--image-size`. An unfinished run keeps the dataset it began with.
 
-    (Before it looked at what `--data` holds, `train` took all of it for MNIST.)
+    (Older versions of `train` treated everything in `--data` as MNIST.)
     """
     if dataset is not None or data is None:
         images = datasets.load(dataset or SAMPLE, data)
@@ -52,19 +52,19 @@ def image_size_of(text: str | None) -> tuple[int, int] | None:
             raise ValueError
     except ValueError:
         raise UsersMistake(
-            f"`--image-size` is a number of pixels, 64, or height x width, 48x64. Received: {text!r}"
+            f"`--image-size` must be a number of pixels (64) or height x width (48x64). Received: {text!r}"
         ) from None
     return height, width
 
 
 def sides(model: Any) -> tuple[int, int]:
-    """Height and width of the images that a classifier takes."""
+    """Height and width of a classifier's images."""
     shape = tuple(model.input_shape[1:])
     return shape[1:] if getattr(model, "data_format", "") == "channels_first" else shape[:2]
 
 
 def images_of_run(run: Path, size: tuple[int, int]) -> datasets.ImageDataset:
-    """The images that a run of `train` was trained and tested on, from where they were or are now."""
+    """The images of a run of `train`, from their old place or their present one."""
     of_run, source = dataset_of_run(run)
     is_there = of_run["name"] != SAMPLE and Path(source).exists()
     if of_run["name"] in CLASS_NAMES:
@@ -72,18 +72,20 @@ def images_of_run(run: Path, size: tuple[int, int]) -> datasets.ImageDataset:
     elif is_there:
         images = images_named(None, Path(source), size)
     else:
-        raise ValueError(f"The images of the run in {run} are no longer at {source}; --data says what to test on.")
+        raise ValueError(
+            f"The images of the run in {run} are no longer at {source}. Choose the test images with --data."
+        )
     if fingerprint(images) != of_run:
         raise ValueError(
-            f"The run in {run} has learned from other images than those in {images.source}, which may be changed or "
-            "another file; --data says what to test on."
+            f"The run in {run} was trained on different images than those in {images.source}. The file was changed or "
+            "is another one. Choose the test images with --data."
         )
     return images
 
 
 def as_learned_from(run: Path, data: Path, size: tuple[int, int] | None) -> datasets.ImageDataset | None:
-    """The images in `data` with the same part kept for the test as in a run that has learned from the others."""
-    with contextlib.suppress(ValueError):  # too few to keep some
+    """The images in `data`, with the same test part as in a run that was trained on the others; None if it was not."""
+    with contextlib.suppress(ValueError):  # too few images for a test part
         images = images_named(None, data, size)
         of_run = dataset_of_run(run)[0]
         return images if {**fingerprint(images), "name": of_run["name"]} == of_run else None
@@ -91,5 +93,5 @@ def as_learned_from(run: Path, data: Path, size: tuple[int, int] | None) -> data
 
 
 def dataset_of_run(run: Path) -> tuple[dict[str, Any], str]:
-    """What a run of `train` learned from: its fingerprint, and where it was."""
+    """The dataset of a run of `train`: its fingerprint and its place."""
     return run_record.dataset_of(run_record.read_record(run), run)

@@ -29,4 +29,4 @@ def doctor(
     for section, entries in findings.items():
         print(section)
         for name, value in entries.items():
-            print(f"  {name:{DOCTOR_NAMES}} {value}")  # a terminal breaks long lines; what is copied stays whole
+            print(f"  {name:{DOCTOR_NAMES}} {value}")  # the terminal breaks long lines, so a copy of them stays whole

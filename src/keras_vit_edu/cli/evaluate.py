@@ -35,30 +35,32 @@ def evaluate(
         str,
         typer.Argument(
             metavar="RUN_OR_PRESET",
-            help="A run folder or a preset with weights; with PHOTOS, what a TransferClassifier saved, or a preset of "
+            help="A run folder or a preset with weights; with PHOTOS, a saved TransferClassifier or a preset of "
             "keras_hub.",
         ),
     ],
     photos: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[PHOTOS]", help="A folder of photographs, one subfolder per class; or a CSV of paths and labels."
+            metavar="[PHOTOS]",
+            help="A folder of photographs with one subfolder per class, or a CSV of paths and labels.",
         ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Whose test images. [default: the run's dataset; else mnist-sample]")
+        str | None, typer.Option(help="Dataset to test on. [default: the run's; else mnist-sample]")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Images to test on, as `train` takes them.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Images to test on, as for `train`.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write into. [default: the run's; else evaluate-PRESET-DATASET]")
     ] = None,
-    most: Annotated[int, typer.Option("--mistakes", min=0, help="How many mistakes to show.")] = 24,
+    most: Annotated[int, typer.Option("--mistakes", min=0, help="Number of mistakes to show.")] = 24,
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     backend: BackendOption = None,
 ) -> None:
-    """Test a trained classifier, class by class, with its mistakes.
+    """Test a trained classifier, class by class.
 
-    It writes evaluate.json, confusion.png (which class is taken for which) and mistakes.png (the most confident ones).
+    Writes evaluate.json, confusion.png (how often each class is mistaken for another) and mistakes.png (the most
+    confident mistakes).
     """
     named, model = model, located(model)
     if photos is not None or is_artifact(model):
@@ -82,13 +84,13 @@ def evaluate(
         dataset = images.name
         if class_names is not None and class_names != images.class_names:
             raise ValueError(
-                f"{named} tells other classes apart than {dataset} has; --dataset says whose images to test on. "
+                f"{named} was trained on different classes than {dataset}. Choose the test images with --dataset. "
                 f"Received: {', '.join(class_names[:3])}... and {', '.join(images.class_names[:3])}..."
             )
         if out is None and of_run is not None and not is_own:
             is_own = fingerprint(images) == dataset_of_run(Path(model))[0]
         folder = out or (Path(model) if is_own else Path(f"evaluate-{_short_name(named)}-{dataset}"))
-        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
+        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is reported before the work begins)
 
         _make_folder(folder)
         _backend.announce()
@@ -110,15 +112,15 @@ def evaluate(
 
 
 def _short_name(name: str) -> str:
-    """What to call a run, an artifact or a preset: `runs/pets`, `runs/pets/classifier` and `pets.zip` are all pets."""
+    """A short name: `pets` for `runs/pets`, `runs/pets/classifier` and `pets.zip`."""
     path = Path(name).resolve()
     return path.parent.name if path.name == CLASSIFIER else path.name.removesuffix(".zip")
 
 
 def _make_folder(folder: Path) -> None:
-    """Of a report; before the long work, so that none is lost."""
+    """Check the folder of the report before the long work."""
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out names a folder to write into. Received: {folder}, a file")
+        raise ValueError(f"--out must name a folder. Received: {folder}, a file")
     for name in ("evaluate.json", "confusion.png", "mistakes.png"):
         check_writable(folder / name)
 
@@ -142,10 +144,10 @@ def _evaluate_photographs(
 ) -> None:
     with checking():
         if photos is None or folder is None:
-            raise ValueError(f"A classifier of photographs is tested on a folder of them: evaluate {model} PHOTOS")
+            raise ValueError(f"A classifier of photographs needs a folder of photographs: evaluate {model} PHOTOS")
         if dataset is not None or data is not None:
-            raise ValueError("--dataset and --data do not go with PHOTOS, which are the images.")
-        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is said before anything is done)
+            raise ValueError("Leave out --dataset and --data: PHOTOS has the images.")
+        from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is reported before the work begins)
 
         classifier = photograph_classifier(model)
         with progress_bar("looking at the files") as progress:

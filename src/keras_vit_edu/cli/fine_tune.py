@@ -39,45 +39,51 @@ def fine_tune(
         Path,
         typer.Argument(
             metavar="PHOTOS",
-            help="A folder with one subfolder per class; one with train/, val/, test/, each of that kind; or a CSV of "
-            "paths and labels.",
+            help="A folder with one subfolder per class; a folder with such folders train/, val/ and test/; or a CSV "
+            "of paths and labels.",
         ),
     ],
-    preset: Annotated[str, typer.Option(help="A pretrained model of keras_hub: a name, a handle or a folder.")],
+    preset: Annotated[str, typer.Option(help="Pretrained model of keras_hub: a name, a handle or a folder.")],
     run: Annotated[Path, typer.Option(help="Folder to write into.")],
     validation: Annotated[
-        Path | None, typer.Option(help="Such a folder to validate on. [default: a share of PHOTOS]")
+        Path | None, typer.Option(help="Folder or CSV of photographs for validation. [default: a share of PHOTOS]")
     ] = None,
-    options: Annotated[Path | None, typer.Option(help="A JSON file with options; those below change it.")] = None,
+    options: Annotated[Path | None, typer.Option(help="JSON file with options; the options below change it.")] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="probe (the head), lp-ft (then the blocks), lora, full (no probe). [default: lp-ft]"),
+        typer.Option(help="probe (head only), lp-ft (probe, then all), lora, full (all at once). [default: lp-ft]"),
     ] = None,
     probe_epochs: Annotated[int | None, typer.Option(help="Epochs of the probe. [default: 20]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of the tuning after it. [default: 10]")] = None,
-    probe_learning_rate: Annotated[float | None, typer.Option(help="[default: 0.01]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the tuning. [default: 10]")] = None,
+    probe_learning_rate: Annotated[
+        float | None, typer.Option(help="Highest learning rate of the probe. [default: 0.01]")
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="The tuning's highest rate. [default: 1e-4; lora: 1e-3]")
+        float | None, typer.Option(help="Highest learning rate of the tuning. [default: 1e-4; lora: 1e-3]")
     ] = None,
     layer_decay: Annotated[
-        float | None, typer.Option(help="Factor on the learning rate from each layer to the one below. [default: 0.75]")
+        float | None, typer.Option(help="Factor of the learning rate per layer downwards. [default: 0.75]")
     ] = None,
-    blocks: Annotated[int | None, typer.Option(help="Train the last blocks only. [default: all, and all else]")] = None,
+    blocks: Annotated[
+        int | None, typer.Option(help="Number of last blocks to tune. [default: the whole model]")
+    ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay. [default: 0.05]")] = None,
     rank: Annotated[int | None, typer.Option(help="LoRA rank. [default: 8]")] = None,
     augmentation: Annotated[
         str | None, typer.Option(help="photographs, none, digits or clothes. [default: photographs]")
     ] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Label smoothing, 0 to 1. [default: 0]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step. [default: 32]")] = None,
     validation_share: Annotated[
-        float | None, typer.Option(help="Share of every class to validate on. [default: 0.2]")
+        float | None, typer.Option(help="Share of every class for validation, 0 to 1. [default: 0.2]")
     ] = None,
     balance: Annotated[
         bool,
-        typer.Option("--balance/--no-balance", help="Give classes the same weight, however many images they have."),
+        typer.Option("--balance/--no-balance", help="Give all classes the same weight."),
     ] = True,
-    image_size: Annotated[int | None, typer.Option(help="Another size than the preset's.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images, in pixels. [default: the preset's]")
+    ] = None,
     seed: SeedOption = None,
     fallback: FallbackOption = False,
     cache: Annotated[Path | None, typer.Option(help="Folder for computed features.")] = None,
@@ -88,7 +94,7 @@ def fine_tune(
 ) -> None:
     """Fine-tune a pretrained model on a folder of photographs.
 
-    The result is RUN/classifier. The same command again resumes an interrupted run.
+    The result is RUN/classifier. If interrupted, run the command again to resume.
     """
     console = Console(quiet=quiet, soft_wrap=True)
     with checking():
@@ -140,7 +146,7 @@ def fine_tune(
 
 
 def _scanned(folder: Path, console: Console) -> datasets.ImageFolder:
-    """The images of a folder; says how many of each class there are, and what was left out."""
+    """The images of a folder. Prints the number of images per class, and the skipped files."""
     with progress_bar(f"looking at {folder}") as progress:
         images = scan_images(folder, progress=progress)
     counts = np.bincount(images.labels)

@@ -1,4 +1,4 @@
-"""What several commands have in common: the values and the help texts of their options."""
+"""Options that several verbs share."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import typer
 
 
 class Backend(StrEnum):
-    """What `--backend` takes."""
+    """Values of `--backend`."""
 
     tensorflow = "tensorflow"
     jax = "jax"
     torch = "torch"
 
 
-BackendOption = Annotated[Backend | None, typer.Option(help="What Keras computes with.")]
-SeedOption = Annotated[int | None, typer.Option(help="The same seed gives the same run on every backend.")]
+BackendOption = Annotated[Backend | None, typer.Option(help="Backend that Keras uses.")]
+SeedOption = Annotated[int | None, typer.Option(help="Random seed; the same run on every backend.")]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a finished run, or one of another configuration, in that folder.")
+    bool, typer.Option("--overwrite", help="Replace a finished run, or a run with another configuration.")
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show only errors.")]
 JitCompileOption = Annotated[
     bool | None,
     typer.Option(
-        "--jit-compile/--no-jit-compile", help="Compile the step by XLA or torch.compile. [default: Keras decides]"
+        "--jit-compile/--no-jit-compile", help="Compile the step with XLA or torch.compile. [default: Keras decides]"
     ),
 ]
 FallbackOption = Annotated[
     bool,
-    typer.Option("--fallback", help="If the preset cannot be had, take ViT-B/16 of ImageNet, as the course."),
+    typer.Option("--fallback", help="If the preset is unavailable, use ViT-B/16 of ImageNet."),
 ]

@@ -19,38 +19,38 @@ if not _backend.ONLY_HELP:
 
 
 class Suite(StrEnum):
-    """What `parity --suite` takes."""
+    """Values of `--suite`."""
 
     quick = "quick"
     full = "full"
 
 
 def parity_command(
-    backends: Annotated[str, typer.Option(help="all, or names with commas between.")] = "all",
+    backends: Annotated[str, typer.Option(help="all, or names separated by commas.")] = "all",
     suite: Annotated[
         Suite | None,
-        typer.Option(help="quick, or full: 200 steps of training. [default: quick; with --results, that of the first]"),
+        typer.Option(help="quick, or full (200 training steps). [default: quick; with --results, the first one's]"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write into. [default: parity-SUITE; with --results, parity-results]")
     ] = None,
     results: Annotated[
         list[Path] | None,
-        typer.Option(help="Compare what an earlier run wrote into this folder, and run nothing; may be repeated."),
+        typer.Option(help="Folder of earlier results to compare, without a new run; may be repeated."),
     ] = None,
-    checks: Annotated[str | None, typer.Option(help="Names of checks with commas between. [default: all]")] = None,
+    checks: Annotated[str | None, typer.Option(help="Names of checks, separated by commas. [default: all]")] = None,
     tf32: Annotated[bool, typer.Option("--tf32", help="Let a GPU round float32 products to TF32.")] = False,
 ) -> None:
     """Run the same checks on every backend and compare the numbers.
 
-    Each installed backend runs in a process of its own. Exit status 1 if something differs by more than its tolerance
-    allows, or a backend does not run.
+    Each installed backend runs in its own process. The exit status is 1 if a difference is above its tolerance or a
+    backend does not run.
     """
     console = wide_console()
     names = None if checks is None else _names(checks)
     if results:
         if backends != "all" or tf32:
-            raise UsersMistake("--results runs nothing, so --backends and --tf32 do not go with it.")
+            raise UsersMistake("--results compares earlier results and runs nothing. Leave out --backends and --tf32.")
         folder = out or Path("parity-results")
         report = parity.compare_results(results, folder, suite and suite.value, names)
     else:
@@ -70,5 +70,5 @@ def parity_command(
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise UsersMistake(f"There must be names, with commas between. Received: {text!r}")
+        raise UsersMistake(f"Expected names, separated by commas. Received: {text!r}")
     return names

@@ -17,15 +17,15 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu._tables import folding_table, wide_console
     from keras_vit_edu.models.preset import Preset
 
-PRESETS_COLUMNS, HUB_COLUMNS = 110, 120  # that a table of all we know of the presets takes
+PRESETS_COLUMNS, HUB_COLUMNS = 110, 120  # widths of the complete tables
 
 
 def presets(
-    of_hub: Annotated[bool, typer.Option("--hub", help="List those of keras_hub, for photographs.")] = False,
+    of_hub: Annotated[bool, typer.Option("--hub", help="List the presets of keras_hub, for photographs.")] = False,
     json_only: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     backend: BackendOption = None,
 ) -> None:
-    """List the presets: what each is, its size and its accuracy."""
+    """List the presets: description, size and accuracy."""
     if of_hub:
         _list_presets_of_hub(json_only)
         return
@@ -53,7 +53,7 @@ def presets(
             accuracy += f"{chr(10) if is_narrow else ' '}({row['dataset']})"
             weights = f"{row['weights_bytes'] / 1e6:.2f} MB {row['weights_dtype']}"
         lines.append([row["name"], row["description"], f"{row['parameters']:,}", accuracy, weights])
-    columns = ["name", "what", "parameters", "test accuracy", "weights"]
+    columns = ["name", "description", "parameters", "test accuracy", "weights"]
     if is_narrow:  # a row without an accuracy has no weights
         columns, lines = columns[:4], [line[:4] for line in lines]
     console.print(folding_table(columns, lines, console.width, whole=("name", "parameters", "test accuracy")))

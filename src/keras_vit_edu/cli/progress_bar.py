@@ -1,4 +1,4 @@
-"""A bar that shows how far long work has come."""
+"""A progress bar for long work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_vit_edu._printing import Console
 
 @contextlib.contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], object]]:
-    """A bar on the error output, if that is a terminal, and the function that moves it."""
+    """Show a bar on the error output, if it is a terminal; yields the function that moves it."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -28,63 +28,64 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu.random import set_seed
     from keras_vit_edu.training.run_folder import AUGMENTATION
 
-SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course's 60 are for all of MNIST
+SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course trains 60 on all of MNIST
 
 
 def train(
     preset: Annotated[
-        str, typer.Option(help="Name of a preset, or a folder with one; its weights are not used.")
+        str, typer.Option(help="Name or folder of a preset; its weights are not used.")
     ] = "vit_mnist_program_p",
     override: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Change an argument of the model: head=mean; may be repeated."),
+        typer.Option(metavar="NAME=VALUE", help="Change an argument of the model, such as head=mean; may be repeated."),
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="mnist-sample (bundled, the default), mnist, fashion-mnist or emnist-letters, say."),
+        typer.Option(help="mnist-sample (bundled, the default), mnist, fashion-mnist, emnist-letters, ..."),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Images of any size: an npz file, a folder with a subfolder per class, MNIST's files, a CSV file."
+            help="Images of any size: an npz file, a folder with one subfolder per class, MNIST's files, a CSV file."
         ),
     ] = None,
     image_size: Annotated[
         str | None,
-        typer.Option(metavar="N|HxW", help="Scale and cut every image to this size. [default: as they are]"),
+        typer.Option(metavar="N|HxW", help="Scale and crop every image to this size, in pixels. [default: unchanged]"),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="Name of a recipe, or a JSON file; options below change it.")
+        str, typer.Option(help="Name of a recipe, or a JSON file; the options below change it.")
     ] = "program-p",
     epochs: Annotated[
         int | None,
-        typer.Option(
-            help="How often to go through the training images. [default: the recipe's; program-p on the sample: 20]"
-        ),
+        typer.Option(help="Number of epochs. [default: the recipe's; program-p on the sample: 20]"),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw, adam, sgd or lion.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest rate of the schedule.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate of the schedule.")] = None,
     schedule: Annotated[str | None, typer.Option(help="constant, cosine or linear.")] = None,
     warmup_epochs: Annotated[float | None, typer.Option(help="Learning-rate warm-up, in epochs.")] = None,
-    final_learning_rate: Annotated[float | None, typer.Option(help="Where the schedule ends.")] = None,
+    final_learning_rate: Annotated[float | None, typer.Option(help="Learning rate at the end of the schedule.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
     no_weight_decay: Annotated[
-        list[str] | None, typer.Option(help="Part of the path of variables that do not decay; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Exempt variables with this in their path from weight decay; may be repeated."),
     ] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="Share of the target spread over all classes.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Label smoothing, 0 to 1.")] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Clip gradients to this global norm.")] = None,
-    ema: Annotated[float | None, typer.Option(help="Momentum of a moving average of the weights.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Momentum of the weights' moving average.")] = None,
     augmentation: Annotated[
-        str | None, typer.Option(help="How to vary the images: none, digits or clothes (a recipe file may say more).")
+        str | None, typer.Option(help="none, digits or clothes; a recipe file may set its fields.")
     ] = None,
     augmentation_final_epochs: Annotated[
-        float | None, typer.Option(help="Over how many epochs at the end it weakens.")
+        float | None, typer.Option(help="Number of last epochs in which augmentation weakens.")
     ] = None,
     augmentation_final_strength: Annotated[
         float | None, typer.Option(help="Augmentation strength in the last epoch (0 to 1).")
     ] = None,
-    validation_split: Annotated[float | None, typer.Option(help="Share of the training images kept.")] = None,
+    validation_split: Annotated[
+        float | None, typer.Option(help="Share of the training images for validation, 0 to 1.")
+    ] = None,
     seed: SeedOption = None,
     backend: BackendOption = None,
     run: Annotated[
@@ -93,13 +94,13 @@ def train(
     overwrite: OverwriteOption = False,
     jit_compile: JitCompileOption = None,
     show_augmentation: Annotated[
-        bool, typer.Option("--show-augmentation", help="Draw examples of the augmentation, and train nothing.")
+        bool, typer.Option("--show-augmentation", help="Draw examples of the augmentation; train nothing.")
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train a Vision Transformer from scratch, then test it.
 
-    The same command again resumes an interrupted run.
+    If interrupted, run the command again to resume.
     """
     console = Console(quiet=quiet, soft_wrap=True)
     size = image_size_of(image_size)
@@ -127,12 +128,12 @@ def train(
             seed=seed,
         )
         if settings.augmentation is None and (augmentation_final_epochs or augmentation_final_strength):
-            raise ValueError("There is no augmentation that could weaken at the end; --augmentation names one.")
+            raise ValueError("`--augmentation-final-*` requires `--augmentation`.")
         if augmentation_final_strength is not None and not settings.augmentation_final_epochs:
-            raise ValueError("The augmentation never weakens; --augmentation-final-epochs says over how many epochs.")
+            raise ValueError("`--augmentation-final-strength` requires `--augmentation-final-epochs`.")
         begun = run or Path("runs") / f"{Path(preset).resolve().name}-mnist-{keras.backend.backend()}-{settings.seed}"
         images = images_named(dataset, data, size, begun)
-        kept = datasets.split(images, settings.validation_split)[1][1]  # complains if it leaves nothing
+        kept = datasets.split(images, settings.validation_split)[1][1]  # raises an error if it leaves nothing
         notes = [*images.notes, *_without_validation(images, kept)]
         if show_augmentation:
             console.print(str(_draw_augmentation(images, settings, run)))
@@ -146,7 +147,7 @@ def train(
         set_seed(settings.seed)
         model: Any = Preset.from_preset(preset, load_weights=False, **arguments)
         _check_fit(model, images)
-        settings.exempt_from_decay(model)  # complains if one of them is none
+        settings.exempt_from_decay(model)  # raises an error for a part of a path that no variable has
         here = keras.backend.backend()
         run = run or Path("runs") / f"{Path(preset).resolve().name}-{images.name}-{here}-{settings.seed}"
         folder = training.RunFolder(run, overwrite=overwrite)
@@ -173,7 +174,7 @@ def train(
 
 
 def _without_validation(images: datasets.ImageDataset, kept: np.ndarray) -> list[str]:
-    """What to say of classes that training has and validation has not."""
+    """A note about classes without a validation image."""
     missing = np.setdiff1d(images.y_train, kept)
     names = ", ".join(printable(images.class_names[label]) for label in missing[:5].tolist())
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -181,11 +182,11 @@ def _without_validation(images: datasets.ImageDataset, kept: np.ndarray) -> list
 
 
 def _draw_augmentation(images: datasets.ImageDataset, recipe: training.Recipe, run: Path | None) -> Path:
-    """A sheet of the first training images as the augmentation shows them, at full strength; the file."""
+    """Draw the first training images with the augmentation at full strength; returns the file."""
     from keras_vit_edu import plots
 
     if recipe.augmentation is None:
-        raise ValueError(f"The recipe {recipe.name} has no augmentation to show; --augmentation gives it one.")
+        raise ValueError(f"The recipe {recipe.name} has no augmentation to show. Choose one with --augmentation.")
     count, epochs = 10, 9
     originals, labels = images.x_train[:count], images.y_train[:count]
     rows = np.eye(len(images.class_names), dtype="float32")[labels]
@@ -199,7 +200,7 @@ def _draw_augmentation(images: datasets.ImageDataset, recipe: training.Recipe, r
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """`["head=mean", "head_units=[64]"]` to `{"head": "mean", "head_units": [64]}`; what is no JSON is a string."""
+    """`["head=mean", "head_units=[64]"]` to `{"head": "mean", "head_units": [64]}`; what is not JSON is a string."""
     values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -216,6 +217,6 @@ def _check_fit(model: Any, images: datasets.ImageDataset) -> None:
     image_shape = images.x_train.shape[1:]
     if tuple(model.input_shape[1:]) != image_shape or model.num_classes != len(images.class_names):
         raise ValueError(
-            f"{model.name} takes images of shape {tuple(model.input_shape[1:])} and tells {model.num_classes} classes "
-            f"apart; {images.name} has images of shape {image_shape} of {len(images.class_names)} classes."
+            f"{model.name} takes images of shape {tuple(model.input_shape[1:])} and has {model.num_classes} classes. "
+            f"{images.name} has images of shape {image_shape} and {len(images.class_names)} classes."
         )

@@ -125,7 +125,7 @@ def _read(paths: list[Path], image_size: tuple[int, int] | None) -> np.ndarray:
         if image.shape != pixels.shape[1:]:
             sizes = [f"{height} x {width} pixels" for height, width in (pixels.shape[1:3], image.shape[:2])]
             raise ValueError(
-                "Images must be of one size (height x width), or be given one: --image-size 64, say. "
+                "Images must be of one size (height x width). To resize them, pass `image_size=64`, for example. "
                 f"Received: {paths[0]} of {sizes[0]} and {path} of {sizes[1]}"
             )
         pixels[i] = image

@@ -86,7 +86,9 @@ def _of_folder(
         if sources.find_beside_others("fashion-mnist", path) is not None:
             return load("fashion-mnist", path)
         if len(sets) > 1:
-            raise ValueError(f"{path} holds several datasets; --dataset names one of {', '.join(sets)}.")
+            raise ValueError(
+                f"{path} holds several datasets: {', '.join(sets)}. Load one with `datasets.load(name, path)`."
+            )
         if sets:
             return load(sets[0], path)
     source = sources.find("mnist", path)

@@ -26,8 +26,8 @@ CLASS_NAMES = {**DATASETS, **EMNIST}
 ENVIRONMENT_VARIABLE = "KERAS_VIT_EDU_DATA"
 IMAGE_SIZE = (28, 28)
 RECIPE = (
-    "Give the path of an npz file (with the arrays x_train, y_train, x_test, y_test), of a CSV file, or of a folder "
-    f"with the four IDX files, with --data PATH or in {ENVIRONMENT_VARIABLE}; or take the bundled `mnist-sample`."
+    f"Pass `path=...` or set {ENVIRONMENT_VARIABLE}, to an npz file (with the arrays x_train, y_train, x_test, "
+    "y_test), a CSV file, or a folder with the four IDX files. Or use the bundled `mnist-sample`."
 )
 
 
@@ -106,7 +106,7 @@ def _what_is(path: Path) -> str:
     if sets:
         return f" (it holds {', '.join(sets)}, which are datasets)"
     if os.path.isdir(path):
-        return " (other images are loaded by `load_data`: on the command line, leave --dataset out)"
+        return " (to load other images, call `datasets.load_data(path)`)"
     return " (it is no regular file)" if os.path.exists(path) else ""
 
 

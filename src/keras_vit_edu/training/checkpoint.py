@@ -123,7 +123,7 @@ def load_newest(folder: Path, model: keras.Model, complain: Callable[[str], None
         _assign(model, arrays, file)
         return found
     if files:
-        raise RunFolderError(f"Every checkpoint in {folder} is damaged; --overwrite starts the run again.")
+        raise RunFolderError(f"Every checkpoint in {folder} is damaged.")
     return None
 
 
@@ -163,7 +163,7 @@ def _read(file: Path, largest: float = math.inf) -> tuple[Checkpoint, dict[str, 
     if version.isdecimal() and int(version[:9]) > FORMAT_VERSION:
         raise NewerFormat(
             f"{file} is a checkpoint of format {version[:9]}; this version of keras_vit_edu reads up to "
-            f"{FORMAT_VERSION}. Update it to resume this run, or name another --run."
+            f"{FORMAT_VERSION}. Update it to resume this run, or choose another folder."
         )
     try:
         epochs_done, history = int(header["epochs_done"]), json.loads(header["history"])

@@ -25,7 +25,9 @@ FILES = (
 CHECKPOINTS = "checkpoint"
 CLASSIFIER = "classifier"  # the artifact of a fine-tuning
 LOCK = ".lock"
-AUGMENTATION = "augmentation.png"  # drawn by `--show-augmentation`, before there is a run
+AUGMENTATION = "augmentation.png"  # examples, drawn before there is a run
+CHOOSE = "Choose another folder, or pass `overwrite=True`."
+START_AGAIN = "Pass `overwrite=True` to start the run again."
 
 
 class RunFolder:
@@ -67,7 +69,7 @@ class RunFolder:
             raise RunFolderError(f"The run folder {self.path} is a file.")
         is_run = (self / "run.json").is_file()
         if self.path.is_dir() and not is_run and not all(map(_comes_before_a_run, os.listdir(self.path))):
-            raise RunFolderError(f"{self.path} exists and holds something other than a run; name another --run.")
+            raise RunFolderError(f"{self.path} exists and holds something other than a run. Choose another folder.")
         self.path.mkdir(parents=True, exist_ok=True)
         if lock:
             self._lock()
@@ -76,7 +78,7 @@ class RunFolder:
         try:
             self.record = self._read_record()
             if self.record.get("status") == "finished":
-                raise RunFolderError(f"{self.path} holds a finished run; name another --run, or give --overwrite.")
+                raise RunFolderError(f"{self.path} holds a finished run. {CHOOSE}")
         except RunFolderError:
             if not self._overwrite:
                 raise
@@ -110,7 +112,7 @@ class RunFolder:
         try:
             return read_record(self.path)
         except RunFolderError as error:
-            raise RunFolderError(f"{error} --overwrite starts the run again.") from None
+            raise RunFolderError(f"{error} {START_AGAIN}") from None
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -145,10 +147,7 @@ class RunFolder:
             begun = completed(self.record.get("configuration", {}), configuration, defaults or {})
             differing = list(differences(begun, configuration))
             if differing and not self._overwrite:
-                raise RunFolderError(
-                    f"{self.path} holds the beginning of another run: {'; '.join(differing)}. "
-                    "Name another --run, or give --overwrite."
-                )
+                raise RunFolderError(f"{self.path} holds another run: {'; '.join(differing)}. {CHOOSE}")
             self._is_to_be_cleared = bool(differing)
         if self._is_to_be_cleared:
             self._clear()
@@ -175,9 +174,11 @@ class RunFolder:
         try:
             return load_newest(folder, model, complain)
         except RunFolderError as error:
-            if not self._overwrite or isinstance(error, NewerFormat):
+            if isinstance(error, NewerFormat):
                 raise
-            complain(f"{error} Starting again, as --overwrite asks.")
+            if not self._overwrite:
+                raise RunFolderError(f"{error} {START_AGAIN}") from None
+            complain(f"{error} Starting again.")
             shutil.rmtree(folder)
             return None
 
