@@ -164,7 +164,7 @@ def test_a_full_disk_is_what_is_told_even_if_telling_fails(tmp_path, small, monk
         def full_for_run_json(**entries):
             raise OSError(28, "No space left on device: run.json")
 
-        monkeypatch.setattr(sys.modules["keras_vit_edu.training.train"], "save_checkpoint", full)
+        monkeypatch.setattr("keras_vit_edu.training.callbacks.save_checkpoint", full)
         with pytest.raises(OSError, match="checkpoint"):
             training.train(new_model(), small, run, RECIPE, Console(quiet=True))
 

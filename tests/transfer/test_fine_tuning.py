@@ -24,7 +24,6 @@ from keras_vit_edu.transfer import (
     add_lora,
     fine_tune,
 )
-from keras_vit_edu.transfer.fine_tuning import _schedule
 from tests.support import BACKEND, to_numpy
 from tests.transfer.small import PREPROCESSING, SIZES, changed, classifier, coloured, weights
 
@@ -166,14 +165,6 @@ def test_a_new_head_begins_at_zero_and_an_old_one_where_it_is(tune):
 def test_the_first_step_of_a_warm_up_moves_the_weights(tune):
     model, _ = tune(method="full", epochs=1, batch_size=36, validation_share=0, warmup=0.9)  # one step, of warm-up
     assert to_numpy(model.get_layer("logits").kernel).any()  # which was 0
-
-
-def test_the_warm_up_climbs_in_equal_steps_to_the_rate():
-    recipe = FineTuning(epochs=5, warmup=0.4, learning_rate=1e-3).tuning
-    rates = [float(_schedule(recipe, 2)(step)) for step in range(10)]  # four steps of warm-up, six of cosine
-    climbing = [1e-3 * (0.25 + 0.75 * step / 4) for step in range(4)]
-    falling = [1e-3 * (1 + np.cos(np.pi * step / 6)) / 2 for step in range(6)]
-    np.testing.assert_allclose(rates, climbing + falling, atol=1e-9)
 
 
 def test_augmentation_is_of_the_tuning_alone(tune):

@@ -2,10 +2,12 @@
 
 from keras_vit_edu._machine import device
 from keras_vit_edu.evaluation import Evaluation, evaluate, probabilities, write_evaluation
+from keras_vit_edu.training.callbacks import TrainingFailed
 from keras_vit_edu.training.checkpoint import RunFolderError
 from keras_vit_edu.training.recipe import RECIPES, Recipe, load_recipe
 from keras_vit_edu.training.run_folder import RunFolder
-from keras_vit_edu.training.train import TrainingFailed, save_uncompiled, train
+from keras_vit_edu.training.saving import save_uncompiled
+from keras_vit_edu.training.train import train
 
 __all__ = [
     "RECIPES",

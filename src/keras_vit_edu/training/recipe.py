@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_vit_edu import _checks, _files, random
 from keras_vit_edu.datasets import AUGMENTATIONS, Augmentation, load_augmentation
+from keras_vit_edu.training.schedules import LinearWithWarmup
 
 OPTIMIZERS = {
     "adamw": keras.optimizers.AdamW,
@@ -209,32 +210,6 @@ class Recipe:
                 )
         exempt = [v for path, v in paths.items() if any(part in path for part in self.no_weight_decay)]
         return [v for v in exempt if v.trainable]  # those that are frozen do not decay either
-
-
-@keras.saving.register_keras_serializable(package="keras_vit_edu")
-class LinearWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
-    """From 0 up to `peak` over `warmup_steps`, then down to `final` over `decay_steps`, both in a straight line.
-
-    Args:
-        peak: the highest rate.
-        final: the rate from step `warmup_steps + decay_steps` on.
-        warmup_steps: 0 for no warm-up.
-        decay_steps: 1 or more.
-    """
-
-    def __init__(self, peak: float, final: float, warmup_steps: int, decay_steps: int) -> None:
-        super().__init__()
-        self.peak, self.final, self.warmup_steps, self.decay_steps = peak, final, warmup_steps, decay_steps
-
-    def __call__(self, step: Any) -> Any:
-        step = keras.ops.cast(step, "float32")
-        done = keras.ops.clip((step - self.warmup_steps) / self.decay_steps, 0.0, 1.0)
-        rate = self.peak + (self.final - self.peak) * done
-        return keras.ops.where(step < self.warmup_steps, self.peak * step / max(self.warmup_steps, 1), rate)
-
-    def get_config(self) -> dict[str, Any]:
-        names = ("peak", "final", "warmup_steps", "decay_steps")
-        return {name: getattr(self, name) for name in names}
 
 
 def is_whole(value: Any) -> bool:

@@ -153,6 +153,10 @@ class RunFolder:
             self._clear()
         self.record["configuration"] = configuration
 
+    def checkpoints(self, phase: str | None = None) -> Path:
+        """The folder of the checkpoints: of the run, or of a phase that has its own."""
+        return self / CHECKPOINTS if phase is None else self / CHECKPOINTS / phase
+
     def load_newest(
         self, model: keras.Model, complain: Callable[[str], None], phase: str | None = None
     ) -> Checkpoint | None:
@@ -170,7 +174,7 @@ class RunFolder:
             RunFolderError: if no checkpoint can be used; with `overwrite` they are removed instead, unless a newer
                 version has written one.
         """
-        folder = self / CHECKPOINTS if phase is None else self / CHECKPOINTS / phase
+        folder = self.checkpoints(phase)
         try:
             return load_newest(folder, model, complain)
         except RunFolderError as error:

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from keras_vit_edu.training import RunFolder
-from keras_vit_edu.training.picture_of_layers import draw_layers
+from keras_vit_edu.training.pictures import draw_layers
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""What a run shows of its model and its epochs: `summary.txt`, `model.png`, `accuracy.png`, `loss.png`."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+
+import keras
+from rich.console import Console
+
+from keras_vit_edu._install import install_command
+from keras_vit_edu.training.run_folder import RunFolder
+
+
+def draw_layers(model: keras.Model, run: RunFolder, console: Console) -> None:
+    """Draw `model.png` if pydot and Graphviz are there, else say which is missing."""
+    missing = []
+    if importlib.util.find_spec("pydot") is None:
+        missing.append(f"pydot ({install_command('cli')})")
+    if shutil.which("dot") is None:
+        missing.append("Graphviz's program `dot` (https://graphviz.org; apt install graphviz)")
+    reason = f"it needs {' and '.join(missing)}" if missing else None
+    if reason is None:
+        try:
+            keras.utils.plot_model(model, to_file=run / "model.png", show_shapes=True, expand_nested=True, dpi=96)
+        except (ImportError, OSError, AssertionError) as error:  # a Graphviz that fails
+            reason = str(error) or type(error).__name__
+    if reason is not None:
+        run.update(notes=[f"no model.png: {reason}"])
+        console.print(f"no model.png: {' '.join(reason.split())}")
+
+
+def summary(model: keras.Model) -> str:
+    """What `model.summary()` prints, the layers inside of layers too, 100 characters wide on any terminal."""
+    lines: list[str] = []
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100"  # Keras cuts the table off at the width of the terminal
+    try:
+        model.summary(expand_nested=True, line_length=100, print_fn=lambda line, line_break=True: lines.append(line))
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+    return "\n".join(lines) + "\n"
+
+
+def draw_curves(
+    history: Mapping[str, Sequence[float]],
+    run: RunFolder,
+    console: Console,
+    measured: Mapping[str, float] | None = None,
+    phases: Sequence[tuple[str, int]] = (),
+) -> None:
+    """Draw `accuracy.png` and `loss.png`, or say what is missing for it.
+
+    Args:
+        history: a value per epoch of each metric.
+        run: where to.
+        console: where to say what is missing.
+        measured: what the test images gave.
+        phases: the names of the phases and their numbers of epochs, if there are several.
+    """
+    try:
+        from keras_vit_edu import plots
+    except ImportError as error:
+        console.print(f"{error} (no accuracy.png and loss.png)")
+        return
+    for metric in ("accuracy", "loss"):
+        plots.learning_curve(history, metric, run / f"{metric}.png", (measured or {}).get(metric), phases)
