@@ -1,18 +1,21 @@
 """Keras's initializers, drawn in NumPy: the same seed gives the same weights on every backend.
 
-Each class subclasses Keras's own of the same name, takes the same arguments and draws from the same distribution; only
-the numbers differ. Keras fixes the seeds (`keras.utils.set_random_seed`), these fix the draws.
+Each class subclasses Keras's class of the same name, with the same arguments and the same distribution. Only numbers
+differ. Keras fixes the seeds (`keras.utils.set_random_seed`). These classes fix the draws.
 
-All are called alike: `initializer(shape, dtype=None)` gives a tensor of `shape`, of dtype `keras.config.floatx()` if
-none is given. All take a `seed`: an int in [0, 2**31), which gives the same numbers at every call; a
-`keras.random.SeedGenerator`, which gives the next ones at every call; or None, to draw an int from Python's `random` as
-Keras does. Another seed is a `ValueError`.
+`initializer(shape, dtype=None)` returns a tensor of `shape`. `dtype` defaults to `keras.config.floatx()`. `seed` is
+
+- an int in [0, 2**31): every call gives the same numbers
+- a `keras.random.SeedGenerator`: every call gives the next numbers
+- None: draws an int from Python's `random`, as Keras does
+
+Any other seed is a `ValueError`.
 
 >>> import keras
 >>> print(keras.ops.convert_to_numpy(GlorotUniform(seed=0)((2, 3))).round(3))
 [[-1.07  -0.566 -0.851]
  [ 0.141  0.005 -0.487]]
->>> dense = keras.layers.Dense(8, kernel_initializer=HeNormal())  # a seed of its own, fixed by set_random_seed
+>>> dense = keras.layers.Dense(8, kernel_initializer=HeNormal())  # set_random_seed fixes its seed
 """
 
 import math
@@ -25,19 +28,19 @@ from keras import ops
 
 from keras_vit_edu import random
 
-# The standard deviation of a standard normal cut off at +-2.
+# The standard deviation of a standard normal truncated at +-2.
 TRUNCATED_STDDEV = 0.87962566103423978
 
 _register = keras.saving.register_keras_serializable(package="keras_vit_edu")
 
 
 def _checked(seed: Any) -> Any:
-    """`seed` if it is one of those in this file's docstring. A dict is the config of a `SeedGenerator`."""
+    """Check a seed, as in this file's docstring. A dict is the config of a `SeedGenerator`."""
     return seed if isinstance(seed, (dict, keras.random.SeedGenerator)) else random.check_seed(seed)
 
 
 class _PortableDraws:
-    """Random numbers from NumPy, in the stream that the seed names."""
+    """Random numbers from NumPy, in the stream of the seed."""
 
     seed: Any
 
@@ -56,7 +59,7 @@ class _PortableDraws:
 
 
 def _as_tensor(values: np.ndarray, dtype: Any) -> Any:
-    # Rounded to float32 by NumPy; a narrower dtype then rounds to nearest even on every backend.
+    # NumPy rounds to float32. A narrower dtype then rounds to nearest even on every backend.
     return ops.cast(ops.convert_to_tensor(values.astype("float32")), dtype or keras.config.floatx())
 
 
@@ -82,8 +85,8 @@ class RandomNormal(_PortableDraws, keras.initializers.RandomNormal):
     """Normal.
 
     Args:
-        mean: of the distribution.
-        stddev: its standard deviation.
+        mean: mean of the distribution.
+        stddev: standard deviation of the distribution.
         seed: see `keras_vit_edu.initializers`.
     """
 
@@ -96,11 +99,11 @@ class RandomNormal(_PortableDraws, keras.initializers.RandomNormal):
 
 @_register
 class TruncatedNormal(_PortableDraws, keras.initializers.TruncatedNormal):
-    """Normal, with nothing further than two standard deviations from the mean.
+    """Normal, truncated at two standard deviations from the mean.
 
     Args:
-        mean: of the distribution.
-        stddev: standard deviation before truncation; what is left has 0.8796 times that.
+        mean: mean of the distribution.
+        stddev: standard deviation before truncation; after it, the standard deviation is 0.8796 times this.
         seed: see `keras_vit_edu.initializers`.
     """
 
@@ -112,7 +115,7 @@ class TruncatedNormal(_PortableDraws, keras.initializers.TruncatedNormal):
 
 
 class _VarianceScalingDraws(_PortableDraws):
-    """The draws that the Glorot, He and LeCun initializers share: weights of variance `scale / fan`."""
+    """The draws of the Glorot, He and LeCun initializers: weights of variance `scale / fan`."""
 
     scale: float
     mode: str
@@ -133,7 +136,7 @@ class _VarianceScalingDraws(_PortableDraws):
 
 
 def _fans(shape: Sequence[int], input_axes: Sequence[int] | None, output_axes: Sequence[int] | None) -> tuple[int, int]:
-    """How many inputs each output of a kernel of this shape sees, and how many outputs each input reaches."""
+    """The number of inputs per output of a kernel of this shape, and of outputs per input."""
     if input_axes is not None and output_axes is not None:
         return math.prod(shape[axis] for axis in input_axes), math.prod(shape[axis] for axis in output_axes)
     if len(shape) < 2:
@@ -151,9 +154,9 @@ class VarianceScaling(_VarianceScalingDraws, keras.initializers.VarianceScaling)
         mode: `"fan_in"` (inputs of each output), `"fan_out"` (outputs of each input) or `"fan_avg"` (their mean).
         distribution: `"truncated_normal"` (at two standard deviations), `"untruncated_normal"` or `"uniform"`.
         seed: see `keras_vit_edu.initializers`.
-        input_axes: axes of the kernel that count as inputs; None: the last but one, and those before it (a receptive
-            field) count for both.
-        output_axes: axes that count as outputs; None: the last.
+        input_axes: axes of the kernel that count as inputs. Defaults to the last but one. The axes before it (a
+            receptive field) count for both.
+        output_axes: axes that count as outputs. Defaults to the last.
     """
 
     def __init__(
@@ -176,7 +179,7 @@ class VarianceScaling(_VarianceScalingDraws, keras.initializers.VarianceScaling)
 
 
 class _NamedVarianceScaling(_VarianceScalingDraws):
-    """The constructor of those whose scale, mode and distribution their name fixes."""
+    """The constructor of initializers whose name fixes scale, mode and distribution."""
 
     def __init__(
         self,
@@ -289,18 +292,17 @@ PORTABLE |= {cls.__name__: cls for cls in PORTABLE.values()}
 
 
 def get(identifier: Any) -> Any:
-    """The initializer that `identifier` names.
+    """Get an initializer.
 
     Args:
-        identifier: a name, which gives the portable initializer where there is one; an initializer, a class, a
-            function or a config, which is taken as it is: passing `keras.initializers.GlorotUniform()` asks for
-            Keras's own draws.
+        identifier: a name gives the portable initializer, if there is one. An initializer, a class, a function or a
+            config is used unchanged: `keras.initializers.GlorotUniform()` draws as Keras does.
 
     Returns:
         A callable `(shape, dtype=None) -> tensor`, or None for None.
 
     Raises:
-        ValueError: if nothing is known under that name.
+        ValueError: for an unknown name.
 
     Examples:
         >>> type(get("glorot_uniform")).__module__
@@ -314,15 +316,15 @@ def get(identifier: Any) -> Any:
 
 
 def for_child(initializer: Any, child: str) -> Any:
-    """A copy of `initializer` for the child called `child`, with a seed of its own.
+    """Copy `initializer` for the child named `child`, with a different seed.
 
-    One seed for several kernels of one shape makes them equal: query and key projection would start the same. An
-    initializer without a seed draws a new one per copy; an int seed is mixed with the child's name; a `SeedGenerator`
-    gives the next numbers at every call, so it is shared, as is all that knows no seed.
+    The same seed for kernels of the same shape makes them equal: query and key projection would start with the same
+    weights. An int seed is mixed with the child's name. An initializer whose seed was None draws a new seed per copy.
+    A `SeedGenerator` gives the next numbers at every call, so it is shared. So is an initializer without a seed.
 
     Args:
-        initializer: what `get` returned.
-        child: a name that no other child of this layer has.
+        initializer: an initializer, as from `get`.
+        child: a name that is unique among the children of this layer.
 
     Returns:
         An initializer of the same class, or `initializer` itself.

@@ -1,4 +1,4 @@
-"""Every figure. The only file that imports matplotlib."""
+"""All figures. The only file that imports matplotlib."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ except ImportError:
 
 TRAIN_COLOUR, VALIDATION_COLOUR = "tab:blue", "tab:orange"
 CAPTION = 9  # points
-SMALL = 64  # pixels of an image that needs no large cell
+SMALL = 64  # pixels per side of an image for a small cell
 
 
 def learning_curve(
@@ -35,9 +35,9 @@ def learning_curve(
     Args:
         history: one value per epoch under `metric` and, if there was validation, under `val_<metric>`.
         metric: `"accuracy"` or `"loss"`, or another key of `history`.
-        file: PNG to write.
+        file: PNG file to write.
         test_value: the metric on the test set after the last epoch, drawn as one point.
-        phases: name and number of epochs of each phase; a vertical line stands where one ends and the next begins.
+        phases: name and number of epochs of each phase; a vertical line separates two phases.
     """
     epochs = range(1, len(history[metric]) + 1)
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -57,7 +57,7 @@ def learning_curve(
 
 
 def _draw_phases(axes: Any, phases: Sequence[tuple[str, int]]) -> None:
-    """The name of each phase above its epochs, and a line between two; nothing if there is only one."""
+    """Draw the name of each phase above its epochs, and a line between phases; nothing for a single phase."""
     if len(phases) < 2:
         return
     before = 0
@@ -71,19 +71,19 @@ def _draw_phases(axes: Any, phases: Sequence[tuple[str, int]]) -> None:
 
 
 def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], file: str | Path) -> None:
-    """Draw a confusion matrix: a row for each true class, its right answers on the diagonal.
+    """Draw a confusion matrix: a row for each true class, correct answers on the diagonal.
 
     Args:
-        matrix: counts `(num_classes, num_classes)`; row true, column predicted.
-        class_names: of rows and columns.
-        file: PNG to write.
+        matrix: counts `(num_classes, num_classes)`; rows are true classes, columns predicted ones.
+        class_names: names of the rows and columns.
+        file: PNG file to write.
     """
     count, class_names = len(class_names), [printable(name) for name in class_names]
     side = 2.2 + 0.5 * count
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # a root, so that rare mistakes are seen
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # the square root makes rare mistakes visible
     for row in range(count):
         for column in range(count):
             if matrix[row, column]:
@@ -93,18 +93,18 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], file: str |
     axes.set_xticks(range(count), class_names, rotation=45 if long_names else 0, ha="right" if long_names else "center")
     axes.set_yticks(range(count), class_names)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set_parse_math(False)  # a class may have dollars in its name
+        label.set_parse_math(False)  # a class name may contain dollar signs
     axes.set(title="confusion matrix", xlabel="predicted", ylabel="true")
     figure.savefig(file, dpi=120)
 
 
 def mistakes(images: Sequence[np.ndarray], captions: Sequence[Callable[[Fits], str]], file: str | Path) -> None:
-    """Draw images in a grid, a caption over each.
+    """Draw images in a grid, each with a caption.
 
     Args:
-        images: uint8 `(H, W, 1)` or `(H, W, 3)`, of any sizes; there may be none.
-        captions: one for each: a function from what fits in a line to the text.
-        file: PNG to write.
+        images: uint8 `(H, W, 1)` or `(H, W, 3)`, of any sizes; may be empty.
+        captions: for each image a function that gets a test of width and returns a text that passes it.
+        file: PNG file to write.
     """
     are_small = all(max(image.shape) <= SMALL for image in images)
     cell, most = (1.9, 6) if are_small else (2.7, 4)  # inches; columns
@@ -116,7 +116,7 @@ def mistakes(images: Sequence[np.ndarray], captions: Sequence[Callable[[Fits], s
         axes.axis("off")
     for axes, image, caption in zip(grid, images, captions, strict=False):
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        # What a file is called may have dollars in it.
+        # A file name may contain dollar signs.
         axes.set_title(caption(_fits(cell - 0.15, CAPTION)), fontsize=CAPTION, parse_math=False)
     if not len(images):
         grid[0].text(0.5, 0.5, "no mistakes", ha="center", va="center")
@@ -124,20 +124,20 @@ def mistakes(images: Sequence[np.ndarray], captions: Sequence[Callable[[Fits], s
 
 
 def _fits(inches: float, font_size: float) -> Fits:
-    """Whether a text, in the font of captions, is at most so long."""
+    """A test whether a text fits into this width, in the font of captions."""
     font = FontProperties(size=font_size)
     renderer = RendererAgg(1, 1, 72)  # a pixel is a point
     return lambda text: renderer.get_text_width_height_descent(text, font, ismath=False)[0] <= inches * 72
 
 
 def augmentation(images: np.ndarray, varied: np.ndarray, titles: Sequence[str], file: str | Path) -> None:
-    """Draw images in the first column, and what augmentation makes of each beside it.
+    """Draw images in the first column, and their augmented versions beside them.
 
     Args:
         images: `(n, H, W, 1)` or `(n, H, W, 3)`, uint8.
         varied: `(n, m, H, W, C)`, float in [0, 1].
         titles: one for each image.
-        file: PNG to write.
+        file: PNG file to write.
     """
     rows, columns = varied.shape[0], varied.shape[1] + 1
     figure = Figure(figsize=(1.1 * columns + 0.6, 1.1 * rows + 0.3), layout="constrained")
@@ -148,7 +148,7 @@ def augmentation(images: np.ndarray, varied: np.ndarray, titles: Sequence[str], 
             axes.set(xticks=[], yticks=[])
         line[0].set_ylabel(printable(titles[i]), fontsize=9, parse_math=False)
     for epoch, axes in enumerate(grid[0]):
-        axes.set_title(f"epoch {epoch}" if epoch else "as it is", fontsize=9)
+        axes.set_title(f"epoch {epoch}" if epoch else "original", fontsize=9)
     figure.savefig(file, dpi=120)
 
 
@@ -160,15 +160,15 @@ def classified(
     class_names: Sequence[str],
     file: str | Path,
 ) -> None:
-    """Draw a row for each picture: what was given, what the model saw, and how probable it finds each class.
+    """Draw a row for each picture: the picture, what the model saw, and the probability of each class.
 
     Args:
         titles: one for each picture.
-        given: uint8 `(H, W, 3)`, of any sizes.
-        seen: float in [0, 1], `(28, 28, 1)`.
-        probabilities: `(num_classes,)`.
-        class_names: what the classes stand for.
-        file: PNG to write.
+        given: the pictures, uint8 `(H, W, 3)`, of any sizes.
+        seen: what the model saw, float in [0, 1], `(28, 28, 1)`.
+        probabilities: for each picture `(num_classes,)`.
+        class_names: names of the classes.
+        file: PNG file to write.
     """
     rows = len(titles)
     figure = Figure(figsize=(7.5, 2 * rows + 0.3), layout="constrained")
@@ -177,7 +177,7 @@ def classified(
         grid, titles, given, seen, probabilities, strict=True
     ):
         left.imshow(image)
-        # A file's name may have dollars in it.
+        # A file name may contain dollar signs.
         left.set_title(shortened(title, _fits(1.8, CAPTION)), fontsize=CAPTION, parse_math=False)
         middle.imshow(digit[..., 0], cmap="gray", vmin=0, vmax=1)
         for axes in (left, middle):
@@ -199,17 +199,17 @@ def classified_photographs(
     best: Sequence[Sequence[tuple[str, float]]],
     file: str | Path,
 ) -> None:
-    """Draw a row for each photograph: as it was given, as the model saw it, and the most probable classes.
+    """Draw a row for each photograph: the photograph, what the model saw, and the most probable classes.
 
     Args:
-        names: of the files.
-        given: uint8 `(H, W, 3)`, of any sizes.
-        seen: uint8 `(h, w, 3)`, cropped and resized.
-        best: for each photograph its most probable classes and their probabilities, the most probable first.
-        file: PNG to write.
+        names: file names.
+        given: the photographs, uint8 `(H, W, 3)`, of any sizes.
+        seen: what the model saw, uint8 `(h, w, 3)`, cropped and resized.
+        best: for each photograph classes and their probabilities, the most probable first.
+        file: PNG file to write.
     """
     rows, bars = len(names), max(map(len, best))
-    width, left = 10.0, 2.6  # inches: of the sheet, of a picture
+    width, left = 10.0, 2.6  # inches: the sheet, a picture
     figure = Figure(figsize=(width, max(2.1, 0.27 * bars + 0.5) * rows + 0.3), layout="constrained")
     grid = figure.subplots(rows, 3, squeeze=False, width_ratios=(1, 1, width / left - 2))
     for (first, second, third), name, image, view, classes in zip(grid, names, given, seen, best, strict=True):
@@ -228,5 +228,5 @@ def classified_photographs(
         third.set(xlim=(0, 1), ylim=(bars - 0.5, -0.5), xticks=(0, 0.5, 1), yticks=[])
         third.tick_params(labelsize=CAPTION - 1)
     grid[0, 1].set_title("what the model saw", fontsize=CAPTION)
-    grid[0, 2].set_title("how probable each class is", fontsize=CAPTION)
+    grid[0, 2].set_title("probability of each class", fontsize=CAPTION)
     figure.savefig(file, dpi=120)

@@ -9,7 +9,7 @@ from a seed. Two generators here replace those draws:
   in NumPy, and in `keras.ops` on int32 (JAX has no 64-bit integers by default, torch no full uint32). Both give the
   same bits eagerly, under `tf.function`, XLA, `jax.jit` and `torch.compile`.
 
-A stream is named by `(seed, counter)`: the seed belongs to a layer, the counter to a step.
+`(seed, counter)` names a stream: the seed belongs to a layer, the counter to a step.
 
 References:
     Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
@@ -30,21 +30,21 @@ from keras import ops
 
 from keras_vit_edu import _checks, _keras_internals
 
-SEED_LIMIT = 2**31  # torch holds no larger seed
+SEED_LIMIT = 2**31  # the limit of torch
 
 # (shift, multiplier) of the three rounds, and the last shift.
 ROUNDS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))
 LAST_SHIFT = 14
-# Set the two words of a key apart. Digits of sqrt(2) and sqrt(5), so nothing is hidden in them; one odd and one even,
-# so that mixing the words loses nothing: every (seed, counter) has a key of its own.
+# Make the two words of a key differ. They are digits of sqrt(2) and sqrt(5), so nothing is hidden in them. One is odd,
+# one is even, so mixing the words loses nothing: every (seed, counter) has a different key.
 KEY_SALT = (0x6A09E667, 0x3C6EF372)
 
 
 def check_seed(seed: Any, name: str = "seed") -> int | None:
-    """`seed` as an int in [0, 2**31), or None.
+    """Return `seed` as an int in [0, 2**31), or None.
 
     Raises:
-        ValueError: if it is anything else. torch cannot hold 2**31 or more, so no backend may.
+        ValueError: for anything else. torch cannot hold 2**31 or more, so no backend may.
     """
     if seed is None:
         return None
@@ -62,22 +62,21 @@ def check_seed(seed: Any, name: str = "seed") -> int | None:
 def _required_seed(seed: Any) -> int:
     value = check_seed(seed)
     if value is None:
-        raise ValueError("`seed` must be an int here: None names no stream. Received: seed=None")
+        raise ValueError("`seed` must be an int here. Received: seed=None")
     return value
 
 
 def set_seed(seed: int) -> None:
-    """Fix what Python, NumPy, Keras and its backend draw from here on.
+    """Seed Python, NumPy, Keras and its backend.
 
-    It does what `keras.utils.set_random_seed` does, to the same bits, but imports nothing: Keras's function imports
-    TensorFlow where that is installed, whatever the backend, which takes seconds. TensorFlow is seeded too if the
-    process has imported it.
+    Gives the same bits as `keras.utils.set_random_seed`, but imports nothing. Keras's function imports TensorFlow where
+    it is installed, on every backend, which takes seconds. `set_seed` seeds TensorFlow if the process has imported it.
 
     Args:
         seed: int in [0, 2**31).
 
     Raises:
-        ValueError: for another seed.
+        ValueError: for any other seed.
 
     Examples:
         >>> set_seed(7)
@@ -100,11 +99,11 @@ def set_seed(seed: int) -> None:
 
 
 def derive_seed(seed: int | None, child: str) -> int | None:
-    """A seed of its own for the child called `child`; None stays None.
+    """Derive a seed for the child named `child`; None stays None.
 
     Args:
-        seed: the parent's, an int in [0, 2**31) or None.
-        child: a name that no other child of this parent has.
+        seed: seed of the parent, an int in [0, 2**31) or None.
+        child: a name that is unique among the children of this parent.
 
     Returns:
         An int in [0, 2**31), or None.
@@ -130,9 +129,9 @@ def bits(seed: int, counter: int, shape: Sequence[int]) -> np.ndarray:
     """32 random bits per element: a hash of its position under the key `(seed, counter)`.
 
     Args:
-        seed: which stream, 0 to 2**31 - 1.
-        counter: which step of that stream, taken modulo 2**32.
-        shape: of the result. Position is the element's flat index, so a reshape changes no bit.
+        seed: the stream, 0 to 2**31 - 1.
+        counter: the step of that stream, modulo 2**32.
+        shape: shape of the result. The position is the element's flat index, so a reshape changes no bit.
 
     Returns:
         uint32 array of `shape`.
@@ -150,7 +149,7 @@ def bits(seed: int, counter: int, shape: Sequence[int]) -> np.ndarray:
 
 
 def stream_key(seed: int, counter: int) -> np.ndarray:
-    """The two 32-bit words that `bits` hashes positions with: both depend on all of seed and counter."""
+    """The two 32-bit words of the key of `bits`. Both depend on the whole seed and the whole counter."""
     words = np.array([_required_seed(seed), counter % 2**32], dtype=np.uint32)
     salt = np.array(KEY_SALT, dtype=np.uint32)
     none = np.uint32(0)
@@ -160,7 +159,7 @@ def stream_key(seed: int, counter: int) -> np.ndarray:
 
 
 def _hash(x: np.ndarray, key_0: np.uint32, key_1: np.uint32) -> np.ndarray:
-    """Three rounds of xor-shift and multiply, one key word before the first and one before the second."""
+    """Three rounds of xor-shift and multiply. One key word is added before the first round, one before the second."""
     (shift_0, multiplier_0), (shift_1, multiplier_1), (shift_2, multiplier_2) = ROUNDS
     x = x + key_0
     x = (x ^ (x >> np.uint32(shift_0))) * np.uint32(multiplier_0)
@@ -177,11 +176,11 @@ def bits_in_graph(state: Any, shape: Sequence[Any]) -> Any:
     """The twin of `bits` in `keras.ops`, for use inside a training step.
 
     Args:
-        state: integer tensor `(2,)`: seed and counter, as a `keras.random.SeedGenerator` gives it.
-        shape: of the result; entries may be scalar tensors (an unknown batch under `tf.function`).
+        state: integer tensor `(2,)`: seed and counter, as from a `keras.random.SeedGenerator`.
+        shape: shape of the result; entries may be scalar tensors (an unknown batch size under `tf.function`).
 
     Returns:
-        int32 tensor of `shape` with the bits that `bits` gives as uint32.
+        int32 tensor of `shape` with the same bits as the uint32 array of `bits`.
     """
     key = _stream_key_in_graph(ops.cast(state, "int32"))
     position = ops.arange(math.prod(shape), dtype="int32")
@@ -196,10 +195,10 @@ def _stream_key_in_graph(words: Any) -> Any:
 
 
 def _hash_in_graph(x: Any, key_0: Any, key_1: Any) -> Any:
-    """The twin of `_hash`. `x` is used up.
+    """The twin of `_hash`. It may overwrite `x`.
 
-    On torch `x *= y` works in place: a new buffer for every step would cost more than the step. Tensors of TensorFlow
-    and JAX do not change; there it is `x = x * y`.
+    On torch `x *= y` works in place: a new buffer for every step would cost more than the step. On TensorFlow and JAX
+    tensors do not change, and it means `x = x * y`.
     """
     (shift_0, multiplier_0), (shift_1, multiplier_1), (shift_2, multiplier_2) = ROUNDS
     x += key_0
@@ -215,7 +214,7 @@ def _hash_in_graph(x: Any, key_0: Any, key_1: Any) -> Any:
 
 def _xor_shift(x: Any, shift: int) -> Any:
     shifted = ops.right_shift(x, shift)
-    shifted &= (1 << (32 - shift)) - 1  # an int32 shifts copies of its sign bit in from the left: off with them
+    shifted &= (1 << (32 - shift)) - 1  # int32 shifts in copies of the sign bit: mask them off
     x ^= shifted
     return x
 
@@ -229,13 +228,13 @@ def _as_int32(word: int) -> int:
 
 
 def dropout_mask(seed: int, counter: int, shape: Sequence[int], rate: float) -> np.ndarray:
-    """Which elements dropout keeps, in NumPy.
+    """The elements that dropout keeps, in NumPy.
 
     Args:
         seed: the layer's seed.
-        counter: how often the layer has drawn before.
-        shape: of the mask.
-        rate: the probability of False, in [0, 1), rounded to a multiple of 2**-32.
+        counter: number of earlier draws of the layer.
+        shape: shape of the mask.
+        rate: probability of False, in [0, 1), rounded to a multiple of 2**-32.
 
     Returns:
         bool array of `shape`, True where the element is kept.
@@ -256,7 +255,7 @@ def dropout_mask_in_graph(state: Any, shape: Sequence[Any], rate: float) -> Any:
 
 
 def _keep_threshold(rate: float) -> int:
-    """The int32 below which a share `rate` of all int32 lies."""
+    """The threshold below which a share `rate` of all int32 lies."""
     return min(round(_checks.dropout_rate("rate", rate) * 2**32), 2**32 - 1) - 2**31
 
 
@@ -268,9 +267,9 @@ def words(seed: int, counter: Sequence[int], count: int) -> np.ndarray:
 
     Args:
         seed: the key, 0 to 2**31 - 1.
-        counter: up to three ints in [0, 2**64), which stream under that key; fewer are filled up with zeros in front.
-            Streams never overlap.
-        count: how many.
+        counter: the stream of that key: up to three ints in [0, 2**64), padded with zeros in front. Streams never
+            overlap.
+        count: number of words.
 
     Returns:
         uint64 array `(count,)`.
@@ -280,7 +279,7 @@ def words(seed: int, counter: Sequence[int], count: int) -> np.ndarray:
     """
     if len(counter) > 3:
         raise ValueError(f"`counter` must have at most three ints. Received: counter={tuple(counter)}")
-    # Philox counts up in the lowest word, so that one stays 0 and the streams lie 2**64 draws apart.
+    # Philox counts in the lowest word. It starts at 0, so the streams lie 2**64 draws apart.
     padded = np.array([0] * (4 - len(counter)) + list(counter), dtype=np.uint64)
     return np.random.Philox(key=_required_seed(seed), counter=padded).random_raw(count)
 
@@ -292,10 +291,10 @@ def uniform(seed: int, counter: Sequence[int], shape: Sequence[int]) -> np.ndarr
 
 
 def normal(seed: int, counter: Sequence[int], shape: Sequence[int], limit: float = math.inf) -> np.ndarray:
-    """float64 array of `shape`, standard normal, cut off at +-`limit` standard deviations.
+    """float64 array of `shape`, standard normal, truncated at +-`limit` standard deviations.
 
-    One uniform number gives one normal number, by the inverse of the normal distribution function. With a limit the
-    uniform numbers are taken from the part of [0, 1) that lies inside, which is what redrawing the others would give.
+    Each uniform number gives one normal number, by the inverse of the normal distribution function. With a limit, the
+    uniform numbers come from the part of [0, 1) inside the limit. Redrawing the others gives the same distribution.
     """
     raw = words(seed, counter, math.prod(shape)).reshape(shape)
     u = ((raw >> np.uint64(12)) + 0.5) * 2.0**-52  # the middle of each of 2**52 steps, so never 0 or 1
@@ -304,7 +303,7 @@ def normal(seed: int, counter: Sequence[int], shape: Sequence[int], limit: float
 
 
 def permutation(seed: int, counter: Sequence[int], count: int) -> np.ndarray:
-    """The numbers 0 to `count` - 1 in random order, int64 `(count,)`: one random word each, sorted by it."""
+    """The numbers 0 to `count` - 1 in random order, int64 `(count,)`: sorted by one random word each."""
     return np.argsort(words(seed, counter, count), kind="stable")
 
 

@@ -1,4 +1,4 @@
-"""A plain convolutional network, to compare the transformers with."""
+"""A plain convolutional network, for comparison with the transformers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,28 +17,28 @@ from keras_vit_edu.models.vit_backbone import freeze, names_of_frozen, unique_na
 class CNNClassifier(Preset, keras.Model):
     """Convolutional network from image to logits: `(B, H, W, C)` to `(B, num_classes)`.
 
-    Stages of 3x3 convolutions, each stage ended by 2x2 max pooling (a last odd row or column is left out) and dropout;
-    then all features in one vector, a Dense layer with dropout for each of `head_units`, and a Dense layer to the
-    logits. No normalisation and no skip connections: what a course on convolutions ends with.
+    Each stage has 3x3 convolutions, 2x2 max pooling (it leaves out a last odd row or column) and dropout. Then the
+    features are flattened, each of `head_units` adds a Dense layer with dropout, and a Dense layer gives the logits.
+    There is no normalization and no skip connection, as at the end of a course on convolutions.
 
     Args:
         num_classes: number of logits.
         image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`.
         filters: width of each stage; each halves the image.
-        convolutions: how many in each stage.
+        convolutions: number of convolutions in each stage.
         dropout: probability of dropping an element after each stage, in training.
-        activation: after each convolution, and each Dense layer but the last. `"gelu"` is the exact one; with `"relu"`,
-            whose slope jumps, the last digits that backends differ in grow into another run much sooner.
+        activation: applied after each convolution, and after each Dense layer except the last. `"gelu"` is exact. With
+            `"relu"`, whose slope jumps, runs on different backends drift apart much sooner.
         head_units: widths of the Dense layers before the logits; may be empty.
-        head_dropout: probability of dropping an element after each of them, in training.
-        kernel_initializer: of every kernel; with a seed, each kernel gets one of its own.
-        data_format: None for Keras's global setting.
-        frozen_layers: names of layers that do not train. It is how `classifier.get_layer(name).trainable = False`
-            survives saving.
-        dtype: a dtype policy, such as `"mixed_bfloat16"`; None for Keras's global one.
-        name: of the model. Two models inside of one want two names: Keras on torch finds a weight by its path, which
+        head_dropout: probability of dropping an element after each of these layers, in training.
+        kernel_initializer: initializer of every kernel; an int seed is mixed with the layer's name.
+        data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras's global setting.
+        frozen_layers: names of layers that do not train. It keeps `classifier.get_layer(name).trainable = False` when
+            the model is saved.
+        dtype: a dtype policy, such as `"mixed_bfloat16"`. Defaults to Keras's global policy.
+        name: name of the model. Give each submodel a unique name: Keras on torch finds a weight by its path, which
             begins with the name.
-        trainable: False to freeze all of it.
+        trainable: False freezes the whole model.
 
     There is no `seed`: `keras.utils.set_random_seed` before the constructor fixes weights and dropout masks, to the
     same bits on every backend.
@@ -50,12 +50,12 @@ class CNNClassifier(Preset, keras.Model):
         Logits `(B, num_classes)`, no softmax; float32 under mixed precision.
 
     Raises:
-        ValueError: for sizes that are no positive ints, a rate outside [0, 1), more stages than the image can be
-            halved, or a frozen layer that there is not.
+        ValueError: if a size is not a positive int, a rate is outside [0, 1), there are more stages than the image can
+            be halved, or a frozen layer does not exist.
 
     Reference:
         LeCun et al., "Gradient-based learning applied to document recognition" (1998). Stages of two 3x3 convolutions
-        are Simonyan and Zisserman's, "Very deep convolutional networks" (ICLR 2015).
+        are from Simonyan and Zisserman, "Very deep convolutional networks" (ICLR 2015).
 
     Examples:
         >>> classifier = CNNClassifier(num_classes=10, filters=(8, 16))
@@ -138,7 +138,7 @@ class CNNClassifier(Preset, keras.Model):
 
     @property
     def frozen_layers(self) -> list[str]:
-        """The names of the layers whose weights do not train."""
+        """Names of the layers whose weights do not train."""
         return names_of_frozen(self.layers)
 
     def get_config(self) -> dict[str, Any]:
