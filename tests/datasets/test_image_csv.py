@@ -91,7 +91,7 @@ def test_a_file_that_cannot_be_read_is_skipped_and_told(folder):
         (b"img/tom.png,caf\xe9\n", "must be UTF-8"),
         (
             "img/tom.png,cat\nimg/tom.png,dog\n",
-            "A file has one label. Received: img/tom.png, which is cat and, in line 2",
+            "Each file must have one label. Received: img/tom.png, which is cat and, in line 2",
         ),
         ("img/tom.png,cat\nimg/rex.png,Cat\n", "differ only in case .*Received: 'Cat' and 'cat' in "),
     ],
@@ -120,7 +120,7 @@ def test_a_csv_of_other_files_is_refused_after_the_first_thousand(folder, monkey
         )
     assert told[-1] == (999, 3000)
     monkeypatch.setattr(image_csv, "MOST", 2)
-    with pytest.raises(ValueError, match=r"names at most 2 files. Received: .*pets.csv with more"):
+    with pytest.raises(ValueError, match=r"may list at most 2 files. Received: .*pets.csv with more"):
         scanned(folder, ROWS)
 
 

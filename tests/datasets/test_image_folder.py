@@ -282,7 +282,9 @@ def test_fewer_images_than_subfolders(tmp_path):
     put(tmp_path, "cat/1.png", "dog/1.png")
     (tmp_path / "mouse").mkdir()
     refused(
-        tmp_path, "an image of every class at least", r".* with 2 images in 3 subfolders \(1 skipped, .* mouse: .*\)"
+        tmp_path,
+        "Every class needs at least one image in its subfolder",
+        r".* with 2 images in 3 subfolders \(1 skipped, .* mouse: .*\)",
     )
 
 

@@ -92,7 +92,7 @@ def test_names_of_classes_and_labels_in_a_column(tmp_path, rng):
     ("change", "complaint"),
     [
         ({"x_train": np.zeros((30, 20, 24, 4), "uint8")}, r"\(n, H, W, 3\).*\(30, 20, 24, 4\)"),
-        ({"x_train": np.zeros((30, 3, 20, 24), "uint8")}, r"channels first want `np\.moveaxis"),
+        ({"x_train": np.zeros((30, 3, 20, 24), "uint8")}, r"channels come first, use `np\.moveaxis"),
         ({"x_train": np.zeros((30, 20, 25, 3), "uint8")}, r"one size.*\(20, 24, 3\) and \(20, 25, 3\)"),
         ({"x_train": np.zeros((30, 20, 24), "uint8")}, "of one size"),
         ({"x_train": np.zeros((30, 20, 24, 3))}, "must be uint8.*float64"),
@@ -216,7 +216,7 @@ def test_a_class_of_trains_is_a_class(tmp_path, rng):
 def test_a_class_that_only_the_test_has(tmp_path, rng):
     write_images(tmp_path / "train", rng)
     write_images(tmp_path / "test", rng, ("cat", "yak"))
-    with pytest.raises(ValueError, match=r"no class that training has not\. Received: 'yak'"):
+    with pytest.raises(ValueError, match=r"must be in training too\. Received: 'yak'"):
         datasets.load_data(tmp_path)
 
 

@@ -47,7 +47,7 @@ def test_a_file_is_read_when_its_turn_comes(folder):
 @pytest.mark.parametrize(
     ("indices", "message"),
     [
-        ([0, 3], "There are 3 images.* Received: indices from 0 to 3"),
+        ([0, 3], "below the number of images, 3.* Received: indices from 0 to 3"),
         ([-1], "Received: indices from -1 to -1"),
         ([0.5], r"Received: float64 of shape \(1,\)"),
         ([[0]], r"Received: int\d+ of shape \(1, 1\)"),

@@ -91,9 +91,7 @@ def test_a_digit_is_found_in_a_picture_of_16_bits(channels):
     photo[20:100, 45:57] = 40
     expected = digit_from_photo(photo)
     photo = photo if channels == 0 else photo[..., None].repeat(channels, axis=-1)
-    with pytest.warns(
-        UserWarning, match=r"Pixels of 16 bits are taken as those of a file.*Received: uint16 up to 59110"
-    ):
+    with pytest.warns(UserWarning, match=r"Pixels of 16 bits are read as from a file.*Received: uint16 up to 59110"):
         found = digit_from_photo(photo.astype("uint16") * 257)
     np.testing.assert_allclose(found, expected, atol=0.02)
     np.testing.assert_array_equal(digit_from_photo(photo.astype("uint16")), expected)

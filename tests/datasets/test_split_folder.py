@@ -65,7 +65,7 @@ def test_a_class_may_be_called_as_a_part(files, tmp_path):
 
 def test_two_folders_for_one_part(tmp_path):
     put(tmp_path, *photographs("train", "val", "valid"))
-    with pytest.raises(ValueError, match=r"one folder of each part. Received: val and valid in "):
+    with pytest.raises(ValueError, match=r"one folder per part. Received: val and valid in "):
         find_split(tmp_path)
 
 

@@ -119,7 +119,7 @@ def test_arrays_of_16_bits_are_taken_with_a_warning_by_every_method(classifier, 
     expected = classifier.probabilities(PHOTOS)
     for images in (deep, [deep[0], Image.fromarray(PHOTOS[1])]):
         for call in (classifier.predict, classifier.probabilities, classifier.preprocess, classifier.attention_scores):
-            with pytest.warns(UserWarning, match=r"16 bits are taken as those of a file.* up to 65535$") as caught:
+            with pytest.warns(UserWarning, match=r"16 bits are read as from a file.* up to 65535$") as caught:
                 call(images)
             assert len([warning for warning in caught if warning.category is UserWarning]) == 1
             assert caught[0].filename == __file__

@@ -131,7 +131,7 @@ def test_without_a_part_to_train_on(tmp_path):
 
 def test_16_bits_train_as_8_do(fit):
     expected, _ = fit((IMAGES, LABELS))
-    with pytest.warns(UserWarning, match=r"16 bits are taken as those of a file"):
+    with pytest.warns(UserWarning, match=r"16 bits are read as from a file"):
         assert fit((IMAGES.astype("uint16") * 257, LABELS))[0] == expected
 
 

@@ -1,4 +1,4 @@
-"""Images to learn from, and the batches that a training step takes."""
+"""Images to train on, and batches of them."""
 
 from keras_vit_edu.datasets.augment import AUGMENTATIONS, Augmentation, load_augmentation
 from keras_vit_edu.datasets.batches import Batches

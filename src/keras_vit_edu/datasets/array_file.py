@@ -1,9 +1,9 @@
-"""An array in a file: known by its header, then checked, then read.
+"""An array in a file: first its header is read, then it is checked, then its data is read.
 
-A compressed file of some megabytes can hold gigabytes. So whoever reads a dataset learns from the headers how large its
-arrays are, refuses what is too large or does not fit together, and only then lets the data be unpacked. What goes wrong
-after the header (a checksum, an end that comes too soon or too late) is found before memory is filled: an array of more
-than 256 MiB is gone through once before it is read.
+A compressed file of some megabytes can hold gigabytes. So a reader of datasets takes the sizes of the arrays from their
+headers, refuses arrays that are too large or do not fit together, and only then unpacks the data. Errors behind the
+header (a checksum, a wrong length) are found before memory is filled: a dataset of more than 256 MiB is checked once
+before it is read.
 """
 
 import math
@@ -13,23 +13,23 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST = 4 << 30  # bytes of a dataset's arrays, all together
-LARGEST_PACKED = 1 << 30  # of those that are compressed: unpacking as many takes 3 to 4 seconds
-MOST_IMAGES = 10_000_000  # for training, and for the test
-CHECKED_FIRST = 256 << 20  # bytes of a dataset; larger ones are gone through before they are read
+LARGEST_PACKED = 1 << 30  # bytes of compressed arrays, unpacked: this takes 3 to 4 seconds
+MOST_IMAGES = 10_000_000  # in each part
+CHECKED_FIRST = 256 << 20  # bytes; larger datasets are checked before they are read
 CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """An array that lies in a file, of which the header is read.
+    """An array in a file, known by its header.
 
     Attributes:
-        where: what to call it in a complaint.
-        dtype: of the array.
-        shape: of the array.
+        where: its name in error messages.
+        dtype: dtype of the array.
+        shape: shape of the array.
         is_packed: whether it is compressed.
-        chunks: gives its bytes piece by piece, `nbytes` in all; a `ValueError` if it cannot.
-        is_fortran: whether the first axis runs fastest.
+        chunks: yields its bytes in pieces, `nbytes` in all; raises a `ValueError` if it cannot.
+        is_fortran: whether the first axis varies fastest.
     """
 
     where: str
@@ -41,16 +41,16 @@ class ArrayFile:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the data, unpacked."""
+        """Size of the unpacked data, in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def check(self) -> None:
-        """Go through the data once, in little memory; a `ValueError` if `read` would fail."""
+        """Check the data once, in little memory. Raises a `ValueError` if `read` would."""
         for _ in self.chunks():
             pass
 
     def read(self) -> np.ndarray:
-        """The array."""
+        """Read the array."""
         data = np.empty(self.nbytes, "uint8")
         done = 0
         for chunk in self.chunks():
@@ -61,7 +61,7 @@ class ArrayFile:
 
 
 def check_sizes(arrays: Mapping[str, ArrayFile]) -> None:
-    """Complain about arrays that are too large, before anything of them is read."""
+    """Raise an error if arrays are too large, before any data is read."""
     for array in arrays.values():
         if array.shape and array.shape[0] > MOST_IMAGES:
             raise ValueError(
@@ -71,26 +71,26 @@ def check_sizes(arrays: Mapping[str, ArrayFile]) -> None:
     packed = sum(array.nbytes for array in arrays.values() if array.is_packed)
     if packed > LARGEST_PACKED:
         raise ValueError(
-            f"{next(iter(arrays.values())).where}: compressed files may hold at most {LARGEST_PACKED >> 30} GiB; "
-            f"larger ones are read uncompressed (gunzip; `numpy.savez`). Received: {packed:,} bytes"
+            f"{next(iter(arrays.values())).where}: compressed files may hold at most {LARGEST_PACKED >> 30} GiB. "
+            f"Uncompress larger ones (gunzip; `numpy.savez`). Received: {packed:,} bytes"
         )
 
 
 def check_bytes(what: str, size: int) -> None:
-    """Complain about more than `LARGEST` bytes."""
+    """Raise an error for more than `LARGEST` bytes."""
     if size > LARGEST:
         raise ValueError(f"The images of {what} may take at most {LARGEST >> 30} GiB. Received: {size:,} bytes")
 
 
 def check_data(arrays: Mapping[str, ArrayFile]) -> None:
-    """Go through the data of a large dataset before any of it is kept."""
+    """Check the data of a large dataset before any of it is kept."""
     if sum(array.nbytes for array in arrays.values()) > CHECKED_FIRST:
         for array in arrays.values():
             array.check()
 
 
 def exactly(pieces: Iterator[bytes], wanted: int, where: str, shape: tuple[int, ...]) -> Iterator[bytes]:
-    """Hand `pieces` on; complain if they are not `wanted` bytes in all."""
+    """Yield `pieces`; raise an error if they are not `wanted` bytes in all."""
     done = 0
     for piece in pieces:
         done += len(piece)

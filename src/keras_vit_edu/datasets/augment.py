@@ -1,14 +1,14 @@
-"""Augmentation: every image turned, shifted, stretched and warped a little, differently in each epoch.
+"""Augmentation: every image is rotated, shifted, stretched and distorted a little, differently in each epoch.
 
-The pixels are equal, bit for bit, on every backend, for they are made in NumPy; and in every process and on every
-machine, for there is nothing in them that could be rounded differently. Draws are Philox's raw words. The few numbers
-that come from a cosine, a power or an exponential (which processors round differently in the last digit) are rounded to
-a coarser step first, and whatever follows is computed in whole numbers or in floats that hold whole numbers exactly:
+The pixels are equal, bit for bit, on every backend, because NumPy computes them. They are equal in every process and on
+every machine, because nothing in them can be rounded differently. Draws are Philox's raw words. Processors round
+cosines, powers and exponentials differently in the last digit, so these are rounded to a coarser step first. All later
+steps use whole numbers, or floats that hold whole numbers exactly:
 
-- coordinates in steps of 2**-8 pixel, so bilinear weights in steps of 2**-16, and pixels in steps of 2**-16 of a grey
-  value, below 2**24 altogether: float32 holds that;
-- the smoothing of an elastic field with weights in steps of 2**-12 and noise of 16 bits, sums below 2**53: float64
-  holds that, in whatever order they are added up.
+- Coordinates have steps of 2**-8 pixel, so bilinear weights have steps of 2**-16, and pixels have steps of 2**-16 of a
+  grey value. They stay below 2**24 such steps, so float32 is exact.
+- The smoothing of an elastic field uses weights in steps of 2**-12 and noise of 16 bits. The sums stay below 2**53, so
+  float64 is exact, in any order of addition.
 """
 
 import dataclasses
@@ -20,45 +20,46 @@ import numpy as np
 
 from keras_vit_edu import _checks, random
 
-# Which stream under (seed, batch, epoch); the order of the batches is stream 0.
+# Streams under (seed, batch, epoch); the order of the batches is stream 0.
 IMAGES, FIELDS, MIXING = 1, 2, 3
-DRAWS = 16  # per image, of which each option has its own: switching one on leaves the others' draws alone
+DRAWS = 16  # per image; each option has its own draws, so it does not change the draws of the others
 
 STEP = 256  # coordinates are whole multiples of 1 / STEP pixel
 MATRIX_STEP = 2**16
 KERNEL_STEP = 2**12
-TRIES = 32  # of Joehnk's algorithm; at worst each succeeds with probability 1/2
+TRIES = 32  # for Joehnk's algorithm; each succeeds with probability 1/2 or more
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How to vary images. The defaults leave them as they are.
+    """How to vary images. The defaults change nothing.
 
-    An image is turned, stretched, sheared, mirrored, shifted and elastically distorted in one bilinear interpolation;
-    then a rectangle of it may be erased; then it may be mixed with the image before it in the batch.
+    One bilinear interpolation rotates, stretches, shears, mirrors, shifts and elastically distorts an image. Then a
+    rectangle of it may be erased. Then it may be mixed with the image before it in the batch.
 
     Attributes:
-        rotation: largest angle in degrees, either way, 0 to 180.
-        shift: largest shift in pixels, either way, along each axis.
-        crop: largest shift in whole pixels, either way, along each axis: the image is padded by so many and cropped to
-            its size again (He et al. 2016, arXiv 1512.03385). With `mirror` alone beside it, no pixel is interpolated,
-            so fine textures stay as sharp as they are in the images that the model is tested on.
-        scale: largest change of height and of width, each on its own, as a share, in [0, 1).
-        shear: largest shear: how many pixels a row moves sideways per row, either way, in [0, 1].
+        rotation: largest angle in degrees, in both directions, 0 to 180.
+        shift: largest shift in pixels, in both directions, along each axis.
+        crop: largest shift in whole pixels, in both directions, along each axis: the image is padded by this number of
+            pixels and cropped to its size again (He et al. 2016, arXiv 1512.03385). With `mirror` as the only other
+            option, no pixel is interpolated, so fine textures stay as sharp as in the test images.
+        scale: largest change of height and of width, independently, as a share, in [0, 1).
+        shear: largest shear, in pixels sideways per row, in both directions, in [0, 1].
         mirror: probability of swapping left and right (not for digits), in [0, 1].
         elastic: standard deviation of the elastic displacement in pixels, along each axis (Simard et al. 2003: their
             alpha = 34 and sigma = 4 are 1.4 pixels).
-        elastic_sigma: over how many pixels the displacement is smooth, the sigma of a Gaussian, above 0.
+        elastic_sigma: sigma of the Gaussian that smooths the displacement, in pixels, above 0.
         erase: probability of erasing a rectangle, in [0, 1] (Zhong et al. 2017, arXiv 1708.04896).
-        erase_area: largest share of the image erased, in (0, 1]; shares are uniform up to it.
-        mixup: alpha of the Beta distribution that images and labels are blended by, in [0.1, 1], or 0 for none
+        erase_area: largest erased share of the image, in (0, 1]; shares are uniform up to it.
+        mixup: alpha of the Beta distribution for blending images and labels, in [0.1, 1], or 0 for none
             (Zhang et al. 2018, arXiv 1710.09412).
-        cutmix: alpha of the one that says what share of an image a rectangle of another takes, in [0.1, 1], or 0 for
-            none (Yun et al. 2019, arXiv 1905.04899). With `mixup` too, each image gets one of them, evenly.
-        fill: grey value outside of the image and where it is erased, 0 to 255.
+        cutmix: alpha of the Beta distribution for the share of an image that a rectangle of another image replaces, in
+            [0.1, 1], or 0 for none (Yun et al. 2019, arXiv 1905.04899). With `mixup` too, each image gets one of the
+            two with equal probability.
+        fill: grey value outside the image and in erased rectangles, 0 to 255.
 
     Raises:
-        ValueError: for a value out of range; the field is named.
+        ValueError: for a value out of range; names the field.
 
     References:
         Simard, Steinkraus, Platt, "Best practices for convolutional neural networks applied to visual document
@@ -93,19 +94,19 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether labels are mixed, so that they must be rows of shares."""
+        """Whether labels are mixed, so they must be rows of shares."""
         return self.mixup > 0 or self.cutmix > 0
 
     def to_json(self) -> dict[str, Any]:
-        """The augmentation as JSON holds it."""
+        """The augmentation as a JSON object."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: Any) -> "Augmentation":
-        """The augmentation of a JSON object; fields that it leaves out change nothing.
+        """Make an augmentation from a JSON object. Missing fields have their defaults.
 
         Raises:
-            ValueError: if it is no object, names a field that there is not, or holds a value out of range.
+            ValueError: if it is not an object, has an unknown field, or has a value out of range.
         """
         _checks.json_object("An augmentation", values, [field.name for field in dataclasses.fields(cls)])
         return cls(**values)
@@ -113,16 +114,15 @@ class Augmentation:
     def __call__(
         self, images: np.ndarray, labels: np.ndarray, seed: int, epoch: int, index: int, strength: float = 1.0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Vary a batch; what comes out depends on the arguments alone.
+        """Vary a batch. The result depends only on the arguments.
 
         Args:
             images: uint8 `(B, H, W, C)`.
-            labels: `(B,)`, or rows `(B, num_classes)`, which they must be for `mixup` and `cutmix`.
+            labels: `(B,)`, or rows `(B, num_classes)`. `mixup` and `cutmix` need rows.
             seed: int in [0, 2**31).
-            epoch: which epoch, from 0.
-            index: which batch of it, from 0.
-            strength: 1 for all of it, 0 for nothing: the largest angles, shifts and so on, and the probabilities, are
-                multiplied by it.
+            epoch: the epoch, from 0.
+            index: the batch in the epoch, from 0.
+            strength: factor from 0 to 1 of the largest angles, shifts and so on, and of the probabilities.
 
         Returns:
             float32 images in [0, 1], `(B, H, W, C)`, and labels.
@@ -136,7 +136,7 @@ class Augmentation:
             )
         if self.mixes and labels.ndim != 2:
             raise ValueError(
-                "Mixing images mixes their labels, so they must be rows of shares, (B, num_classes). "
+                "To mix images, labels must be rows of shares, (B, num_classes). "
                 f"Received: labels of shape {labels.shape}"
             )
         u = random.uniform(seed, (IMAGES, index, epoch), (len(images), DRAWS))
@@ -158,7 +158,7 @@ class Augmentation:
         if strength == 0 or not any(moves):
             return images.astype("float32")
         batch, height, width, _ = images.shape
-        matrix, shift = self._motion(u, strength)  # where an output pixel comes from: matrix (p - shift)
+        matrix, shift = self._motion(u, strength)  # the source of an output pixel p: matrix (p - shift)
         # Coordinates from the centre, doubled, so that they are whole; in units of STEP * MATRIX_STEP afterwards.
         y = (2 * np.arange(height) - (height - 1))[None, :, None] * (STEP // 2) - shift[:, 0, None, None]  # (B, H, 1)
         x = (2 * np.arange(width) - (width - 1))[None, None, :] * (STEP // 2) - shift[:, 1, None, None]  # (B, 1, W)
@@ -180,7 +180,7 @@ class Augmentation:
         stretch_y, stretch_x = 1 + self.scale * either_way[:, 1], 1 + self.scale * either_way[:, 2]
         stretch_x = np.where(u[:, 4] < self.mirror * strength, -stretch_x, stretch_x)
         shear = self.shear * either_way[:, 3]
-        # An image is stretched, then sheared, then turned counter-clockwise; this goes back from where it is then.
+        # An image is stretched, then sheared, then rotated counter-clockwise. This is the inverse.
         inverse_y = np.stack([cos, sin], axis=1) / stretch_y[:, None]
         unsheared_x = np.stack([-sin, cos], axis=1) - shear[:, None] * np.stack([cos, sin], axis=1)
         inverse = np.stack([inverse_y, unsheared_x / stretch_x[:, None]], axis=1)  # (B, 2, 2)
@@ -216,7 +216,7 @@ class Augmentation:
         mixed = u[:, 0] < strength
         cut = mixed & (u[:, 1] < (0.5 if self.mixup else 1.0)) if self.cutmix else np.zeros(batch, bool)
         draws = u[:, 4:].reshape(batch, 2, TRIES, 2)
-        own = np.ones((batch, height, width), "float32")  # the share that an image keeps of itself, pixel by pixel
+        own = np.ones((batch, height, width), "float32")  # the share of the image itself, pixel by pixel
         if self.mixup:
             blended = mixed & ~cut
             own[blended] = beta(self.mixup, draws[blended, 0])[:, None, None]
@@ -231,13 +231,13 @@ class Augmentation:
 
 
 def interpolate(images: np.ndarray, y: np.ndarray, x: np.ndarray, fill: int = 0) -> np.ndarray:
-    """Images at other places, bilinearly; exact.
+    """Exact bilinear interpolation.
 
     Args:
         images: uint8 `(B, H, W, C)`.
-        y: from which row each output pixel comes, in 1 / 256 pixel, whole numbers `(B, H', W')`.
-        x: from which column.
-        fill: the grey value outside of an image.
+        y: source row of each output pixel, in 1 / 256 pixel, whole numbers `(B, H', W')`.
+        x: source column of each output pixel, likewise.
+        fill: grey value outside an image.
 
     Returns:
         float32 `(B, H', W', C)`, 0 to 255.
@@ -245,7 +245,7 @@ def interpolate(images: np.ndarray, y: np.ndarray, x: np.ndarray, fill: int = 0)
     batch, height, width, channels = images.shape
     padded = np.full((batch, height + 3, width + 3, channels), fill, "uint8")
     padded[:, 1 : height + 1, 1 : width + 1] = images
-    y = np.clip(y, -STEP, height * STEP) + STEP  # one pixel outside all is `fill`
+    y = np.clip(y, -STEP, height * STEP) + STEP  # one pixel outside, everything is `fill`
     x = np.clip(x, -STEP, width * STEP) + STEP
     corner = (np.arange(batch)[:, None, None] * (height + 3) + y // STEP) * (width + 3) + x // STEP
     below, right = (y % STEP)[..., None].astype("float32"), (x % STEP)[..., None].astype("float32")
@@ -258,9 +258,9 @@ def interpolate(images: np.ndarray, y: np.ndarray, x: np.ndarray, fill: int = 0)
 
 
 def smoothing(side: int, sigma: float) -> np.ndarray:
-    """A Gaussian as a matrix `(side, side)` of whole multiples of 1 / KERNEL_STEP, as float64.
+    """A Gaussian filter as a matrix `(side, side)`, in units of 1 / KERNEL_STEP, whole numbers as float64.
 
-    The squares of a row sum to 1: independent noise keeps its standard deviation, at the edges too.
+    The squares of a row sum to 1, so independent noise keeps its standard deviation, at the edges too.
     """
     distance = np.arange(side)[:, None] - np.arange(side)[None, :]
     kernel = np.exp(-(distance**2) / (2 * sigma**2))
@@ -269,14 +269,14 @@ def smoothing(side: int, sigma: float) -> np.ndarray:
 
 
 def rectangles(height: int, width: int, share: np.ndarray, shape: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Where a rectangle lies in each image, bool `(B, H, W)`.
+    """A mask of a rectangle in each image, bool `(B, H, W)`.
 
     Args:
-        height: of the image.
-        width: of the image.
-        share: of the image's area, `(B,)`.
-        shape: the share of the height by the share of the width, `(B,)`.
-        place: where between the edges it lies, y and x in [0, 1), `(B, 2)`.
+        height: height of the images.
+        width: width of the images.
+        share: share of the image's area, `(B,)`.
+        shape: share of the height divided by share of the width, `(B,)`.
+        place: position between the edges, y and x in [0, 1), `(B, 2)`.
     """
     inside = np.ones((len(share), 1, 1), bool)
     for axis, (side, extent) in enumerate(((height, np.sqrt(share * shape)), (width, np.sqrt(share / shape)))):
@@ -292,7 +292,7 @@ def beta(alpha: float, u: np.ndarray) -> np.ndarray:
     """Draws from Beta(alpha, alpha), alpha at most 1, in steps of 2**-8.
 
     Args:
-        alpha: of the distribution.
+        alpha: parameter of the distribution.
         u: uniform numbers `(n, tries, 2)`.
 
     Returns:
@@ -303,7 +303,7 @@ def beta(alpha: float, u: np.ndarray) -> np.ndarray:
         uniforms; if X + Y <= 1, X / (X + Y) is the draw.
     """
     x, y = np.moveaxis(u ** (1 / alpha), 2, 0)  # (n, tries)
-    total = np.rint((x + y) * 2.0**40) * 2.0**-40  # so that no last digit decides
+    total = np.rint((x + y) * 2.0**40) * 2.0**-40  # so that the last digit does not decide
     first = np.argmax((total <= 1) & (total > 0), axis=1)
     row = np.arange(len(u))
     share = x[row, first] / np.maximum((x + y)[row, first], 2.0**-1000)
@@ -318,7 +318,7 @@ def _from_0_to_1(wanted: str) -> tuple[Any, str]:
     return lambda value: 0 <= value <= 1, wanted
 
 
-# What each field may be, and how to say so.
+# The allowed values of each field, as a test and in words.
 RULES: dict[str, tuple[Any, str]] = {
     "rotation": (lambda value: 0 <= value <= 180, "degrees, 0 to 180"),
     "shift": (lambda value: value >= 0, "pixels, 0 or more"),
@@ -342,13 +342,13 @@ AUGMENTATIONS = {
 
 
 def load_augmentation(value: Any) -> Augmentation | None:
-    """An augmentation, whatever it is given as.
+    """Get an augmentation.
 
     Args:
-        value: an `Augmentation`; its JSON object; a name of those in `AUGMENTATIONS`; `"none"` or None for none.
+        value: an `Augmentation`, its JSON object, a name in `AUGMENTATIONS`, or `"none"` or None for none.
 
     Raises:
-        ValueError: for another name, or a JSON object that is no augmentation.
+        ValueError: for an unknown name, or a JSON object that is not an augmentation.
     """
     if value is None or value == "none" or isinstance(value, Augmentation):
         return None if value == "none" else value

@@ -15,33 +15,32 @@ Augment = Callable[[np.ndarray, np.ndarray, int, int], tuple[np.ndarray, np.ndar
 
 
 class Batches(keras.utils.PyDataset):
-    """Images and labels in batches, in an order that depends on nothing but the seed and the epoch.
+    """Images and labels in batches, in an order that depends only on the seed and the epoch.
 
-    The order is a permutation drawn from NumPy's Philox under `(seed, epoch)`. Give it to `fit` with `shuffle=False`
-    (`fit` would shuffle the batches once more, differently on each backend), and set `epoch` as each epoch begins, with
-    the callback `Batches.follow_epochs()`: `fit` asks for batches ahead of time and repeatedly, so the epoch cannot be
-    counted from here.
+    The order is a permutation from NumPy's Philox under `(seed, epoch)`. Pass it to `fit` with `shuffle=False`, because
+    `fit` shuffles the batches differently on each backend. Add the callback `Batches.follow_epochs()`, which sets
+    `epoch` when an epoch begins. `fit` requests batches ahead of time and repeatedly, so `Batches` cannot count epochs.
 
-    Whoever asks for a batch has the next one prepared by another thread meanwhile, so it is ready when the training
-    step is over. (Keras's own `workers` would run ahead of the callback, into an epoch whose order is not set yet.)
+    Another thread prepares the next batch during the training step. (Keras's own `workers` would run ahead of the
+    callback, into an epoch whose order is not set yet.)
 
     Args:
-        images: uint8 `(n, H, W, C)`; with `augment` whatever that takes, of shape `(n, ...)`.
-        labels: whole numbers `(n,)` of an integer dtype, from 0; below `one_hot` if that is given.
-        batch_size: images per batch; the last batch may hold fewer.
-        shuffle: False to keep the given order in every epoch.
-        seed: int in [0, 2**31), of the order.
-        one_hot: the number of classes, to get labels as float32 rows with a 1; None for int labels.
-        augment: a function of `(images, labels, epoch, index)`, uint8 images of batch `index`, that gives float32
-            images in [0, 1] and labels, and depends on nothing else; None to leave images as they are.
+        images: uint8 `(n, H, W, C)`; with `augment` any input of that function, of shape `(n, ...)`.
+        labels: whole numbers `(n,)` of an integer dtype, from 0; below `one_hot` if it is given.
+        batch_size: images per batch; the last batch may be smaller.
+        shuffle: False keeps the given order in every epoch.
+        seed: seed of the order, an int in [0, 2**31).
+        one_hot: number of classes, for labels as float32 rows with a 1; None for int labels.
+        augment: a function of `(images, labels, epoch, index)`, with the uint8 images of batch `index`. It returns
+            float32 images in [0, 1] and labels, and depends on nothing else. None leaves images unchanged.
 
     Returns:
         Indexing gives `(images, labels)`: float32 in [0, 1] `(b, H, W, C)`, and int32 `(b,)` or float32
         `(b, one_hot)`.
 
     Raises:
-        ValueError: if there are no images, or not as many labels, or a size or seed is out of range; if a label is no
-            whole number (floats, bools and rows are refused, 3.0 too) or out of range.
+        ValueError: if there are no images, the numbers of images and labels differ, a size or seed is out of range, or
+            a label is out of range or not a whole number (floats such as 3.0, bools and rows are refused).
 
     Examples:
         >>> batches = Batches(np.zeros((5, 28, 28, 1), "uint8"), np.arange(5), batch_size=2, seed=0)
@@ -63,7 +62,7 @@ class Batches(keras.utils.PyDataset):
         number, number_of_labels = _length(images), _length(labels)
         if number != number_of_labels or not number:
             raise ValueError(
-                f"There must be images, and one label each. Received: {number} images and {number_of_labels} labels"
+                f"There must be images, and one label for each. Received: {number} images and {number_of_labels} labels"
             )
         dtype = getattr(images, "dtype", type(images).__name__)
         if augment is None and dtype != np.uint8:
@@ -95,7 +94,7 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def epoch(self) -> int:
-        """Which epoch's order the batches come in, from 0."""
+        """The epoch whose order the batches have, from 0."""
         return self._state[0]
 
     @epoch.setter
@@ -132,7 +131,7 @@ class Batches(keras.utils.PyDataset):
         return images.astype("float32") / np.float32(255), labels
 
     def follow_epochs(self) -> keras.callbacks.Callback:
-        """A callback for `fit` that sets `epoch` as each epoch begins."""
+        """A callback for `fit` that sets `epoch` when an epoch begins."""
 
         def set_epoch(epoch: int, logs: Any = None) -> None:
             self.epoch = epoch
@@ -141,7 +140,7 @@ class Batches(keras.utils.PyDataset):
 
 
 def _length(value: Any) -> int | None:
-    """How many entries it has; None for a number, None or a generator, which have none."""
+    """The number of entries; None for a number, None or a generator."""
     try:
         return len(value)
     except TypeError:

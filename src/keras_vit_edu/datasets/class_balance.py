@@ -1,4 +1,4 @@
-"""A validation set with each class's share, and weights that make small classes count as much as large ones."""
+"""Split off a share of every class for validation, and weigh classes of different size equally."""
 
 import math
 import numbers
@@ -13,26 +13,26 @@ from keras_vit_edu import _checks, random
 def stratified_split(
     labels: np.ndarray | Sequence[int], share: float = 0.2, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose images for validation, from every class its share.
+    """Choose the same share of every class for validation.
 
-    Of a class of n images `n * share` go to validation, rounded to the nearest whole number (a half upwards); one
-    image at least stays for training. Which ones depends on the seed, the class and n alone: they are the same on
-    every backend and machine, and more images of one class change nothing for the others.
+    A class of n images gives `n * share` to validation, rounded to the nearest whole number (a half upwards), and keeps
+    at least one for training. The choice depends only on the seed, the class and n. So it is the same on every backend
+    and machine, and more images of one class do not change the choice for the others.
 
     Args:
         labels: int `(n,)`, from 0.
-        share: of each class that goes to validation, in (0, 1).
+        share: share of each class for validation, in (0, 1).
         seed: int in [0, 2**31).
 
     Returns:
-        `(training, validation)`: int64 indices into the labels, ascending; together each index once.
+        `(training, validation)`: ascending int64 indices into the labels; each index is in one of the two.
 
     Raises:
-        ValueError: for labels that are no whole numbers from 0 up, a share or seed out of range, or if no class is
-            large enough to give an image to validation.
+        ValueError: if labels are not whole numbers from 0, a share or seed is out of range, or no class is large enough
+            to give an image to validation.
 
     Warns:
-        UserWarning: names the classes of which validation has no image, as it cannot have one of a lone image.
+        UserWarning: names the classes without an image in validation, for example a class with a single image.
 
     Examples:
         >>> training, validation = stratified_split([0, 0, 0, 0, 1, 1], share=0.5, seed=0)
@@ -41,7 +41,7 @@ def stratified_split(
     """
     labels = _checks.labels("`labels`", labels)
     if not isinstance(share, numbers.Real) or not 0 < share < 1:
-        raise ValueError(f"`share` must be a number between 0 and 1, neither included. Received: share={share!r}")
+        raise ValueError(f"`share` must be above 0 and below 1. Received: share={share!r}")
     seed_of_split = random.derive_seed(seed, "stratified_split")
     if seed_of_split is None:
         raise ValueError("`seed` must be an int. Received: seed=None")
@@ -53,41 +53,40 @@ def stratified_split(
         in_validation[of_class[order[:count]]] = True
     if not in_validation.any():
         raise ValueError(
-            "Validation would have no image: every class is too small for that share. "
+            "Validation would have no image, because every class is too small for this share. "
             f"Received: share={share} of classes of {_count_each(labels)} images"
         )
     without = np.setdiff1d(labels, labels[in_validation])
     if len(without):
         names = ", ".join(str(label) for label in without)
         warnings.warn(
-            f"Validation has no image of class {names}: too few to share. Training has them all.", stacklevel=2
+            f"Validation has no image of class {names}, because there are too few. Training has them all.", stacklevel=2
         )
     return np.flatnonzero(~in_validation), np.flatnonzero(in_validation)
 
 
 def split_off(labels: np.ndarray, share: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
-    """As `stratified_split`, with seed 0 and without a warning: a part for the test, of data that has none."""
+    """Split off a test part, by `stratified_split` with seed 0 and without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return stratified_split(labels, share)
 
 
 def class_weights(labels: np.ndarray | Sequence[int], num_classes: int | None = None) -> dict[int, float]:
-    r"""Weights under which every class counts the same: \(w_c = n / (k\, n_c)\).
+    r"""Weights that balance classes of different size: \(w_c = n / (k\, n_c)\).
 
-    n images of k classes, \(n_c\) of class c. The mean weight of an image is 1, so that the loss keeps its size. The
-    same as scikit-learn's `compute_class_weight("balanced", ...)`.
+    There are n images of k classes, \(n_c\) of class c. The mean weight of an image is 1, so the loss keeps its size.
+    The weights equal scikit-learn's `compute_class_weight("balanced", ...)`.
 
     Args:
-        labels: int `(n,)`, from 0; of the training images, without validation.
-        num_classes: k; None for the largest label + 1.
+        labels: int `(n,)`, from 0: labels of the training images, without validation.
+        num_classes: k. Defaults to the largest label + 1.
 
     Returns:
-        The weight of each class, as Keras's `fit(class_weight=...)` takes it.
+        The weight of each class, for Keras's `fit(class_weight=...)`.
 
     Raises:
-        ValueError: for labels that are no whole numbers from 0 to `num_classes` - 1, or a class without an image: no
-            weight makes up for it.
+        ValueError: if labels are not whole numbers from 0 to `num_classes` - 1, or a class has no image.
 
     References:
         King, Zeng, "Logistic regression in rare events data" (Political Analysis 9, 2001).
@@ -102,7 +101,7 @@ def class_weights(labels: np.ndarray | Sequence[int], num_classes: int | None = 
     if largest >= classes:
         raise ValueError(f"Labels must be 0 to {classes - 1}. Received: label {largest} with num_classes={classes}")
     present, counts = np.unique(labels, return_counts=True)
-    if len(present) < classes:  # there may be billions of classes: not one of them is counted before
+    if len(present) < classes:  # there may be billions of classes, so they are not listed before
         missing = np.setdiff1d(np.arange(min(classes, len(present) + 11)), present)
         raise ValueError(
             f"Every class must have an image. Received: none of class {', '.join(map(str, missing[:10]))}"

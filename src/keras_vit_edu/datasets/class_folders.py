@@ -1,4 +1,4 @@
-"""Photographs and drawings of any kind as a dataset to train on from scratch: a folder with one subfolder per class."""
+"""Read a folder of images with one subfolder per class, to train on from scratch."""
 
 import os
 from collections.abc import Callable
@@ -25,25 +25,25 @@ def read_class_folders(
     progress: Progress | None = None,
     keep_test: bool = True,
 ) -> ImageDataset:
-    """Read a folder of images, with one subfolder per class, or one that is split (see `find_split`).
+    """Read a folder of images with one subfolder per class, or a split folder (see `find_split`).
 
-    Where there is no `test`, `val` is the test; without any, a fifth of every class is kept for it, the same on every
-    machine. The training images come in an order of their own, also the same everywhere: their last part, which is for
-    validation, has all classes then.
+    Without `test`, `val` is the test. Without both, a fifth of every class is kept for the test, the same on every
+    machine. The training images are put into a fixed random order, so that the last part, the validation part, has all
+    classes.
 
     Args:
         path: the folder.
-        name: what to call the dataset.
-        image_size: `(height, width)` that every image is scaled and cut to; None if all have one size.
+        name: name of the dataset.
+        image_size: `(height, width)` to which every image is scaled and cropped; None if all have one size.
         progress: called as `progress(done, total)` after every file, for each part.
-        keep_test: False to keep nothing for the test: without a part for it, all images are in both parts.
+        keep_test: False keeps no test part: if the folder has none, all images are in both parts.
 
     Returns:
-        A dataset of grey images if red, green and blue agree in every pixel of every image, else of RGB images.
+        A dataset of grey images if red, green and blue are equal in every pixel of every image, else of RGB images.
 
     Raises:
-        ValueError: as `scan_folder`; if images are of several sizes and none is given; if the test has a class that
-            training has not; if the images take more than 4 GiB.
+        ValueError: as `scan_folder`; if images have several sizes and `image_size` is None; if the test has a class
+            that training lacks; if the images take more than 4 GiB.
         ImportError: without Pillow.
     """
     parts, notes = _parts(path)
@@ -76,14 +76,14 @@ def read_class_folders(
 
 
 def is_class_folder(path: Path) -> bool:
-    """Whether there are subfolders, which could be of classes."""
+    """Whether there are subfolders, which may be classes."""
     return any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir())
 
 
 def _parts(path: Path) -> tuple[dict[str, Path], list[str]]:
-    """The folders for training and for the test, and what to say of others; the folder itself if it is not split."""
+    """The folders for training and for the test, and notes on others; the folder itself if it is not split."""
     split = find_split(path)
-    if split is None or split.train is None:  # without a part to train on, `scan_folder` complains
+    if split is None or split.train is None:  # without a training part, `scan_folder` raises an error
         return {"train": path}, []
     flat = [printable(folder.name) for folder in split.without_classes]
     notes = [f"the folder {name} is not used: it has no subfolders, one per class" for name in flat]
@@ -100,11 +100,11 @@ def _parts(path: Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def _numbered(test: ImageFolder, training: ImageFolder) -> np.ndarray:
-    """The labels of the test, as training numbers the classes."""
+    """The labels of the test, numbered like those of training."""
     unknown = [name for name in test.class_names if name not in training.class_names]
     if unknown:
         raise ValueError(
-            f"The test must have no class that training has not. Received: {printable(unknown[0])!r} in {test.path}"
+            f"Every class of the test must be in training too. Received: {printable(unknown[0])!r} in {test.path}"
         )
     places = np.array([training.class_names.index(name) for name in test.class_names], "int32")
     return places[test.labels]

@@ -1,4 +1,4 @@
-"""Images in a CSV file, a line each: the label, then the pixels. Kaggle's digits and the MNIST of many courses."""
+"""Read images from a CSV file with a label and the pixels in each line, such as Kaggle's digits."""
 
 import codecs
 import math
@@ -16,16 +16,17 @@ CHUNK = 1 << 22  # bytes
 
 
 def read_csv(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of a CSV file, with or without a line of names first.
+    """Read images and labels from a CSV file, with or without a header.
 
     Args:
-        file: of whole numbers with commas between: a label, then the pixels of a square grey image, 0 to 255.
+        file: each line has a label and the pixels of a square grey image, 0 to 255, as whole numbers with commas.
 
     Returns:
         uint8 images `(n, H, H)` and int64 labels `(n,)`, each 0 to 999.
 
     Raises:
-        ValueError: if it is no regular file, larger than 256 MiB, has no labels, or is no such table; names the line.
+        ValueError: if it is not a regular file, is larger than 256 MiB, has no labels, or is not such a table. Names
+            the line.
     """
     with open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -49,7 +50,7 @@ def read_csv(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def has_labels(file: Path) -> bool:
-    """Whether the first line of a CSV file is that of a table with labels."""
+    """Whether the first line of a CSV file belongs to a table with labels."""
     try:
         with open_regular(file) as stream:
             _columns(file, stream.readline(LONGEST_LINE))
@@ -59,17 +60,17 @@ def has_labels(file: Path) -> bool:
 
 
 def _columns(file: Path, line: bytes) -> int:
-    """How many numbers a line has, from the first line."""
+    """The number of columns, from the first line."""
     entries = _entries(line)
     is_names = any(entry and not entry.isdigit() for entry in entries)
     if is_names and entries[0].lower() != "label":
         raise ValueError(
-            f"{file} has no labels: its first column must be `label`. (Kaggle's test.csv has none: give train.csv, of "
-            f"which a part is kept for the test.) Received: {printable(entries[0][:40])!r}"
+            f"{file} has no labels: its first column must be `label`. (Kaggle's test.csv has no labels. Use train.csv: "
+            f"a part of it is kept for the test.) Received: {printable(entries[0][:40])!r}"
         )
     if len(entries) < 2 or math.isqrt(len(entries) - 1) ** 2 != len(entries) - 1:
         raise ValueError(
-            f"{file} is no CSV file of images: a line must have a label and the pixels of a square, 1 + 784, say. "
+            f"{file} is no CSV file of images: a line must have a label and the pixels of a square, such as 1 + 784. "
             f"Received: {len(entries)} columns"
         )
     return len(entries)
@@ -81,7 +82,7 @@ def _entries(line: bytes) -> list[str]:
 
 
 def _is_numbers(stream) -> bool:  # type: ignore[no-untyped-def]
-    """Whether the first line is one of numbers; the stream stands at the first line of numbers then."""
+    """Whether the first line has numbers. Moves the stream to the first line of numbers."""
     stream.seek(0)
     line = stream.readline(LONGEST_LINE)
     if all(entry.isdigit() for entry in _entries(line)):
@@ -91,7 +92,7 @@ def _is_numbers(stream) -> bool:  # type: ignore[no-untyped-def]
 
 
 def _whole_lines(stream, file: Path) -> Iterator[bytes]:  # type: ignore[no-untyped-def]
-    """Pieces of some megabytes that end with a line, each with its last line break."""
+    """Pieces of some megabytes, each ending with a line break."""
     rest = b""
     while piece := stream.read(CHUNK):
         text = rest + piece
@@ -106,7 +107,7 @@ def _whole_lines(stream, file: Path) -> Iterator[bytes]:  # type: ignore[no-unty
 
 
 def _table(text: bytes, columns: int, file: Path, lines_before: int) -> np.ndarray:
-    """Whole numbers of at most three digits, uint16 `(lines, columns)`."""
+    """Parse whole numbers of at most three digits, uint16 `(lines, columns)`."""
     text = text.replace(b"\r", b"").replace(b" ", b"")
     while b"\n\n" in text:
         text = text.replace(b"\n\n", b"\n")
@@ -126,7 +127,7 @@ def _table(text: bytes, columns: int, file: Path, lines_before: int) -> np.ndarr
     if lines:
         raise ValueError(
             f"{file}, line {lines_before + min(lines) + 1} or after: a line must have {columns} whole numbers of at "
-            "most three digits, with commas between."
+            "most three digits, separated by commas."
         )
     values = digits[ends - 1].astype("uint16")
     for place, factor in ((2, 10), (3, 100)):

@@ -1,7 +1,7 @@
 """EMNIST: letters and digits in MNIST's format, with two pitfalls.
 
-Every image is stored with rows and columns swapped (the set was written by Matlab), so they are swapped back here; and
-the labels of the letters begin with 1.
+Every image is stored with rows and columns swapped (Matlab wrote the files); they are swapped back here. The labels of
+the letters begin with 1.
 
 Reference:
     Cohen, Afshar, Tapson, van Schaik, "EMNIST: an extension of MNIST to handwritten letters" (IJCNN 2017), arXiv
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 CHARACTERS = tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase)
-# Of the small letters only those look unlike their capitals: the others are merged with them.
+# Only these small letters differ from their capitals. The others are merged with them.
 MERGED = CHARACTERS[:36] + tuple("abdefghnqrt")
-# As the official `emnist-*-mapping.txt` have them, in the order of the labels.
+# In the order of the labels, as in the official `emnist-*-mapping.txt`.
 EMNIST = {
     "emnist-balanced": MERGED,
     "emnist-byclass": CHARACTERS,
@@ -25,12 +25,12 @@ EMNIST = {
     "emnist-letters": tuple(f"{letter}/{letter.lower()}" for letter in string.ascii_uppercase),
     "emnist-mnist": tuple(string.digits),
 }
-AS_MNIST = ("emnist-mnist", "emnist-digits")  # what may pass for MNIST, the one of the same size first
+AS_MNIST = ("emnist-mnist", "emnist-digits")  # sets that can replace MNIST, the one of the same size first
 FIRST_LABEL = {"emnist-letters": 1}
 
 
 def idx_names(name: str) -> dict[str, str]:
-    """The files of one of the sets, by array."""
+    """The files of a set, by array."""
     return {
         "x_train": f"{name}-train-images-idx3-ubyte",
         "y_train": f"{name}-train-labels-idx1-ubyte",
@@ -40,12 +40,12 @@ def idx_names(name: str) -> dict[str, str]:
 
 
 def folders(path: Path) -> list[Path]:
-    """Where the files may lie below a path: as they come from NIST's zip, or as torchvision leaves them."""
+    """Folders below a path where the files may be: as in NIST's zip, or in torchvision's folders."""
     return [path, path / "gzip", path / "raw", path / "EMNIST" / "raw", path / "EMNIST"]
 
 
 def upright(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of one of the sets with images as they were written, and labels from 0."""
+    """The arrays of a set, with upright images and labels from 0."""
     first = FIRST_LABEL.get(name, 0)
     return {
         array: values.swapaxes(1, 2) if array.startswith("x") else values.astype("int32") - first

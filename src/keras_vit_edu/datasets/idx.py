@@ -19,10 +19,11 @@ SMALL_MEMBER = 1 << 14  # bytes; a gzip file of smaller members takes long to re
 
 
 def open_idx(file: Path) -> ArrayFile:
-    """What the header of an IDX file says.
+    """Read the header of an IDX file.
 
     Raises:
-        ValueError: if it is no regular file, no IDX file of unsigned bytes, or not as long as its header says.
+        ValueError: if it is not a regular file, is not an IDX file of unsigned bytes, or has not the length of its
+            header.
     """
     with open_regular(file) as stream:
         length = os.fstat(stream.fileno()).st_size
@@ -46,7 +47,7 @@ def open_idx(file: Path) -> ArrayFile:
             f"{wanted} bytes, and {length - start} follow."
         )
     if is_packed and length > most_packed(start + wanted):
-        raise ValueError(f"{file} is too long: its header says {shape}, {wanted} bytes, and it has {length} itself.")
+        raise ValueError(f"{file} is too long: its header says {shape}, {wanted} bytes, and the file has {length}.")
 
     def chunks() -> Iterator[bytes]:
         with open_regular(file) as stream:
@@ -57,7 +58,7 @@ def open_idx(file: Path) -> ArrayFile:
 
 
 def most_packed(size: int) -> int:
-    """How many bytes deflate makes of `size` bytes at most, headers included: it stores what it cannot shorten."""
+    """The largest compressed size of `size` bytes, headers included. Deflate stores what it cannot shorten."""
     return size + size // 20 + CHUNK
 
 
@@ -67,7 +68,7 @@ def _plain(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _unpacked(stream: BinaryIO, file: Path) -> Iterator[bytes]:
-    """The content of a gzip file in pieces of at most `CHUNK` bytes, whatever the file says."""
+    """The content of a gzip file, in pieces of at most `CHUNK` bytes."""
     unpack = zlib.decompressobj(wbits=31)  # 31: with gzip's header and checksum
     packed, done, members = b"", 0, 1
     while True:
@@ -82,7 +83,7 @@ def _unpacked(stream: BinaryIO, file: Path) -> Iterator[bytes]:
         done += len(piece)
         if piece:
             yield piece
-        if unpack.eof:  # what follows is another member, as `cat` and bgzip make them, or the end
+        if unpack.eof:  # another member follows, as `cat` and bgzip write them, or the end
             packed = unpack.unused_data or stream.read(PACKED_AT_ONCE)
             if not packed:
                 return

@@ -1,4 +1,4 @@
-"""A CSV file that names images and what they show, to learn from."""
+"""Read a CSV file of image paths and labels, to train on."""
 
 import csv
 import io
@@ -16,9 +16,9 @@ from keras_vit_edu.datasets.image_source import name_of, path_of
 
 LARGEST = 64 << 20  # bytes
 MOST = 1_500_000  # files; ImageNet has 1.3 million
-FIRST = 1000  # files; if none of them can be read, none of the others is looked for
+FIRST = 1000  # files; if none of these can be read, the others are not tried
 SUFFIXES = (".csv", ".tsv")
-# What the two columns may be called.
+# Names of the two columns.
 PATH = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "img_path")
 LABEL = ("label", "class", "class_name", "classname", "category", "target")
 FORMAT = "A CSV of images has the columns `path` and `label`, named in the first line, or these two and no header."
@@ -27,33 +27,33 @@ FORMAT = "A CSV of images has the columns `path` and `label`, named in the first
 def scan_csv(
     path: str | os.PathLike, decode: bool = True, progress: Callable[[int, int], object] | None = None
 ) -> ImageFolder:
-    """Find the images that a CSV file names, and make sure that each can be read.
+    """Find the images that a CSV file lists, and check that each can be read.
 
-    The file is UTF-8, with commas between the columns (or semicolons or tabs, if its first line has no comma), and
-    quotes as usual:
+    The file is UTF-8. Its columns are separated by commas (or by semicolons or tabs, if its first line has no comma),
+    with quotes as usual:
 
         path,label
         cat/felix.jpg,cat
         dog/rex.jpg,dog
 
-    The first line may name the columns. Then they come in any order, and others beside them are passed over. (`file`,
-    `filename`, `image`, ... do for `path`, and `class`, `category`, ... for `label`.) Without such a line there are two
-    columns, the path first. A path is relative to the folder of the CSV file, or absolute. A label is the name of a
-    class; numbers are names too. A file that is named twice counts once. Files that `read_image` refuses are left out,
-    and told in `skipped`.
+    The first line may name the columns. Then they have any order, and other columns are ignored. (`file`, `filename`,
+    `image`, ... also mean `path`, and `class`, `category`, ... mean `label`.) Without such a line there are two
+    columns, the path first. A path is absolute, or relative to the folder of the CSV file. A label is the name of a
+    class, also if it is a number. A file that is listed twice counts once. Files that `read_image` refuses are listed
+    in `skipped`.
 
     Args:
         path: the CSV file, of at most 64 MiB and 1.5 million files.
-        decode: True to decode every image once; False to read its first bytes only, as in `scan_folder`.
+        decode: True decodes every image once; False reads only its first bytes, as in `scan_folder`.
         progress: called as `progress(done, total)` after every file.
 
     Returns:
-        An `ImageFolder`, its files in the order of the lines.
+        An `ImageFolder` with the files in the order of the lines.
 
     Raises:
-        ValueError: if there is no such file, or it is none of that format; if a file has two labels; if the names of
-            two classes differ only in upper and lower case or in how accents are stored; if there are images of less
-            than two classes; if none of the first 1000 files can be read.
+        ValueError: if there is no such file, or it has another format; if a file has two labels; if the names of two
+            classes differ only in case or in how accents are stored; if there are images of fewer than two classes; if
+            none of the first 1000 files can be read.
         ImportError: without Pillow.
 
     Examples:
@@ -72,11 +72,11 @@ def scan_csv(
     for number, image, label in _rows(file):
         if class_of.setdefault(image, label) != label:
             raise ValueError(
-                f"A file has one label. Received: {printable(image)}, which is {printable(class_of[image])} and, in "
-                f"line {number} of {name_of(file)}, {printable(label)}"
+                f"Each file must have one label. Received: {printable(image)}, which is "
+                f"{printable(class_of[image])} and, in line {number} of {name_of(file)}, {printable(label)}"
             )
         if len(class_of) > MOST:
-            raise ValueError(f"A CSV of images names at most {MOST:,} files. Received: {name_of(file)} with more")
+            raise ValueError(f"A CSV of images may list at most {MOST:,} files. Received: {name_of(file)} with more")
     _check_names(set(class_of.values()), file)
     check = read_image if decode else check_header
     sound: list[str] = []
@@ -98,7 +98,7 @@ def scan_csv(
 
 
 def is_csv(path: str | os.PathLike) -> bool:
-    """Whether a path names a file whose suffix is that of a CSV."""
+    """Whether a path has the suffix of a CSV file."""
     text = os.fsdecode(path)
     return text.lower().endswith(SUFFIXES) and not os.path.isdir(text)
 
@@ -112,7 +112,7 @@ def scan_images(
 
 
 def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
-    """Number of the line, path and label of each row."""
+    """Line number, path and label of each row."""
     data = read_bounded(file, LARGEST)
     first = next((line for line in io.BytesIO(data) if line.strip()), b"").decode("utf-8", "replace")
     delimiter = next((mark for mark in ",;\t" if mark in first), ",")
@@ -144,7 +144,7 @@ def _rows(file: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _columns(cells: list[str]) -> tuple[int, int] | None:
-    """Where path and label stand, if the first line names them."""
+    """The columns of path and label, if the first line names them."""
     names = [cell.casefold() for cell in cells]
     path, label = ([names.index(name) for name in known if name in names][:1] for known in (PATH, LABEL))
     return (path[0], label[0]) if path and label else None

@@ -21,14 +21,14 @@ class ImageDataset:
     """Images with labels, for training and for the test at the end.
 
     Attributes:
-        name: `"mnist"`, say, or what its file or folder is called.
-        source: where it was read from.
+        name: name of the dataset, such as `"mnist"`, or of its file or folder.
+        source: the place from which it was read.
         x_train, x_test: uint8 images `(n, H, W, C)`, of one size, 0 black to 255 white.
         y_train, y_test: whole numbers `(n,)` of an integer dtype, from 0 to the number of classes - 1.
-        class_names: what the labels stand for.
-        notes: what the reader did that one should know, a sentence each.
-        has_test: whether what was read has a part for the test. Without one, some of its images are kept for it, or all
-            are in both parts, as the reader was told.
+        class_names: a name for each label.
+        notes: remarks of the reader, one sentence each.
+        has_test: whether the source has a test part. Without one, some images are kept for the test, or all images are
+            in both parts, as the reader was asked.
 
     Raises:
         ValueError: if images are not uint8 of rank 4 and one size, or labels are not one class number per image.
@@ -63,11 +63,11 @@ class ImageDataset:
 
 
 def split(dataset: ImageDataset, validation_split: float = 0.1) -> tuple[tuple, tuple]:
-    """Keep the last part of the training images for validation, as Keras's `fit(validation_split=...)` does.
+    """Split off the last part of the training images for validation, as Keras's `fit(validation_split=...)` does.
 
     Args:
-        dataset: what to split.
-        validation_split: share of the training images to keep, in (0, 1).
+        dataset: the dataset to split.
+        validation_split: share of the training images for validation, in (0, 1).
 
     Returns:
         `((x_train, y_train), (x_validation, y_validation))`.
@@ -86,17 +86,18 @@ def split(dataset: ImageDataset, validation_split: float = 0.1) -> tuple[tuple, 
 
 
 def resized(dataset: ImageDataset, image_size: int | Sequence[int]) -> ImageDataset:
-    """The dataset with images of another size: scaled until they cover it, the same cut off on both sides.
+    """Resize the images of a dataset: scale them until they cover the size, and crop evenly on both sides.
 
     Args:
-        dataset: of one or three channels.
+        dataset: a dataset with one or three channels.
         image_size: an int for both sides, or `(height, width)`.
 
     Returns:
-        A dataset; the same if its images have that size.
+        A dataset; `dataset` itself if its images have that size.
 
     Raises:
-        ValueError: for a size that is no whole number, for other channels, or if the images would take more than 4 GiB.
+        ValueError: if a size is not a whole number, the number of channels is another one, or the images would take
+            more than 4 GiB.
         ImportError: without Pillow.
 
     Examples:
@@ -128,7 +129,7 @@ def _resized(images: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def fitted(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """An image scaled until it covers `height` and `width`, the same cut off on both sides; uint8 `(H, W, C)`."""
+    """An image, scaled until it covers `height` and `width`, and cropped evenly; uint8 `(H, W, C)`."""
     try:
         from PIL import Image, ImageOps
     except ImportError:
@@ -140,13 +141,13 @@ def fitted(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return pixels.reshape(height, width, -1)
 
 
-# Arrays as they were read. --------------------------------------------------------------------------------------------
+# Arrays from files. ---------------------------------------------------------------------------------------------------
 
 
 def read_arrays(
     source: str, files: Mapping[str, ArrayFile], image_size: tuple[int, int] | None, num_classes: int | None
 ) -> dict[str, Any]:
-    """Four arrays from their files, each kept only if all headers fit together; see `check_headers`."""
+    """Read four arrays from their files, if their headers fit together; see `check_headers`."""
     files = {name: files[name] for name in ARRAYS}
     check_sizes(files)
     check_headers(source, files, image_size)
@@ -159,12 +160,12 @@ def read_arrays(
 
 
 def check_headers(source: str, arrays: Mapping[str, Any], image_size: tuple[int, int] | None = None) -> None:
-    """Complain unless dtypes and shapes of four arrays, or of their files, make a dataset.
+    """Raise an error unless the dtypes and shapes of four arrays, or of their files, form a dataset.
 
     Args:
-        source: where they are from.
-        arrays: anything with a dtype and a shape, by name.
-        image_size: what the images, grey ones, must have; None for grey or RGB images of one size.
+        source: the place from which they come.
+        arrays: objects with a dtype and a shape, by name.
+        image_size: required size of grey images; None allows grey or RGB images of any one size.
     """
     size = "H, W" if image_size is None else f"{image_size[0]}, {image_size[1]}"
     sizes = set()
@@ -176,9 +177,9 @@ def check_headers(source: str, arrays: Mapping[str, Any], image_size: tuple[int,
         if not is_image or (image_size is not None and shape[1:] != (*image_size, 1)):
             raise ValueError(f"{source}: images must be uint8 of shape (n, {size}). {received}")
         if shape[-1] not in (1, 3):
-            hint = "; images with the channels first want `np.moveaxis(x, 1, -1)`" if shape[1] in (1, 3) else ""
+            hint = "; if the channels come first, use `np.moveaxis(x, 1, -1)`" if shape[1] in (1, 3) else ""
             raise ValueError(f"{source}: images must be of shape (n, H, W) or (n, H, W, 3){hint}. {received}")
-        is_column = len(labels.shape) == 2 and labels.shape[1] == 1  # as Keras has those of CIFAR
+        is_column = len(labels.shape) == 2 and labels.shape[1] == 1  # like the labels of CIFAR in Keras
         if not (len(labels.shape) == 1 or is_column) or labels.dtype.kind not in "iu":
             raise ValueError(f"{source}: labels must be integers of shape (n,). {received}")
         if len(labels.shape) and images.shape[0] != labels.shape[0]:
@@ -199,7 +200,7 @@ def dataset_of(
     notes: Sequence[str] = (),
     has_test: bool = True,
 ) -> ImageDataset:
-    """An `ImageDataset` of arrays whose headers were checked; a `ValueError` for labels out of range."""
+    """Make an `ImageDataset` of checked arrays. Raises a `ValueError` for labels out of range."""
     checked: dict[str, np.ndarray] = {}
     for part in ("train", "test"):
         checked[f"y_{part}"] = check_range(source, f"y_{part}", arrays[f"y_{part}"], len(class_names))
@@ -215,12 +216,12 @@ def dataset_of(
 
 
 def check_range(source: str, name: str, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Labels as int32 `(n,)`; a `ValueError` if one is no class. One column is taken for what it holds."""
+    """Labels as int32 `(n,)`, also from one column `(n, 1)`. Raises a `ValueError` for a label out of range."""
     return _checks.labels(f"{source}: labels", _column(labels), num_classes, received=name)
 
 
 def _without_images(class_names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """What to say of classes that no image is of."""
+    """Notes about classes without images."""
     notes = []
     for part in ("train", "test"):
         counts = np.bincount(arrays[f"y_{part}"], minlength=len(class_names))

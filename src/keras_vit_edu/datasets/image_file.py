@@ -1,4 +1,4 @@
-"""An image file of any kind as an RGB array."""
+"""Read an image file of any kind as an RGB array."""
 
 import contextlib
 import io
@@ -27,28 +27,28 @@ from keras_vit_edu.datasets.pixels import stretched
 CHUNK = 1 << 16  # pixels
 MAX_SIDE = 1_000_000  # pixels
 ORIENTATION = 0x0112  # EXIF's tag
-EXIF_GROUPS = (0x8769, 0x8825, 0xA005)  # tags that hold further tags: of the camera, of GPS, of other systems
+EXIF_GROUPS = (0x8769, 0x8825, 0xA005)  # tags that hold further tags: camera, GPS, interoperability
 
 
 def read_image(file: str | os.PathLike | BinaryIO | Any) -> np.ndarray:
     """Read an image file: its first frame, upright, as RGB.
 
-    A photograph that a camera stored on its side is turned as its EXIF says; EXIF that cannot be read counts as none.
-    What is transparent becomes white, or black beneath a bright drawing. Grey values of more than 8 bits are stretched
-    to the range that they use; of colours of 16 bits the high byte counts.
+    A photograph is rotated as its EXIF says. Damaged EXIF is ignored. Transparent areas become white, or black beneath
+    a bright drawing. Grey values of more than 8 bits are stretched to the range that they use. Colours of 16 bits keep
+    their high byte.
 
     Args:
-        file: anything that Pillow reads: PNG, JPEG, GIF, TIFF, BMP, WebP..., and HEIC where pillow-heif is installed.
-            A path; or a binary stream such as `io.BytesIO`, of at most 256 MiB, which is read from its beginning; or an
-            image of Pillow.
+        file: a path, a binary stream such as `io.BytesIO` (at most 256 MiB, read from its beginning), or an image of
+            Pillow. Formats are those of Pillow (PNG, JPEG, GIF, TIFF, BMP, WebP...), and HEIC if pillow-heif is
+            installed.
 
     Returns:
         uint8 `(H, W, 3)`.
 
     Raises:
-        ValueError: if it is none of these; if there is no such file; if it is a folder, no ordinary file, empty,
-            damaged, no image, or larger than `PIL.Image.MAX_IMAGE_PIXELS` (89 million pixels), which a small file can
-            pretend to be, or one of its sides than a million pixels.
+        ValueError: if it is something else; if there is no such file; if it is a folder, not an ordinary file, empty,
+            damaged or no image; if it has more than `PIL.Image.MAX_IMAGE_PIXELS` (89 million) pixels, which a small
+            file can claim, or more than a million along a side.
         ImportError: without Pillow.
 
     Examples:
@@ -69,14 +69,14 @@ def read_image(file: str | os.PathLike | BinaryIO | Any) -> np.ndarray:
 
 
 def check_header(file: str | os.PathLike | BinaryIO | Any) -> None:
-    """Complain as `read_image` does, but over the first bytes only: about a millisecond, and no proof of the rest."""
+    """Raise the errors of `read_image` for the first bytes only: about a millisecond, without the rest."""
     with _opened(file):
         pass
 
 
 @contextmanager
 def _opened(file: Any) -> Iterator[Any]:
-    """The image in a file, for Pillow to read; whatever is wrong with it is a `ValueError`."""
+    """Open an image file with Pillow. Every problem with the file is a `ValueError`."""
     _interruption.check()
     try:
         from PIL import Image
@@ -92,8 +92,8 @@ def _opened(file: Any) -> Iterator[Any]:
         if kind is not None:
             can_read_heif()
         with opened or Image.open(source) as image:
-            # Pillow refuses twice as many, and only warns before. That warning cannot be made an error here: filters of
-            # warnings are the whole process's, and there are threads.
+            # Pillow refuses twice as many pixels, and only warns below. Warning filters belong to the whole process,
+            # which may have threads, so the warning cannot become an error here.
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise Image.DecompressionBombError
             if max(image.size) > MAX_SIDE:
@@ -103,13 +103,13 @@ def _opened(file: Any) -> Iterator[Any]:
         raise ValueError(f"Images have at most {Image.MAX_IMAGE_PIXELS:,} pixels. Received: {name}") from None
     except Image.UnidentifiedImageError:
         raise ValueError(f"{_unknown(kind)}. Received: {name}") from None
-    except Exception as error:  # over damaged files Pillow raises OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # for damaged files Pillow raises OSError, SyntaxError, struct.error, ...
         reason = str(error).rstrip(".") or type(error).__name__
         raise ValueError(f"The image cannot be read: {printable(reason)}. Received: {name}") from None
 
 
 def _unknown(kind: str | None) -> str:
-    """What to say of a file that no plugin of Pillow knows."""
+    """The message for a file that no plugin of Pillow knows."""
     if kind is None:
         return "This is no image file that Pillow knows"
     if kind == "HEIC" and can_read_heif():
@@ -119,17 +119,17 @@ def _unknown(kind: str | None) -> str:
 
 
 def _load(image: Any) -> None:
-    """Decode an image. What is wrong with its EXIF does not count."""
+    """Decode an image. Damaged EXIF is ignored."""
     if image.format != "TIFF":
         image.load()
         return
-    exif = image.getexif()  # Pillow looks through all of it when it loads a TIFF, and turns the image itself
+    exif = image.getexif()  # when Pillow loads a TIFF, it reads all EXIF and rotates the image itself
     for group in EXIF_GROUPS:
         try:
             exif.get_ifd(group)
         except Exception:
             exif.pop(group, None)
-    name, image.filename = image.filename, ""  # else it maps the file into memory in the size of the turned image
+    name, image.filename = image.filename, ""  # else it maps the file into memory with the rotated size
     try:
         image.load()
     finally:
@@ -137,7 +137,7 @@ def _load(image: Any) -> None:
 
 
 def _upright(image: Any) -> Any:
-    """The image turned as its EXIF says. (Pillow's `exif_transpose` writes the EXIF anew, which may fail.)"""
+    """Rotate an image as its EXIF says. (Pillow's `exif_transpose` writes the EXIF again, which may fail.)"""
     from PIL import Image
 
     turn = Image.Transpose
@@ -151,7 +151,7 @@ def _upright(image: Any) -> Any:
             7: turn.TRANSVERSE,
             8: turn.ROTATE_90,
         }.get(image.getexif().get(ORIENTATION))
-    except Exception:  # Pillow raises whatever over damaged EXIF
+    except Exception:  # Pillow raises anything for damaged EXIF
         return image
     return image if method is None else image.transpose(method)
 
@@ -169,10 +169,10 @@ def _as_rgb(image: Any) -> np.ndarray:
 
 
 def _brightness(image: Any) -> float:
-    """The mean of an RGBA image, 0 to 255, each pixel counted as far as it is opaque; 0 if none is."""
+    """The mean of an RGBA image, 0 to 255, weighted by opacity; 0 if all pixels are transparent."""
     pixels = np.asarray(image).reshape(-1, 4)
     drawn = opacity = 0
-    for start in range(0, len(pixels), CHUNK):  # wider numbers for a few pixels at a time, not for 89 million
+    for start in range(0, len(pixels), CHUNK):  # wider numbers for some pixels at a time, not for 89 million
         some = pixels[start : start + CHUNK].astype("int64")
         drawn += int((some[:, :3] * some[:, 3:]).sum())
         opacity += int(some[:, 3].sum())

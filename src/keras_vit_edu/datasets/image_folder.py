@@ -1,4 +1,4 @@
-"""A folder of photographs with one subfolder per class, to learn from."""
+"""Find the photographs in a folder with one subfolder per class."""
 
 import os
 import unicodedata
@@ -19,16 +19,16 @@ TO_ITSELF = "The link leads in a circle, to itself"
 
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """Which images a folder or a CSV file names, and what they show. The images themselves stay in their files.
+    """The image files and labels of a folder or a CSV file. The images themselves stay in their files.
 
     Attributes:
-        path: the folder; that of the CSV file.
-        class_names: what the labels stand for: names of subfolders in Unicode's NFC form, in the order of their code
-            points, which is the same on every system.
-        files: of each image the path from `path` on, with `/`; class after class, in the same order of names. Those of
-            a CSV file in its order.
-        labels: int32 `(n,)`, an index into `class_names` for each of the files.
-        skipped: pairs of a file or folder that was left out and the reason.
+        path: the folder, or the folder of the CSV file.
+        class_names: names of the classes: the subfolders, in Unicode's NFC form, sorted by code points, which is the
+            same order on every system.
+        files: path of each image, relative to `path`, with `/`; class by class, sorted in the same way. Files of a CSV
+            keep its order.
+        labels: int32 `(n,)`, an index into `class_names` for each file.
+        skipped: pairs of a skipped file or folder and the reason.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class ImageFolder:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Where each image can be opened."""
+        """The path of each image, to open it."""
         return tuple(self.path / file for file in self.files)
 
     def __repr__(self) -> str:
@@ -51,35 +51,35 @@ class ImageFolder:
 def scan_folder(
     path: str | Path, decode: bool = True, progress: Callable[[int, int], object] | None = None
 ) -> ImageFolder:
-    """Find the images of a folder that has one subfolder per class, and make sure that each can be read.
+    """Find the images in a folder with one subfolder per class, and check that each can be read.
 
-    An image belongs to the class of the subfolder at the top, however deep it lies within. Links are followed. Every
-    file that `read_image` reads is an image, whatever its name, kind or size: 16 bits, CMYK, the first frame of an
-    animation, a single pixel. The following is left out, and told in `skipped`:
+    An image belongs to the class of the subfolder at the top, at any depth. Links are followed. Every file that
+    `read_image` reads is an image, of any name, kind or size: 16 bits, CMYK, the first frame of an animation, a single
+    pixel. The following are listed in `skipped`:
 
-    - files that `read_image` refuses: damaged, empty, no image, not allowed to be opened, more than 89 million pixels
-      or a million along a side;
-    - files beside the subfolders, folders that may not be opened, and names that are no valid Unicode;
-    - a subfolder without any image: it makes no class;
-    - links that lead in a circle: to themselves, or to a folder that they lie in.
+    - files that `read_image` refuses: damaged, empty, no image, not readable, more than 89 million pixels or a million
+      along a side
+    - files beside the subfolders, folders that cannot be opened, and names that are not valid Unicode
+    - a subfolder without images: it is no class
+    - links that lead in a circle: to themselves, or to a folder that contains them
 
-    Names that begin with a dot are hidden, and passed over without a word.
+    Names that begin with a dot are hidden, and ignored without a message.
 
     Args:
         path: the folder.
-        decode: True to decode every image once, some tenths of a second for a photograph of 12 megapixels. With
-            thousands of them, False saves the minutes: only the first bytes of each file are read, so that a photograph
-            that is cut off or damaged further in stays in, and is an error when it is loaded.
+        decode: True decodes every image once, some tenths of a second for a photograph of 12 megapixels. False reads
+            only the first bytes of each file, which saves minutes with thousands of photographs. A photograph that is
+            damaged further in then stays, and is an error when it is loaded.
         progress: called as `progress(done, total)` after every file.
 
     Returns:
         An `ImageFolder`.
 
     Raises:
-        ValueError: if there is no such folder, or it may not be opened; if it is split into `train`, `val` or `test`
-            (see `find_split`), as each of these is a folder to scan; if the names of two classes differ only in upper
-            and lower case or in how accents are stored, as other systems take them for one; if there are fewer images
-            than subfolders, or images of less than two classes.
+        ValueError: if there is no such folder, or it cannot be opened; if it is split into `train`, `val` or `test`
+            (see `find_split`): scan one of these folders; if the names of two classes differ only in case or in how
+            accents are stored, because other systems cannot tell them apart; if there are fewer images than subfolders,
+            or images of fewer than two classes.
         ImportError: without Pillow.
 
     Examples:
@@ -103,8 +103,8 @@ def scan_folder(
     if split is not None:
         parts = ", ".join(name_of(part) for part in split.parts)
         raise ValueError(
-            f"This data set is split already. Pass one of its parts: {parts}. (`TransferClassifier.fit` and "
-            f"`keras-vit-edu fine-tune` take it whole.) Received: {name_of(root)}"
+            f"This dataset is split already. Pass one of its parts: {parts}. (`TransferClassifier.fit` and "
+            f"`keras-vit-edu fine-tune` take the whole.) Received: {name_of(root)}"
         )
     skipped: list[tuple[str, str]] = []
     candidates = _files_of_classes(root, skipped)
@@ -136,7 +136,7 @@ def scan_folder(
 
 
 def reason_of(error: ValueError, path: Path) -> str:
-    """What an error says, without the path, which stands beside it."""
+    """The text of an error without the path."""
     return str(error).removesuffix(f". Received: {name_of(path)}")
 
 
@@ -149,11 +149,11 @@ def image_folder(
     given: Path,
     subfolders: int = 0,
 ) -> ImageFolder:
-    """What was found, if it is enough to learn from; `given` is what was looked through, with so many subfolders."""
+    """Make an `ImageFolder`, if there is enough to train on. `given` is the scanned path, with this many subfolders."""
     why = f" ({len(skipped)} skipped, the first is {printable(skipped[0][0])}: {skipped[0][1]})" if skipped else ""
     if len(files) < subfolders:
         raise ValueError(
-            "There must be an image of every class at least, in one subfolder per class. "
+            "Every class needs at least one image in its subfolder. "
             f"Received: {name_of(given)} with {len(files)} images in {subfolders} subfolders{why}"
         )
     if len(class_names) < 2:
@@ -166,7 +166,7 @@ def image_folder(
 
 
 def _files_of_classes(root: Path, skipped: list[tuple[str, str]]) -> dict[str, list[str]]:
-    """The files in each subfolder, as paths from the root on."""
+    """The files in each subfolder, as paths relative to the root."""
     names = _visible_names(root, "", names_in(root), skipped)
     above = (os.path.realpath(root),)
     folders = []
@@ -182,14 +182,14 @@ def _files_of_classes(root: Path, skipped: list[tuple[str, str]]) -> dict[str, l
         other = same.setdefault(normalized(normalized(folder).casefold()), folder)
         if other != folder:
             raise ValueError(
-                "The names of two classes differ only in case or in how accents are stored: other systems take them "
-                f"for one. Received: {other!r} and {folder!r} in {name_of(root)}"
+                "The names of two classes differ only in case or in how accents are stored. Other systems cannot tell "
+                f"them apart. Received: {other!r} and {folder!r} in {name_of(root)}"
             )
     return {folder: list(_files_below(root, folder, above, skipped)) for folder in folders}
 
 
 def _files_below(root: Path, folder: str, above: tuple[str, ...], skipped: list[tuple[str, str]]) -> Iterator[str]:
-    """The files in a folder and in the folders within; `above` are the folders that it lies in, links resolved."""
+    """The files in a folder and below. `above` are the folders that contain it, links resolved."""
     if leads_above(root / folder, *above):
         skipped.append((folder, CIRCLE))
         return
@@ -209,7 +209,7 @@ def _files_below(root: Path, folder: str, above: tuple[str, ...], skipped: list[
 
 
 def _visible_names(root: Path, folder: str, inside: list[str], skipped: list[tuple[str, str]]) -> list[str]:
-    """What is inside a folder and seen, in portable order, each as a path from the root on."""
+    """The names in a folder that are not hidden, in portable order, as paths relative to the root."""
     names = []
     for name in inside:
         if name.startswith("."):
@@ -227,5 +227,5 @@ def _visible_names(root: Path, folder: str, inside: list[str], skipped: list[tup
 
 
 def normalized(name: str) -> str:
-    """The name with one code point for a letter and its accent (macOS stores two)."""
+    """The name in NFC form: one code point for a letter with its accent (macOS stores two)."""
     return unicodedata.normalize("NFC", name)

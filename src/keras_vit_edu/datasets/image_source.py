@@ -1,4 +1,4 @@
-"""Where an image comes from: a path, a binary stream or an image of Pillow; and what to say if it is none."""
+"""The source of an image: a path, a binary stream or an image of Pillow; with errors for anything else."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ from keras_vit_edu._files import printable
 LARGEST_STREAM = 256 << 20  # bytes
 CHUNK = 1 << 20
 _TURNS = threading.Condition()
-_BUSY: set[int] = set()  # ids of what some thread reads
+_BUSY: set[int] = set()  # ids of sources that a thread is reading
 
 # Brands of the file type box, the first thing in an HEIF file (ISO/IEC 23008-12, 23000-22).
 AVIF_BRANDS = (b"avif", b"avis")
@@ -24,21 +24,21 @@ HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"
 
 
 def is_stream(value: Any) -> bool:
-    """Whether it is a stream to read bytes from, such as `io.BytesIO` or a file opened with `"rb"`."""
+    """Whether it is a stream of bytes, such as `io.BytesIO` or a file opened with `"rb"`."""
     return callable(getattr(value, "read", None))
 
 
 def is_pillow_image(value: Any) -> bool:
-    """Whether it is an image of Pillow, which is not imported for it."""
+    """Whether it is an image of Pillow. Does not import Pillow."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(value, pillow.Image)
 
 
 def path_of(value: Any, what: str = "A file") -> str:
-    """The path that a text or `os.PathLike` stands for.
+    """The path in a string or `os.PathLike`.
 
     Raises:
-        ValueError: if it is neither, or empty: `Path("")` would be the working folder.
+        ValueError: if it is neither, or empty: `Path("")` would be the working directory.
     """
     if not isinstance(value, (str, os.PathLike)):
         raise ValueError(f"{what} must be given as a path. Received: {type(value).__name__}")
@@ -49,7 +49,7 @@ def path_of(value: Any, what: str = "A file") -> str:
 
 
 def name_of(source: Any) -> str:
-    """What to call a source in a message, on one line."""
+    """The name of a source for a message, on one line."""
     if isinstance(source, (str, os.PathLike)):
         return printable(os.fsdecode(source))
     name = getattr(source, "name", None) or getattr(source, "filename", None)
@@ -58,7 +58,7 @@ def name_of(source: Any) -> str:
 
 @contextlib.contextmanager
 def alone_with(source: Any) -> Iterator[None]:
-    """Wait until no other thread reads this source: a stream has one position, an image of Pillow one decoder."""
+    """Wait until no other thread reads this source. A stream has one position, an image of Pillow one decoder."""
     with _TURNS:
         _TURNS.wait_for(lambda: id(source) not in _BUSY)
         _BUSY.add(id(source))
@@ -71,7 +71,7 @@ def alone_with(source: Any) -> Iterator[None]:
 
 
 def content_of(stream: BinaryIO) -> bytes:
-    """All that a stream holds, from its beginning if it can go back there; at most 256 MiB.
+    """Read a whole stream, from its beginning if it is seekable; at most 256 MiB.
 
     Raises:
         ValueError: if it cannot be read, gives no bytes, or holds more.
@@ -83,7 +83,7 @@ def content_of(stream: BinaryIO) -> bytes:
                 stream.seek(0)
             while data.tell() <= LARGEST_STREAM and (some := stream.read(CHUNK)):
                 data.write(some)
-    except Exception as error:  # it is anybody's object
+    except Exception as error:  # the object may be anything
         reason = str(error).rstrip(".") or type(error).__name__
         hint = "; a file must be opened in binary mode" if isinstance(error, TypeError) else ""
         raise ValueError(f"The stream cannot be read: {reason}{hint}. Received: {name_of(stream)}") from None
@@ -95,16 +95,16 @@ def content_of(stream: BinaryIO) -> bytes:
 
 
 def regular_file(source: Any) -> str:
-    """The path of a file that is there, ordinary and not empty.
+    """The path of an existing, ordinary file that is not empty.
 
     Raises:
-        ValueError: if it is none; says which.
+        ValueError: if it is not; says why.
     """
     path, name = path_of(source, "An image file"), name_of(source)
     if os.path.isdir(path):
         if os.path.islink(path) and leads_above(path, os.path.realpath(os.path.dirname(os.path.abspath(path)))):
             raise ValueError(f"The link leads in a circle, to a folder that it lies in. Received: {name}")
-        names_in(path)  # complains, if it cannot even be opened
+        names_in(path)  # raises an error, if it cannot be opened
         raise ValueError(f"A folder is no image file. Received: {name}")
     if not os.path.isfile(path):
         if leads_to_itself(path):
@@ -117,7 +117,7 @@ def regular_file(source: Any) -> str:
 
 
 def names_in(folder: str | Path) -> list[str]:
-    """What a folder holds; complains if it cannot be listed, or its files not be opened by their names."""
+    """The names in a folder. Raises an error if it cannot be listed, or its files cannot be opened by name."""
     try:
         os.stat(os.path.join(folder, "."))
         return os.listdir(folder)
@@ -126,7 +126,7 @@ def names_in(folder: str | Path) -> list[str]:
 
 
 def leads_to_itself(path: str | Path) -> bool:
-    """Whether a path is a link that leads back to itself, directly or by other links."""
+    """Whether a path is a link that leads back to itself, directly or through other links."""
     try:
         os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
@@ -135,7 +135,7 @@ def leads_to_itself(path: str | Path) -> bool:
 
 
 def leads_above(path: str | Path, *folders: str) -> bool:
-    """Whether a path leads to one of these folders, or to one that it lies in; they are absolute, links resolved."""
+    """Whether a path leads to one of these folders, or to a folder above it. They are absolute, links resolved."""
     real = os.path.join(os.path.realpath(path), "")
     return any(os.path.join(folder, "").startswith(real) for folder in folders)
 
@@ -151,7 +151,7 @@ def heif_kind(source: str | io.BytesIO) -> str | None:
         else:
             with open(source, "rb") as file:
                 head = file.read(64)
-    except OSError:  # Pillow will say it
+    except OSError:  # Pillow will report it
         return None
     if head[4:8] != b"ftyp":
         return None
@@ -164,7 +164,7 @@ def heif_kind(source: str | io.BytesIO) -> str | None:
 
 @functools.cache
 def can_read_heif() -> bool:
-    """Let Pillow read HEIF files where pillow-heif is installed, once in a process; whether it can now."""
+    """Let Pillow read HEIF files if pillow-heif is installed; returns whether it can."""
     try:
         import pillow_heif
     except ImportError:

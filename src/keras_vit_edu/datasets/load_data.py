@@ -1,4 +1,4 @@
-"""Images to train on, from whatever holds them."""
+"""Load images to train on, from a file or folder of any supported kind."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -24,33 +24,31 @@ def load_data(
     progress: Callable[[int, int], object] | None = None,
     keep_test: bool = True,
 ) -> ImageDataset:
-    """Load images of any size to train on, grey or in colour, of any number of classes.
+    """Load images of any size to train on, grey or in colour, with any number of classes.
 
     - An **npz file** with the uint8 arrays `x_train` and `x_test`, `(n, H, W)`, `(n, H, W, 1)` or `(n, H, W, 3)`, and
-      the labels `y_train` and `y_test`, whole numbers `(n,)` from 0. An array of texts `class_names` names the classes;
-      else they are called "0", "1" and so on. Grey images of 28x28 pixels and ten classes without names are `"mnist"`,
-      or `"fashion-mnist"` if the file is called so.
-    - A **folder of images** with one subfolder per class; or with folders `train` and `test` (or `val`) of that kind,
-      see `find_split`.
-    - What `load` takes for MNIST, Fashion-MNIST or a set of EMNIST: IDX files, torchvision's folders, CSV files.
+      the labels `y_train` and `y_test`, whole numbers `(n,)` from 0. An optional array of strings, `class_names`, names
+      the classes; the default names are "0", "1" and so on. Grey images of 28x28 pixels with ten classes without names
+      are `"mnist"`, or `"fashion-mnist"` if the file has that name.
+    - A **folder of images** with one subfolder per class, or with folders `train` and `test` (or `val`) that have such
+      subfolders; see `find_split`.
+    - MNIST, Fashion-MNIST or a set of EMNIST, as for `load`: IDX files, torchvision's folders, CSV files.
 
-    Where there is no part for the test, a fifth of every class is kept for it. The same images are kept on every
-    machine.
+    Without a test part, a fifth of every class is kept for the test, the same images on every machine.
 
     Args:
         path: the file or folder.
-        image_size: an int for both sides, or `(height, width)`: every image is scaled until it covers that, and the
-            same is cut off on both sides. None if all images have one size.
-        progress: called as `progress(done, total)` while the files of a folder are looked at.
-        keep_test: False to keep nothing for the test: without a part for it, all images of a folder or a CSV file are
-            in both parts.
+        image_size: an int for both sides, or `(height, width)`: every image is scaled until it covers this size, and
+            cropped evenly on both sides. None if all images have one size.
+        progress: called as `progress(done, total)` while the files of a folder are read.
+        keep_test: False keeps no test part: if a folder or CSV file has none, all images are in both parts.
 
     Returns:
-        An `ImageDataset`, called as the file or folder is.
+        An `ImageDataset` with the name of the file or folder.
 
     Raises:
-        ValueError: if there is nothing of the kind; if images are of several sizes and none is given; if a label is
-            none; for more than 4 GiB of images, or 1 GiB in compressed files.
+        ValueError: if there is no such dataset; if images have several sizes and `image_size` is None; if a label is
+            invalid; for more than 4 GiB of images, or 1 GiB in compressed files.
         ImportError: for a folder of images, or another size, without Pillow.
 
     Examples:
@@ -100,7 +98,7 @@ def _of_folder(
 
 
 def _of_arrays(name: str, source: sources.Source, keep_test: bool) -> ImageDataset:
-    """Arrays without a name: MNIST, if they could be, else what their file is called."""
+    """Arrays of an unnamed dataset: MNIST if they fit it, else named like the file."""
     found = source.read(sources.Wanted(keep_test=keep_test))
     labels = [found.arrays[array] for array in ("y_train", "y_test")]
     classes = max(int(part.max()) for part in labels) + 1
@@ -116,7 +114,7 @@ def _of_arrays(name: str, source: sources.Source, keep_test: bool) -> ImageDatas
 
 
 def _is_fashion(path: Path) -> bool:
-    """Whether the name of a file or folder says that it is Fashion-MNIST, which looks like MNIST otherwise."""
+    """Whether a file or folder is named Fashion-MNIST. Its arrays cannot tell: they look like MNIST's."""
     names = ("fashion-mnist", "fashion_mnist", "fashionmnist")
     path = Path(os.path.abspath(path))
     says = path.stem.lower() in names or (path.name == "raw" and path.parent.name.lower() in names)
@@ -124,5 +122,5 @@ def _is_fashion(path: Path) -> bool:
 
 
 def _own_name(name: str) -> str:
-    """What to call a dataset of one's own: as its file, but never as one that `load` knows."""
+    """The name of a user's dataset: the name of its file, but never a name that `load` knows."""
     return f"{name}-images" if name in CLASS_NAMES else name or "images"

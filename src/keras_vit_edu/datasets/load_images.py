@@ -1,4 +1,4 @@
-"""What the image files of a folder hold: their pixels, and what tells their contents from any others."""
+"""Read the pixels of image files, and fingerprint their contents."""
 
 import hashlib
 import os
@@ -16,18 +16,18 @@ Images = ImageFolder | Sequence[str | Path]
 
 
 def load_images(images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Read images one after the other, as they are asked for.
+    """Read images lazily, one by one.
 
     Args:
         images: an `ImageFolder`, or the paths of image files.
-        indices: which of them, in that order; None for all.
+        indices: indices of the images to read, in this order; None for all.
 
     Yields:
-        uint8 `(H, W, 3)`, RGB, each of its own size.
+        uint8 `(H, W, 3)`, RGB, in its own size.
 
     Raises:
-        ValueError: at once for an index that is out of range, or if `images` is neither; and, when its turn comes, for
-            a file that `read_image` cannot read.
+        ValueError: at once, if an index is out of range or `images` is something else; during the iteration, if
+            `read_image` cannot read a file.
         ImportError: without Pillow.
 
     Examples:
@@ -43,20 +43,20 @@ def load_images(images: Images, indices: Sequence[int] | np.ndarray | None = Non
 
 
 def image_files_fingerprint(images: Images, indices: Sequence[int] | np.ndarray | None = None) -> str:
-    """What names the contents of image files and their order, and nothing else: for keeping what was computed of them.
+    """A fingerprint of the contents of image files and their order, as a key for results computed from them.
 
-    The SHA-256 of the SHA-256 of each file's bytes, one after the other. All files are read, every time. Names, labels
-    and dates do not count.
+    The SHA-256 of the SHA-256 of each file's bytes, one after the other. It reads all files every time. Names, labels
+    and dates do not matter.
 
     Args:
         images: an `ImageFolder`, or the paths of files.
-        indices: which of them, in that order; None for all.
+        indices: indices of the files, in this order; None for all.
 
     Returns:
         64 hexadecimal digits.
 
     Raises:
-        ValueError: for an index that is out of range, or a file that cannot be read.
+        ValueError: if an index is out of range, or a file cannot be read.
 
     Examples:
         >>> image_files_fingerprint([])[:16]
@@ -66,7 +66,7 @@ def image_files_fingerprint(images: Images, indices: Sequence[int] | np.ndarray 
 
 
 def image_files_digests(images: Images, indices: Sequence[int] | np.ndarray | None = None) -> Iterator[bytes]:
-    """The SHA-256 of each file's bytes, 32 bytes, one after the other: equal for files that are copies."""
+    """The SHA-256 of each file's bytes, 32 bytes each. Copies of a file have equal digests."""
     for given in _chosen(images, indices):
         _interruption.check()
         path = path_of(given)
@@ -82,7 +82,7 @@ def image_files_digests(images: Images, indices: Sequence[int] | np.ndarray | No
 
 def _chosen(images: Images, indices: Sequence[int] | np.ndarray | None) -> list[str | Path]:
     if isinstance(images, (str, bytes)) or not isinstance(images, (ImageFolder, Sequence, np.ndarray)):
-        raise ValueError(f"Images are given as an ImageFolder or a list of paths. Received: {type(images).__name__}")
+        raise ValueError(f"`images` must be an ImageFolder or a list of paths. Received: {type(images).__name__}")
     paths: Sequence[str | Path] = images.paths if isinstance(images, ImageFolder) else images
     if indices is None:
         return list(paths)
@@ -95,7 +95,7 @@ def _chosen(images: Images, indices: Sequence[int] | np.ndarray | None) -> list[
         )
     if chosen.min() < 0 or chosen.max() >= len(paths):
         raise ValueError(
-            f"There are {len(paths)} images, and `indices` must be below. "
+            f"`indices` must be at least 0 and below the number of images, {len(paths)}. "
             f"Received: indices from {chosen.min()} to {chosen.max()}"
         )
     return [paths[index] for index in chosen]

@@ -1,9 +1,9 @@
-"""MNIST and its relatives, from wherever they are.
+"""Load MNIST and its relatives.
 
-A real sample of MNIST is bundled, so that everything runs with no network. The whole sets come from a path that is
-given, else from the path in the environment variable `KERAS_VIT_EDU_DATA`, else from Keras's own download. Files may be
-Keras's npz, the four IDX files of the originals, gzipped or not, as torchvision leaves them or under EMNIST's names, or
-CSV files.
+The package contains a sample of MNIST, so that everything runs without a network. The whole sets come from a given
+path, else from the path in the environment variable `KERAS_VIT_EDU_DATA`, else from Keras's own download. Files may be
+Keras's npz, the four original IDX files (gzipped or not, also in torchvision's folders or with EMNIST's names), or CSV
+files.
 """
 
 import os
@@ -35,22 +35,22 @@ def load(name: str = "mnist-sample", path: str | Path | None = None) -> ImageDat
     """Load a dataset.
 
     Args:
-        name: `"mnist-sample"` (bundled: 10,000 + 2,000 images of MNIST, each class with its share), `"mnist"` or
-            `"fashion-mnist"` (60,000 + 10,000 each); or a set of EMNIST, `"emnist-letters"`, `"emnist-balanced"`,
-            `"emnist-byclass"`, `"emnist-bymerge"`, `"emnist-digits"` or `"emnist-mnist"`, of which the images are
-            turned upright and the labels begin with 0.
-        path: of an npz file; of a CSV file (Kaggle's `train.csv`; `mnist_train.csv` with `mnist_test.csv` beside it);
-            or of a folder that holds one of these under the dataset's name, or the IDX files (gzipped or not), itself
-            or where torchvision puts them (`MNIST/raw`). None to look into the path in `KERAS_VIT_EDU_DATA` (which may
-            hold several datasets, so that Fashion-MNIST must be in a file or folder of its name), then to let Keras
-            download. Not for the bundled sample.
+        name: `"mnist-sample"` (bundled: 10,000 + 2,000 images of MNIST, a stratified sample), `"mnist"` or
+            `"fashion-mnist"` (60,000 + 10,000 each); or a set of EMNIST: `"emnist-letters"`, `"emnist-balanced"`,
+            `"emnist-byclass"`, `"emnist-bymerge"`, `"emnist-digits"` or `"emnist-mnist"`, with upright images and
+            labels from 0.
+        path: path of an npz file; of a CSV file (Kaggle's `train.csv`; `mnist_train.csv` with `mnist_test.csv` beside
+            it); or of a folder with one of these under the dataset's name, or with the IDX files (gzipped or not),
+            directly or in torchvision's folder (`MNIST/raw`). None searches the path in `KERAS_VIT_EDU_DATA` (it may
+            have several datasets, so Fashion-MNIST must be in a file or folder of its name), then lets Keras download.
+            Not for the bundled sample.
 
     Returns:
         An `ImageDataset`.
 
     Raises:
-        ValueError: for an unknown name; for data that cannot be found; for a file that is damaged or does not hold
-            28x28 uint8 images with as many labels of that dataset; for more than 4 GiB of images, or 1 GiB in
+        ValueError: for an unknown name; for data that cannot be found; for a file that is damaged or does not have
+            28x28 uint8 images with one label of that dataset for each; for more than 4 GiB of images, or 1 GiB in
             compressed files. Sizes are checked before anything is unpacked.
 
     Examples:
@@ -79,7 +79,7 @@ def load(name: str = "mnist-sample", path: str | Path | None = None) -> ImageDat
 
 
 def locate(name: str) -> str | None:
-    """Where `load(name)` would read from, without reading or downloading: a path, `"the package"`, or None."""
+    """The place from which `load(name)` would read: a path, `"the package"`, or None. Reads and downloads nothing."""
     if name == "mnist-sample":
         return "the package"
     from_environment = os.environ.get(ENVIRONMENT_VARIABLE)
@@ -101,7 +101,7 @@ def _wanted(name: str) -> sources.Wanted:
 
 
 def _what_is(path: Path) -> str:
-    """What to add about a path at which there is nothing of the kind."""
+    """A hint about a path without that dataset."""
     sets = sources.emnist_sets(path)
     if sets:
         return f" (it holds {', '.join(sets)}, which are datasets)"

@@ -1,4 +1,4 @@
-"""Arrays of an npz file: a zip of `.npy` files, opened without a look at more than their headers."""
+"""The arrays of an npz file, a zip of `.npy` files. Opening it reads only headers."""
 
 import contextlib
 import io
@@ -16,8 +16,8 @@ from keras_vit_edu.datasets.array_file import CHUNK, ArrayFile, exactly
 from keras_vit_edu.datasets.idx import most_packed
 
 NPY = b"\x93NUMPY"
-HEADER = 1 << 14  # bytes that the header of an array may take
-# What zipfile, zlib and NumPy raise over files that are damaged, encrypted, or not what they say.
+HEADER = 1 << 14  # largest header of an array, in bytes
+# What zipfile, zlib and NumPy raise for files that are damaged, encrypted or of another kind.
 UNREADABLE = (
     OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RuntimeError,
     SyntaxError, MemoryError, NotImplementedError, RecursionError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
@@ -25,12 +25,12 @@ UNREADABLE = (
 
 
 def open_npz(file: Path) -> "Contents":
-    """What the headers of the arrays in an npz file say, by the arrays' names.
+    """Open an npz file.
 
-    An array that cannot be read is found out when it is asked for: see `Contents`.
+    Accessing an array that cannot be read raises an error: see `Contents`.
 
     Raises:
-        ValueError: if it is no regular file or no npz file.
+        ValueError: if it is not a regular file or not an npz file.
     """
     try:
         with _opened(file) as archive:
@@ -41,7 +41,7 @@ def open_npz(file: Path) -> "Contents":
 
 
 class Contents(dict[str, ArrayFile]):
-    """Arrays by name; each header is read when it is asked for."""
+    """Arrays by name. An array's header is read when the array is accessed."""
 
     def __init__(self, file: Path, entries: dict[str, zipfile.ZipInfo]) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Contents(dict[str, ArrayFile]):
         return name in self.entries
 
     def names(self) -> list[str]:
-        """Of all arrays."""
+        """The names of all arrays."""
         return list(self.entries)
 
     def __missing__(self, name: str) -> ArrayFile:
@@ -63,7 +63,7 @@ class Contents(dict[str, ArrayFile]):
 
 
 def complaint(file: Path, error: Exception) -> str:
-    """What to say about an npz file that cannot be read."""
+    """The message for an npz file that cannot be read."""
     text = (str(error).rstrip(".") or type(error).__name__).splitlines()[0]
     return text if text.startswith(f"{file} cannot be read") else f"{file} cannot be read as an npz file: {text}"
 
@@ -110,14 +110,14 @@ def _array(file: Path, name: str, entry: zipfile.ZipInfo) -> ArrayFile:
 
 
 def _header(stream: BinaryIO, where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether the first axis runs fastest, and dtype; the stream stands behind it then."""
+    """Read the shape, whether the first axis varies fastest, and the dtype."""
     version = np.lib.format.read_magic(stream)
     readers: dict[Any, Any] = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     if version not in readers:
-        raise ValueError(f"{where} is of format {version}, and 1.0 and 2.0 are read")
+        raise ValueError(f"{where} has format {version}; only 1.0 and 2.0 are supported")
     shape, is_fortran, dtype = readers[version](stream)
     if dtype.hasobject:
         raise ValueError(f"{where} is pickled, and a pickle could run code, so it is not opened")

@@ -1,34 +1,34 @@
-"""Pixels of 8 bits from pixels of 16, by one rule for files and arrays; and what is beyond 0 to 255."""
+"""Convert pixels of 16 bits to 8, by one rule for files and arrays, and check the range 0 to 255."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-ROWS = 1 << 18  # values that are stretched at a time: float64 takes eight times the memory of bytes
-ROUNDING = 1e-3  # a float may miss 0 or 255 by so much
+ROWS = 1 << 18  # values to stretch at a time: float64 takes eight times the memory of bytes
+ROUNDING = 1e-3  # tolerance of floats below 0 and above 255
 STATED = (
-    "Pixels of 16 bits are taken as those of a file: grey ones are stretched to the range that they use, of colours "
-    "the high byte counts."
+    "Pixels of 16 bits are read as from a file: grey values are stretched to the range that they use, colours keep "
+    "their high byte."
 )
 
 
 def is_uint16(image: np.ndarray) -> bool:
-    """Whether it is uint16, in either order of bytes."""
+    """Whether it is uint16, in either byte order."""
     return image.dtype.kind == "u" and image.dtype.itemsize == 2
 
 
 def largest_of_16_bits(images: Iterable[np.ndarray]) -> int | None:
-    """The largest value of those that are uint16, if it is above 255. Without one, all have values of 8 bits: None."""
+    """The largest value of the uint16 images, if it is above 255; else None, as all values fit into 8 bits."""
     largest = max((int(image.max()) for image in images if is_uint16(image) and image.size), default=0)
     return largest if largest > 255 else None
 
 
 def from_16_bits(image: np.ndarray) -> np.ndarray:
-    """An image of 16 bits as `read_image` reads it from a file.
+    """Convert an image of 16 bits as `read_image` does for a file.
 
-    Grey values often use 10, 12 or 14 of the bits, as cameras, microscopes and X-rays do, so they are stretched.
-    Colours keep their brightness: Pillow, which reads the files, gives their high byte.
+    Cameras, microscopes and X-rays often use 10, 12 or 14 of the bits, so grey values are stretched. Colours keep their
+    brightness: Pillow, which reads the files, returns their high byte.
 
     Args:
         image: uint16 `(H, W, 1)` or `(H, W, 3)`.
@@ -46,10 +46,10 @@ def from_16_bits(image: np.ndarray) -> np.ndarray:
 
 
 def stretched(grey: np.ndarray) -> np.ndarray:
-    """Grey values of any depth as uint8: the least becomes 0, the largest 255.
+    """Stretch grey values of any depth to uint8: the smallest becomes 0, the largest 255.
 
     Raises:
-        ValueError: if they are not all finite.
+        ValueError: for values that are not finite.
     """
     low, high = np.float64(grey.min()), np.float64(grey.max())
     if not np.isfinite(high - low):
@@ -63,7 +63,7 @@ def stretched(grey: np.ndarray) -> np.ndarray:
 
 
 def in_range(image: np.ndarray) -> np.ndarray:
-    """An image whose values are from 0 to 255; floats that rounding has moved beyond are put back.
+    """Check that values are from 0 to 255. Floats that rounding has moved beyond are clipped.
 
     Args:
         image: integers or floats, not empty.
@@ -84,7 +84,7 @@ def in_range(image: np.ndarray) -> np.ndarray:
     beyond = ROUNDING if image.dtype.kind == "f" else 0
     if low < -beyond or high > 255 + beyond:
         raise ValueError(
-            "Pixels must be from 0 to 255, or uint16 of 16 bits. Scale them, or clip what is beyond. "
+            "Pixels must be from 0 to 255, or uint16 of 16 bits. Scale or clip them. "
             f"Received: {image.dtype} from {_short(low)} to {_short(high)}"
         )
     return np.clip(image, 0, 255) if low < 0 or high > 255 else image

@@ -1,4 +1,4 @@
-"""Where the arrays of a dataset lie: found by their names, not read yet."""
+"""Find the arrays of a dataset by the names of their files, and read them."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -23,16 +23,16 @@ IDX_FILES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
-# The folders that torchvision makes in the one that it is given.
+# The folders that torchvision creates in its root.
 TORCHVISION = {"mnist": Path("MNIST", "raw"), "fashion-mnist": Path("FashionMNIST", "raw")}
-LONGEST_NAMES = 1 << 22  # bytes of an array of class names
+LONGEST_NAMES = 1 << 22  # largest array of class names, in bytes
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a dataset must be: the size of its images and the number of its classes; None for any.
+    """Requirements for a dataset: the size of its images and the number of its classes; None for any.
 
-    `keep_test`: whether to keep some images for the test if there is no part for it; else all are in both parts.
+    `keep_test`: keep some images for the test if there is no test part; else all images are in both parts.
     """
 
     image_size: tuple[int, int] | None = None
@@ -42,7 +42,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source holds: four arrays, names of classes if it has them, and what one should know."""
+    """The content of a source: four arrays, class names if it has any, and notes."""
 
     arrays: dict[str, np.ndarray]
     class_names: tuple[str, ...] | None = None
@@ -52,11 +52,11 @@ class Contents:
 
 @dataclass(frozen=True)
 class Source:
-    """Four arrays that lie somewhere.
+    """A place with the four arrays of a dataset.
 
     Attributes:
         path: the file or folder.
-        read: reads them, if they are what is wanted; a `ValueError` that names the file if not.
+        read: reads the arrays. Raises a `ValueError` that names the file if they do not meet the requirements.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class Source:
 
 
 def find(name: str, path: Path) -> Source | None:
-    """What is meant by the `path` given for this dataset; None if nothing is there."""
+    """Find this dataset at the given `path`; None if it is not there."""
     if os.path.isfile(path):
         return of_file(path)
     own = find_beside_others(name, path) or _idx(path, path / "raw")
@@ -77,7 +77,7 @@ def find(name: str, path: Path) -> Source | None:
 
 
 def find_beside_others(name: str, path: Path) -> Source | None:
-    """The same where the path may hold several datasets: files of no name of their own are MNIST's."""
+    """Find this dataset at a path that may have several. Files without a dataset's name belong to MNIST."""
     if name in emnist.EMNIST:
         return of_emnist(name, path)
     names = _own_names(name)
@@ -92,12 +92,12 @@ def find_beside_others(name: str, path: Path) -> Source | None:
 
 
 def emnist_sets(path: Path) -> list[str]:
-    """The sets of EMNIST that a folder holds."""
+    """The sets of EMNIST in a folder."""
     return [name for name in emnist.EMNIST if of_emnist(name, path)]
 
 
 def of_emnist(name: str, path: Path) -> Source | None:
-    """One of EMNIST's sets, in a folder or where it may lie below."""
+    """A set of EMNIST, in a folder or in its usual subfolders."""
     files = emnist.idx_names(name)
     folder = next((folder for folder in emnist.folders(path) if _has_idx_files(folder, files)), None)
     return None if folder is None else Source(folder, lambda wanted: _read_emnist(name, folder, wanted))
@@ -111,7 +111,7 @@ def of_file(path: Path) -> Source:
 
 
 def of_csv_in(folder: Path, names: Iterable[str]) -> Source | None:
-    """The first of some CSV files that the folder has, of those with labels and pixels."""
+    """The first of these CSV files in the folder that has labels and pixels."""
     file = next((folder / name for name in names if os.path.isfile(folder / name) and has_labels(folder / name)), None)
     return None if file is None else of_file(file)
 
@@ -121,7 +121,7 @@ def _own_names(name: str) -> tuple[str, str]:
 
 
 def _idx(*folders: Path) -> Source | None:
-    """The first of some folders that has one of the four IDX files."""
+    """The first of these folders that has one of the four IDX files."""
     folder = next((folder for folder in folders if _has_idx_files(folder, IDX_FILES)), None)
     return None if folder is None else Source(folder, lambda wanted: _read_idx(folder, IDX_FILES, wanted))
 
@@ -147,8 +147,8 @@ def _read_npz(file: Path, wanted: Wanted) -> Contents:
     if missing:
         held = printable(", ".join(files.names()[:20])) or "nothing"
         raise ValueError(
-            f"{file} cannot be read as an npz file: it holds {held}, but no {', '.join(missing)}. Images to learn from "
-            "want the arrays x_train, y_train, x_test, y_test."
+            f"{file} cannot be read as an npz file: it holds {held}, but no {', '.join(missing)}. Images to train on "
+            "need the arrays x_train, y_train, x_test, y_test."
         )
     names = _class_names(files["class_names"], file) if "class_names" in files else None
     return Contents(read_arrays(str(file), files, wanted.image_size, wanted.num_classes), names)
@@ -162,7 +162,7 @@ def _class_names(array, file: Path) -> tuple[str, ...]:  # type: ignore[no-untyp
     try:
         texts = np.char.decode(array.read(), "utf-8") if array.dtype.kind == "S" else array.read()
         return _checks.class_names([str(text) for text in texts])
-    except ValueError as error:  # of NumPy: numbers that are no characters
+    except ValueError as error:  # from NumPy, for numbers that are not characters
         raise ValueError(f"{file}: {error}") from None
 
 
@@ -170,7 +170,7 @@ def _read_idx(folder: Path, names: dict[str, str], wanted: Wanted) -> Contents:
     files = {array: _idx_file(folder, name) for array, name in names.items()}
     missing = [names[array] for array, file in files.items() if file is None]
     if missing:
-        raise ValueError(f"Of the four IDX files, {folder} lacks {', '.join(missing)} (or the same with .gz).")
+        raise ValueError(f"{folder} lacks {', '.join(missing)} of the four IDX files (or the same names with .gz).")
     opened = {array: open_idx(file) for array, file in files.items() if file is not None}
     return Contents(read_arrays(str(folder), opened, wanted.image_size, wanted.num_classes))
 
@@ -181,7 +181,7 @@ def _read_emnist(name: str, folder: Path, wanted: Wanted) -> Contents:
 
 
 def _read_csv_files(file: Path, wanted: Wanted) -> Contents:
-    """`..._train.csv` with `..._test.csv` beside it; from a file without such a partner a part is kept for the test."""
+    """Read `..._train.csv` with `..._test.csv` beside it. Without the second file, a part is kept for the test."""
     training, test = file, None
     if "test" in file.stem.lower():
         partner = _partner(file, "test", "train")
@@ -203,7 +203,7 @@ def _read_csv_files(file: Path, wanted: Wanted) -> Contents:
 
 
 def _partner(file: Path, word: str, other: str) -> Path | None:
-    """The file of the other part beside it: mnist_train.csv for mnist_test.csv."""
+    """The file of the other part: mnist_train.csv for mnist_test.csv."""
     place = file.stem.lower().rfind(word)
     cased = other.upper() if file.stem[place:].isupper() else other
     partner = file.with_name(file.stem[:place] + cased + file.stem[place + len(word) :] + file.suffix)

@@ -1,4 +1,4 @@
-"""A data set that comes split: `train/`, `val/` and `test/`, with the same subfolders in each."""
+"""A split dataset: folders `train/`, `val/` and `test/` with the same subfolders."""
 
 import os
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ PARTS = {
 
 @dataclass(frozen=True)
 class SplitFolder:
-    """The parts of a data set that is split already, each a folder with one subfolder per class.
+    """The parts of a split dataset, each a folder with one subfolder per class.
 
     Attributes:
-        path: the folder of the data set.
-        train: what to train on; None if there is no such part.
-        validation: what to validate on; None likewise.
-        test: what tells how good the result is; None likewise.
-        without_classes: folders with the name of a part, but without subfolders, as of a test whose labels are secret.
+        path: the folder of the dataset.
+        train: the training part; None if there is none.
+        validation: the validation part; None if there is none.
+        test: the test part; None if there is none.
+        without_classes: folders with the name of a part but without subfolders, such as a test with secret labels.
     """
 
     path: Path
@@ -41,26 +41,26 @@ class SplitFolder:
 
     @property
     def parts(self) -> tuple[Path, ...]:
-        """The parts that there are."""
+        """The parts that exist."""
         return tuple(part for part in (self.train, self.validation, self.test) if part is not None)
 
 
 def find_split(path: str | os.PathLike) -> SplitFolder | None:
-    """See whether a folder holds a data set that is split.
+    """Find the parts of a split dataset in a folder.
 
-    Names of parts are train, training; val, valid, validation, dev, eval; test, testing; in any letter case. A folder
-    is split if all its subfolders have such names, and the one for training has two subfolders or more. If not, it is
-    split if two of them have two subfolders in common, or have one in common and hold no images themselves.
-    Photographs of trains in a class `train` make no such part.
+    Names of parts are train, training; val, valid, validation, dev, eval; test, testing; in upper or lower case. A
+    folder is split if all its subfolders have such names, and the training part has at least two subfolders. Otherwise
+    it is split if two of the parts have two subfolders in common, or have one in common and contain no images directly.
+    So a class `train` with photographs of trains is not a part.
 
     Args:
         path: the folder.
 
     Returns:
-        Its parts; None if it is not split, or no folder.
+        Its parts; None if it is not split, or not a folder.
 
     Raises:
-        ValueError: if it has two folders for one part, such as `val` and `valid`, or may not be opened.
+        ValueError: if it has two folders for one part, such as `val` and `valid`, or cannot be opened.
 
     Examples:
         >>> import tempfile
@@ -86,7 +86,7 @@ def find_split(path: str | os.PathLike) -> SplitFolder | None:
             continue
         if part in found:
             raise ValueError(
-                f"A data set that is split has one folder of each part. Received: {printable(found[part].name)} and "
+                f"A split dataset must have one folder per part. Received: {printable(found[part].name)} and "
                 f"{printable(name)} in {printable(str(root))}"
             )
         found[part] = root / name
@@ -95,7 +95,7 @@ def find_split(path: str | os.PathLike) -> SplitFolder | None:
 
 
 def _are_alike(root: Path, name: str, other: str, classes: dict[str, set[str]]) -> bool:
-    """Whether two folders are parts of one data set: their subfolders tell."""
+    """Whether two folders are parts of one dataset, by their subfolders."""
     common = 0 if name == other else len(classes[name] & classes[other])
     return common > 1 or (common == 1 and not any(_holds_an_image(root / part) for part in (name, other)))
 

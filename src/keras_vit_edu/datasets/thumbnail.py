@@ -1,19 +1,19 @@
-"""A photograph made small, to stand on a sheet with others."""
+"""A small version of a photograph, for a sheet."""
 
 import numpy as np
 
-SIDE = 320  # pixels of the longer side, about: as many as a cell of a sheet has
+SIDE = 320  # pixels of the longer side, about the size of a cell on a sheet
 
 
 def thumbnail(image: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """The image with a longer side of at most twice `side` pixels: blocks of n by n pixels averaged to one.
+    """Shrink an image to a longer side of at most twice `side` pixels, by averaging blocks of n by n pixels.
 
     Args:
         image: uint8 `(H, W, C)`, not empty.
-        side: about how long the longer side becomes.
+        side: approximate length of the longer side.
 
     Returns:
-        uint8 `(H // n, W // n, C)`, each side at least 1; a copy, so that the large image can go.
+        uint8 `(H // n, W // n, C)`, each side at least 1; a copy, so the large image can be freed.
 
     Examples:
         >>> thumbnail(np.zeros((3000, 2000, 3), "uint8")).shape
