@@ -70,16 +70,16 @@ def fine_tune(
 
     Args:
         model: preprocessed images to logits, ending in a Dense layer without activation: an `OpenedViTClassifier`, or
-            another model, functional or Sequential (for which `blocks` must be None or 0, and LoRA is not to be had).
+            another model, functional or Sequential (then `blocks` must be None or 0, and the method is not LoRA).
             A subclassed model, or one that ends otherwise, needs `method="full"`; its head keeps its weights.
         preprocessing: from raw images to what the model takes.
         train: an `ImageFolder` of `datasets.scan_folder`; or a pair of images, uint8 `(n, H, W, 3)` or a list of
             `(H, W, 3)` of any sizes, and labels, int `(n,)`. Images are held in memory at the model's size, a byte per
             value, or beyond 2 GiB in a temporary file.
-        validation: likewise; None for a share of every class of `train`, of which copies of an image, to the bit, stay
-            on the same side.
+        validation: likewise; None for a share of every class of `train`. Copies of an image, equal to the bit, stay on
+            the same side.
         options: how to train; None for the defaults.
-        run: where to write and to go on from; None for a temporary folder.
+        run: the run folder, new or to be resumed; None for a temporary folder.
         class_weights: `"balanced"` for the same weight for each class, however many images it has; a weight for each
             class number; or None.
         class_names: what the logits stand for; None for the folder's names, or numbers.
@@ -136,9 +136,20 @@ def fine_tune(
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fine-tuning-"))
             run = stack.enter_context(RunFolder(Path(folder) / "run", lock=False))
         session = Session(run, console, callbacks, jit_compile)
-        phases = Phases(model, head, preprocessing, options, training, held_out, weights, count, session, cache)
+        phases = Phases(
+            model=model,
+            head=head,
+            preprocessing=preprocessing,
+            options=options,
+            training=training,
+            validation=held_out,
+            class_weights=weights,
+            num_classes=count,
+            session=session,
+            cache=cache,
+        )
         _configure(run, phases)
-        with session.running(**_told_at_first(phases, names)):
+        with session.running(**_entries_at_start(phases, names)):
             if is_kept:
                 (run / "summary.txt").write_text(summary(model), encoding="utf-8")
             phases.train()
@@ -147,7 +158,7 @@ def fine_tune(
             more = dict(afterwards(found)) if afterwards is not None else {}
             if is_kept:  # what was learned is safe by now
                 _draw(phases, found)
-        return session.finish(**_told_at_last(phases, found), **more)
+        return session.finish(**_entries_at_end(phases, found), **more)
 
 
 def _head_to_train(model: Any, options: FineTuning, console: Console) -> keras.layers.Dense | None:
@@ -218,7 +229,7 @@ def _seed_dropout(model: keras.Model, seed: int) -> None:
         generator.state.assign(np.array([random.derive_seed(seed, f"dropout_{number}"), 0]))
 
 
-def _told_at_first(phases: Phases, class_names: tuple[str, ...]) -> dict[str, Any]:
+def _entries_at_start(phases: Phases, class_names: tuple[str, ...]) -> dict[str, Any]:
     """What `run.json` says from the beginning."""
     training, validation = phases.training, phases.validation
     several = dict.fromkeys(part.images for part in (training, validation) if part is not None)  # often the same
@@ -232,7 +243,7 @@ def _told_at_first(phases: Phases, class_names: tuple[str, ...]) -> dict[str, An
     }
 
 
-def _told_at_last(phases: Phases, found: Evaluation | None) -> dict[str, Any]:
+def _entries_at_end(phases: Phases, found: Evaluation | None) -> dict[str, Any]:
     """What `run.json` says when all is trained."""
     history = phases.session.history.values
     return {
