@@ -161,7 +161,7 @@ def train(
     console.print(
         f"{model.name}, {model.count_params():,} parameters, on {here} ({training.device()}), seed {settings.seed}\n"
         f"{printable(images.name)} from {printable(images.source)}: {len(images.x_train):,} training images, "
-        f"of them the last {settings.validation_split:.0%} for validation; {len(images.x_test):,} test images\n"
+        f"the last {settings.validation_split:.0%} of them for validation; {len(images.x_test):,} test images\n"
         f"recipe {settings.name}, {settings.epochs} epochs, into {folder}"
     )
     with folder:

@@ -114,7 +114,7 @@ def _table(text: bytes, columns: int, file: Path, lines_before: int) -> np.ndarr
     characters = np.frombuffer(text.lstrip(b"\n"), "uint8")
     is_break = characters == ord("\n")
     is_end = is_break | (characters == ord(","))
-    digits = characters - np.uint8(ord("0"))  # what is none wraps to 10 or more
+    digits = characters - np.uint8(ord("0"))  # other characters wrap to 10 or more
     ends = np.flatnonzero(is_end)
     widths = np.diff(ends, prepend=-1) - 1  # of each number
     line_ends = np.flatnonzero(is_break[ends])
