@@ -6,7 +6,7 @@ Digits: rendered ones, in 14 fonts or as a hand writes them, in all colours, on 
 as JPEG; and MNIST's test images (of the bundled sample without `--mnist`) at 1 to 20 times their size. Photographs:
 those that scikit-image and scikit-learn bring, whole, without colour, as crops at several sizes, and faces.
 
-The limits in `datasets/looks_like_digit.py` were set on other digits and crops of these kinds than seed 2 draws.
+The limits in `digits/looks_like_digit.py` were set on other digits and crops of these kinds than seed 2 draws.
 """
 
 import argparse

@@ -8,9 +8,9 @@ import numpy as np
 
 from keras_vit_edu import datasets, training
 from keras_vit_edu.classify_report import Classified
-from keras_vit_edu.datasets.digit_photo import checked_picture, find_in, in_mnists_form
-from keras_vit_edu.datasets.looks_like_digit import check_found
 from keras_vit_edu.datasets.thumbnail import thumbnail
+from keras_vit_edu.digits.digit_photo import checked_picture, find_in, in_mnists_form
+from keras_vit_edu.digits.looks_like_digit import check_found
 from keras_vit_edu.transfer import TransferClassifier
 from keras_vit_edu.transfer.photographs import as_seen
 

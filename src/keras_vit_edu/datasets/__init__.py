@@ -3,7 +3,6 @@
 from keras_vit_edu.datasets.augment import AUGMENTATIONS, Augmentation, load_augmentation
 from keras_vit_edu.datasets.batches import Batches
 from keras_vit_edu.datasets.class_balance import class_weights, stratified_split
-from keras_vit_edu.datasets.digit_photo import digit_from_photo
 from keras_vit_edu.datasets.emnist import EMNIST
 from keras_vit_edu.datasets.image_csv import scan_csv
 from keras_vit_edu.datasets.image_dataset import ImageDataset, resized, split
@@ -11,9 +10,9 @@ from keras_vit_edu.datasets.image_file import read_image
 from keras_vit_edu.datasets.image_folder import ImageFolder, scan_folder
 from keras_vit_edu.datasets.load_data import load_data
 from keras_vit_edu.datasets.load_images import image_files_fingerprint, load_images
-from keras_vit_edu.datasets.looks_like_digit import DigitMeasures, check_digit, measure_digit
 from keras_vit_edu.datasets.mnist import DATASETS, DIGITS, load
 from keras_vit_edu.datasets.split_folder import SplitFolder, find_split
+from keras_vit_edu.digits import DigitMeasures, check_digit, digit_from_photo, measure_digit
 
 __all__ = [
     "AUGMENTATIONS",

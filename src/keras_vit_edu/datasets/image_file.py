@@ -12,6 +12,7 @@ import numpy as np
 from keras_vit_edu import _interruption
 from keras_vit_edu._files import printable
 from keras_vit_edu._install import install_command
+from keras_vit_edu._pixels import stretched
 from keras_vit_edu.datasets.image_source import (
     alone_with,
     can_read_heif,
@@ -22,7 +23,6 @@ from keras_vit_edu.datasets.image_source import (
     name_of,
     regular_file,
 )
-from keras_vit_edu.datasets.pixels import stretched
 
 CHUNK = 1 << 16  # pixels
 MAX_SIDE = 1_000_000  # pixels

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit_edu import _checks
-from keras_vit_edu.datasets import pixels as rules
+from keras_vit_edu import _pixels as rules
 from keras_vit_edu.transfer.given_images import array_of, arrays_of
 from keras_vit_edu.transfer.resampling import INTERPOLATIONS, resize, resize_as_pillow
 

@@ -16,10 +16,10 @@ import numpy as np
 from rich.console import Console
 
 from keras_vit_edu import _checks
+from keras_vit_edu._pixels import STATED, from_16_bits, is_uint16, largest_of_16_bits
 from keras_vit_edu.datasets import ImageFolder, read_image
 from keras_vit_edu.datasets.image_file import check_header
 from keras_vit_edu.datasets.load_images import image_files_digests
-from keras_vit_edu.datasets.pixels import STATED, from_16_bits, is_uint16, largest_of_16_bits
 from keras_vit_edu.datasets.thumbnail import thumbnail
 from keras_vit_edu.training.progress import counting
 from keras_vit_edu.transfer.given_images import array_of, arrays_of, entries, is_file, refuse_mixture

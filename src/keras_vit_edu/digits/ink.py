@@ -7,6 +7,8 @@ shadows go.
 
 import numpy as np
 
+from keras_vit_edu.digits.neighbours import smoothed
+
 # By how much ink must differ from the paper...
 CLEAR, CLEAR_SMOOTHED = 3.5, 5  # in standard deviations of the paper, before and after smoothing
 FAINTEST = 0.03  # of the way from black to white
@@ -34,12 +36,12 @@ def find_ink(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if np.ptp(grey) == 0:
         raise ValueError("There is no ink on the paper. Received: a picture of one colour")
     candidates = [grey, grey - _paper(grey)]
-    smoothed = [around(candidate, np.add) / 9 for candidate in candidates]  # or noise would pass for ink
-    if np.ptp(smoothed[0]) < ROUNDING:
+    smooth_candidates = list(map(smoothed, candidates))  # or noise would pass for ink
+    if np.ptp(smooth_candidates[0]) < ROUNDING:
         raise ValueError("Nothing stands out from the paper as ink would. Received: a picture of one even pattern")
-    thresholds, clearness = zip(*map(_otsu, smoothed), strict=True)
+    thresholds, clearness = zip(*map(_otsu, smooth_candidates), strict=True)
     best = int(np.argmax(clearness))
-    difference, smooth = candidates[best], smoothed[best]
+    difference, smooth = candidates[best], smooth_candidates[best]
     dark = smooth <= thresholds[best]
     edge = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
     # The rarer group is the ink; the picture's edge counts as much as all of it, for it may be cut close to bold print.
@@ -57,13 +59,6 @@ def find_ink(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         )
     above = difference - paper
     return np.where(above > max(3 * noise, ROUNDING), np.clip(above / contrast, 0, 1), 0), for_sure
-
-
-def around(array: np.ndarray, combine: np.ufunc) -> np.ndarray:
-    """Each pixel of `(H, W)` combined with the eight around it: first along the columns, then along the rows."""
-    padded = np.pad(array, 1, "edge")
-    columns = combine(combine(padded[:-2], padded[1:-1]), padded[2:])
-    return combine(combine(columns[:, :-2], columns[:, 1:-1]), columns[:, 2:])
 
 
 def _paper(grey: np.ndarray) -> np.ndarray:
@@ -86,7 +81,10 @@ def _paper(grey: np.ndarray) -> np.ndarray:
 
 
 def _otsu(values: np.ndarray) -> tuple[float, float]:
-    """The threshold that makes the variance between the two groups largest, and its share of all variance."""
+    """The threshold that makes the variance between the two groups largest, and its share of all variance.
+
+    (scikit-image's `threshold_otsu` gives the middle of a bin, not its upper edge, and no share.)
+    """
     low = values.min()
     counts, edges = np.histogram(values, bins=256, range=(low, max(values.max(), low + ROUNDING)))
     centres = (edges[:-1] + edges[1:]) / 2

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_vit_edu.datasets.digit_photo import Found, checked_picture, find_in
-from keras_vit_edu.datasets.ink import around
-from keras_vit_edu.datasets.marks import find_marks, grown
+from keras_vit_edu.digits.digit_photo import Found, checked_picture, find_in
+from keras_vit_edu.digits.marks import find_marks
+from keras_vit_edu.digits.neighbours import grown, smoothed
 
 # Limits. The largest of 180 rendered digits and 250 of MNIST: 0.058, 7.7 and 2.
 UNEVEN_PAPER = 0.065  # by how much the paper departs from a smooth surface, as a share of the ink's contrast
@@ -120,7 +120,7 @@ def _uneven_paper(pixels: np.ndarray, ink: np.ndarray, where: np.ndarray, for_su
     some = paper[::step, ::step]
     if some.sum() < 12:  # cut close: twice as many as the surface has numbers
         return 0.0
-    smooth = around(grey, np.add) / 9  # a camera's noise is no thing on the paper
+    smooth = smoothed(grey)  # a camera's noise is no thing on the paper
     y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in grey.shape), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)[::step, ::step][some]  # (n, 6)
     values = smooth[::step, ::step][some]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_vit_edu.datasets.ink import around
+from keras_vit_edu.digits.neighbours import connected, grown
 
 MOST = 30  # marks that are looked at
 EDGE = 2  # pixels beyond a mark where its ink fades out
@@ -93,8 +93,7 @@ def find_digit(ink: np.ndarray, for_sure: np.ndarray) -> tuple[np.ndarray, tuple
 
 def find_marks(ink: np.ndarray, for_sure: np.ndarray) -> list[Mark]:
     """The marks with most ink, that with most first."""
-    _, numbers = np.unique(connected(for_sure), return_inverse=True)
-    numbers = numbers.reshape(ink.shape)  # 0 is the paper, if there is any
+    numbers = connected(for_sure)  # 0 is the paper
     amounts = np.bincount(numbers.ravel(), np.where(for_sure, ink, 0).ravel())
     marks = []
     for number in np.argsort(-amounts)[:MOST]:
@@ -103,28 +102,6 @@ def find_marks(ink: np.ndarray, for_sure: np.ndarray) -> list[Mark]:
             rows, columns = np.flatnonzero(where.any(axis=1)), np.flatnonzero(where.any(axis=0))
             marks.append(Mark(where, amounts[number], rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
     return marks
-
-
-def connected(mask: np.ndarray) -> np.ndarray:
-    """A number for each region of touching pixels (diagonally too), int `(H, W)`; 0 outside of them all.
-
-    Each pixel starts with a number of its own and takes the highest around it until nothing changes. A number says
-    which pixel it was first; that one may know a higher by now, which saves most of the way.
-    """
-    numbers = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
-    while True:
-        higher = np.where(mask, around(numbers, np.maximum), 0)
-        higher[mask] = higher.ravel()[higher[mask] - 1]
-        if np.array_equal(higher, numbers):
-            return numbers
-        numbers = higher
-
-
-def grown(array: np.ndarray, pixels: int) -> np.ndarray:
-    """Every pixel the largest of those within so many pixels of it."""
-    for _ in range(pixels):
-        array = around(array, np.maximum)
-    return array
 
 
 def trimmed(array: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from keras_vit_edu.datasets import digit_from_photo, load
-from keras_vit_edu.datasets.marks import connected
+from keras_vit_edu.digits.neighbours import connected
 from tests.drawings import FONTS, INK, PAPER, printed, written
 
 pytestmark = pytest.mark.any_backend  # NumPy alone

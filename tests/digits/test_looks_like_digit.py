@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from keras_vit_edu.datasets import check_digit, load, measure_digit
-from tests.datasets.test_digit_photo import HARMLESS
+from tests.digits.test_digit_photo import HARMLESS
 from tests.drawings import FONTS, printed, written
 
 pytestmark = pytest.mark.any_backend  # NumPy alone

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_vit_edu._pixels import from_16_bits, in_range, largest_of_16_bits
 from keras_vit_edu.datasets import digit_from_photo, read_image
-from keras_vit_edu.datasets.pixels import from_16_bits, in_range, largest_of_16_bits
 
 
 def png_of_16_bits(pixels):

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_vit_edu.datasets.ink import find_ink
-from keras_vit_edu.datasets.marks import find_digit, grown, trimmed
-from keras_vit_edu.datasets.pixels import STATED, from_16_bits, largest_of_16_bits
+from keras_vit_edu._pixels import STATED, from_16_bits, largest_of_16_bits
+from keras_vit_edu.digits.ink import find_ink
+from keras_vit_edu.digits.marks import find_digit, trimmed
+from keras_vit_edu.digits.neighbours import grown
 
 SIDE, BOX = 28, 20
 SMALLEST = 8  # pixels of the longer side of a picture
@@ -45,6 +46,7 @@ def digit_from_photo(image: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: if the array is no such image, or no digit, or more than one, can be told in it.
+        ImportError: without SciPy, which the extra `cli` brings.
 
     Warns:
         UserWarning: for an image of 16 bits.
@@ -150,7 +152,7 @@ def _thickened(digit: np.ndarray) -> np.ndarray:
     width = 2 * digit.sum() / np.hypot(*np.gradient(digit)).sum()  # of a line: its area by half of its outline
     if width > BLOB * side:
         raise ValueError(f"A digit is made of lines. Received: a blob, {width / side:.0%} as thick as it is long")
-    return trimmed(grown(digit, int((HAIRLINE * side - width) / 2)))
+    return trimmed(grown(digit, max(int((HAIRLINE * side - width) / 2), 0)))
 
 
 def _fitted(digit: np.ndarray) -> np.ndarray:
@@ -168,7 +170,10 @@ def _averaging(target: int, source: int) -> np.ndarray:
 
 
 def _centred(digit: np.ndarray) -> np.ndarray:
-    """The digit in an image of 28 by 28, shifted by whole pixels, as MNIST's are."""
+    """The digit in an image of 28 by 28, shifted by whole pixels, as MNIST's are.
+
+    (SciPy's `center_of_mass` rounds otherwise: a symmetric digit, whose centre lies between two pixels, would move.)
+    """
     corner = []
     for axis, side in enumerate(digit.shape):
         mass = digit.sum(axis=1 - axis)
