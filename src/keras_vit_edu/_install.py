@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 DISTRIBUTION = "keras-vit-edu"
-REQUIRED = ("keras", "numpy", "rich", "safetensors")  # by this package, or by Keras
+REQUIRED = ("h5py", "keras", "ml_dtypes", "numpy", "rich", "safetensors")
 EXTRA_WITH = {  # module: the extra that brings it
-    "typer": "cli", "filelock": "cli", "matplotlib": "cli", "pydot": "cli", "PIL": "cli",
+    "typer": "cli", "filelock": "cli", "matplotlib": "cli", "pydot": "cli", "PIL": "cli", "scipy": "cli",
     "keras_hub": "hub", "kagglehub": "hub",
     "tensorflow": "tensorflow", "torch": "torch", "jax": "jax",
 }  # fmt: skip

@@ -20,7 +20,7 @@ EXTRAS = {
     "torch": ("torch",),
     "jax": ("jax",),
     "hub": ("keras_hub", "PIL"),
-    "cli": ("typer", "filelock", "matplotlib", "PIL", "pydot"),
+    "cli": ("typer", "filelock", "matplotlib", "PIL", "pydot", "scipy"),
     "docs": ("material", "mkdocstrings"),
     "dev": ("pytest", "hypothesis", "tox", "ruff", "mypy"),
 }
