@@ -3,11 +3,7 @@
 import numpy as np
 
 from keras_vit_edu.models import ViTBackbone
-from keras_vit_edu.transfer import (
-    OpenedViTClassifier,
-    Preprocessing,
-    TransferClassifier,
-)
+from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
 from tests.support import random_weights
 
 RNG = np.random.default_rng(0)

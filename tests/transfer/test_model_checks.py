@@ -3,10 +3,7 @@
 import keras
 import pytest
 
-from keras_vit_edu.transfer import (
-    Preprocessing,
-    TransferClassifier,
-)
+from keras_vit_edu.transfer import Preprocessing, TransferClassifier
 from tests.transfer.small_classifier import NAMES, small
 
 

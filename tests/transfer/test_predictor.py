@@ -10,10 +10,7 @@ from PIL import Image
 
 from keras_vit_edu import datasets, training
 from keras_vit_edu.models import ViTClassifier
-from keras_vit_edu.transfer import (
-    Preprocessing,
-    TransferClassifier,
-)
+from keras_vit_edu.transfer import Preprocessing, TransferClassifier
 from keras_vit_edu.transfer.training_images import TrainingImages
 from tests.support import to_numpy
 from tests.transfer.small_classifier import NAMES, PHOTOS, small, softmax

@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from keras_vit_edu.transfer import (
-    FineTuning,
-    Preprocessing,
-    TransferClassifier,
-    hub,
-)
+from keras_vit_edu.transfer import FineTuning, Preprocessing, TransferClassifier, hub
 from tests.support import assert_agree, random_weights, to_numpy
 from tests.transfer.hub_cache import fill_cache, random_classifier
 from tests.transfer.small_classifier import NAMES, PHOTOS, small, softmax

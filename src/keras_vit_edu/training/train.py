@@ -12,10 +12,7 @@ from keras_vit_edu import _interruption
 from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._weights import unshare
 from keras_vit_edu.datasets import Augmentation, Batches, ImageDataset, split
-from keras_vit_edu.training.callbacks import (
-    StopWhenAsked,
-    check_finite,
-)
+from keras_vit_edu.training.callbacks import StopWhenAsked, check_finite
 from keras_vit_edu.training.pictures import draw_curves, draw_layers, summary
 from keras_vit_edu.training.recipe import Recipe
 from keras_vit_edu.training.run_folder import RunFolder

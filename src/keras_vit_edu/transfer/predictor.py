@@ -17,13 +17,7 @@ from keras_vit_edu.transfer import photographs
 from keras_vit_edu.transfer.class_names import checked_names, indices_of_labels
 from keras_vit_edu.transfer.model_checks import check_classifier
 from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
-from keras_vit_edu.transfer.predictions import (
-    Predictions,
-    Progress,
-    best,
-    probabilities_of_all,
-    probabilities_of_each,
-)
+from keras_vit_edu.transfer.predictions import Predictions, Progress, best, probabilities_of_all, probabilities_of_each
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 from keras_vit_edu.transfer.split_images import under_class_numbers
 
