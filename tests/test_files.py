@@ -22,7 +22,7 @@ from keras_vit_edu._files import (
     write_atomically,
 )
 from keras_vit_edu.models.keras_file import load_keras_file
-from keras_vit_edu.parity.run import load_arrays
+from keras_vit_edu.parity.arrays import load_arrays
 from keras_vit_edu.transfer import TransferClassifier
 
 pytestmark = pytest.mark.any_backend

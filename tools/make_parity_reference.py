@@ -15,8 +15,8 @@ import numpy as np
 
 import keras_vit_edu
 from keras_vit_edu.parity import reference
-from keras_vit_edu.parity.checks import standard
-from keras_vit_edu.parity.run import load_results
+from keras_vit_edu.parity.results import load_results
+from keras_vit_edu.parity.standard_checks import standard
 
 OUT = Path(reference.__file__).with_name(reference.FILE)
 

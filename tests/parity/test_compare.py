@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from keras_vit_edu.parity.arrays import BFLOAT16, load_arrays, save_arrays
 from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance, difference
-from keras_vit_edu.parity.run import BFLOAT16, load_arrays, save_arrays
 
 RELATIVE, ABSOLUTE = Tolerance("relative", 0.1), Tolerance("absolute", 0.1)
 ALL = (EQUAL_BITS, RELATIVE, ABSOLUTE)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from keras_vit_edu.parity import own_code
+from keras_vit_edu.parity.arrays import read, save_arrays, write
 from keras_vit_edu.parity.checks import Scene
 from keras_vit_edu.parity.compare import difference
-from keras_vit_edu.parity.run import read, save_arrays, write
 from tests.parity import functions
 from tests.support import BACKEND
 

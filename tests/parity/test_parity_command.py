@@ -14,7 +14,7 @@ import keras_vit_edu
 from keras_vit_edu import cli
 from keras_vit_edu._install import install_command
 from keras_vit_edu.parity import ResultsError, checks, compare_results, run_suite
-from keras_vit_edu.parity.checks import standard
+from keras_vit_edu.parity.standard_checks import standard
 from tests.support import BACKEND
 
 OTHER = next(backend for backend in ("tensorflow", "torch", "jax") if backend != BACKEND)

@@ -7,8 +7,8 @@ import pytest
 
 import keras_vit_edu
 from keras_vit_edu.parity import reference
-from keras_vit_edu.parity.checks import standard
-from keras_vit_edu.parity.run import Results
+from keras_vit_edu.parity.results import Results
+from keras_vit_edu.parity.standard_checks import standard
 
 TOOL = Path(__file__).parents[2] / "tools" / "make_parity_reference.py"
 

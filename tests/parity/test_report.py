@@ -11,8 +11,8 @@ from rich.console import Console
 
 from keras_vit_edu.parity.compare import Difference, Tolerance
 from keras_vit_edu.parity.report import Report
+from keras_vit_edu.parity.results import Results
 from keras_vit_edu.parity.rows import Cell, Comparison, Row
-from keras_vit_edu.parity.run import Results
 
 LIMIT = Tolerance("relative", 1e-5)
 

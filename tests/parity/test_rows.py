@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from keras_vit_edu.parity import reference
-from keras_vit_edu.parity.checks import Check, Measurement, standard
+from keras_vit_edu.parity.arrays import write
+from keras_vit_edu.parity.checks import Check, Measurement
 from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance
+from keras_vit_edu.parity.results import Results
 from keras_vit_edu.parity.rows import rows
-from keras_vit_edu.parity.run import Results, write
+from keras_vit_edu.parity.standard_checks import standard
 
 TENTH = Tolerance("relative", 0.1)
 

@@ -8,9 +8,11 @@ import pytest
 from keras_vit_edu.layers import TransformerBlock
 from keras_vit_edu.models import ViTClassifier, preset
 from keras_vit_edu.models.reference_logits import reference_logits
-from keras_vit_edu.parity.checks import CannotRunHere, Scene, standard
+from keras_vit_edu.parity.arrays import write
+from keras_vit_edu.parity.checks import CannotRunHere, Scene
+from keras_vit_edu.parity.results import Results
 from keras_vit_edu.parity.rows import rows
-from keras_vit_edu.parity.run import Results, write
+from keras_vit_edu.parity.standard_checks import standard
 from tests.support import random_weights
 
 

@@ -14,7 +14,7 @@ from keras_vit_edu import cli, plots, training
 from keras_vit_edu._printing import Console, print_json
 from keras_vit_edu.models import ViTBackbone
 from keras_vit_edu.parity.report import Report
-from keras_vit_edu.parity.run import Results
+from keras_vit_edu.parity.results import Results
 from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
 
 pytestmark = pytest.mark.any_backend

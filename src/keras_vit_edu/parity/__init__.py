@@ -4,7 +4,7 @@ from keras_vit_edu.parity import oracle
 from keras_vit_edu.parity.derivatives import output_and_gradients
 from keras_vit_edu.parity.own_code import ParityError, check, check_saving
 from keras_vit_edu.parity.report import Report
-from keras_vit_edu.parity.run import ResultsError
+from keras_vit_edu.parity.results import ResultsError
 from keras_vit_edu.parity.suite import compare_results, run_suite
 
 __all__ = [

@@ -8,8 +8,8 @@ array that it should be. A row has one tolerance. To add a check is to write one
         \"\"\"The first line says what it looks at.\"\"\"
         yield Measurement("logits", "digits", actual, expected)
 
-An array with no expected one is compared with the same array of every other backend. The standard checks are in
-`standard_checks.py`.
+An array with no expected one is compared with the same array of every other backend. `standard_checks.py` lists
+the standard checks.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -102,10 +102,3 @@ def check(
         return run
 
     return enter
-
-
-def standard() -> dict[str, Check]:
-    """All checks that come with the package, by name, in the order they run."""
-    from keras_vit_edu.parity import standard_checks  # noqa: F401  (its entries enter themselves)
-
-    return dict(CHECKS)

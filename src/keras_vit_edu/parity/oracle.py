@@ -1,8 +1,9 @@
 """The layers again, in float64 NumPy, straight from the equations: what every backend's numbers are measured by.
 
-Nothing here imports Keras or our layers, and nothing here is fast. Weights come as a dictionary of arrays by variable
-path, `{variable.path: array}`, relative to the layer: `"q_dense/kernel"` for attention,
-`"transformer_block_0/attention/q_dense/kernel"` for a model. `within` gives a child its part.
+Nothing here imports Keras or our layers, and nothing here is fast. The pieces (dense layers, norms, activations) are in
+`oracle_pieces.py`. Weights come as a dictionary of arrays by variable path, `{variable.path: array}`, relative to the
+layer: `"q_dense/kernel"` for attention, `"transformer_block_0/attention/q_dense/kernel"` for a model. `within` gives a
+child its part.
 
 Shapes: `B` batch, `H W C` image, `N` (or `T`, `S`) tokens, `D` width, `h` heads, `d` size of one head, `dv` of its
 values.
@@ -13,62 +14,51 @@ values.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-Weights = Mapping[str, np.ndarray]
+from keras_vit_edu.parity.oracle_pieces import (
+    ACTIVATIONS,
+    Weights,
+    dense,
+    dropout,
+    float64,
+    gelu,
+    gradient,
+    layer_norm,
+    softmax,
+    within,
+)
 
-
-def within(weights: Weights, child: str) -> dict[str, np.ndarray]:
-    """The weights of the child called `child`, by their paths inside of it."""
-    return {path.removeprefix(f"{child}/"): w for path, w in weights.items() if path.startswith(f"{child}/")}
-
-
-# The pieces. ----------------------------------------------------------------------------------------------------------
-
-
-def dense(weights: Weights, x: np.ndarray) -> np.ndarray:
-    """x W + b: `(..., D_in)` to `(..., D_out)`, with W `kernel` and b `bias`, which may be absent."""
-    return _float64(x) @ _float64(weights["kernel"]) + _float64(weights.get("bias", 0))
-
-
-def layer_norm(weights: Weights, x: np.ndarray, epsilon: float = 1e-6) -> np.ndarray:
-    """gamma (x - mean) / sqrt(variance + epsilon) + beta, over the last axis."""
-    x = _float64(x)
-    centred = x - x.mean(axis=-1, keepdims=True)
-    variance = (centred**2).mean(axis=-1, keepdims=True)
-    return _float64(weights["gamma"]) * centred / np.sqrt(variance + epsilon) + _float64(weights["beta"])
-
-
-_erf = np.vectorize(math.erf, otypes=["float64"])
-
-
-def gelu(x: np.ndarray) -> np.ndarray:
-    """x Phi(x), with Phi the normal distribution function: the exact GELU (Hendrycks and Gimpel 2016), not tanh's."""
-    return x * (1 + _erf(x / math.sqrt(2))) / 2
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    """exp(x) / sum(exp(x)), over the last axis."""
-    exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
-
-
-ACTIVATIONS: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
-    None: lambda x: x,
-    "linear": lambda x: x,
-    "gelu": gelu,
-    "relu": lambda x: np.maximum(x, 0),
-    "tanh": np.tanh,
-}
-
-
-def dropout(x: np.ndarray, keep: np.ndarray, rate: float) -> np.ndarray:
-    """x / (1 - rate) where `keep` (as `keras_vit_edu.random.dropout_mask` gives it), 0 elsewhere."""
-    return np.where(keep, _float64(x) / (1 - rate), 0.0)
-
+__all__ = [
+    "ACTIVATIONS",
+    "attention_weights",
+    "cnn_classifier",
+    "combined_mask",
+    "conv_stem",
+    "convolution",
+    "dense",
+    "dropout",
+    "gelu",
+    "gradient",
+    "largest_of_squares",
+    "layer_norm",
+    "max_pooling",
+    "mlp",
+    "multi_head_attention",
+    "patch_encoder",
+    "patches",
+    "relative_position_bias",
+    "sequence_pooling",
+    "shifted_patches",
+    "softmax",
+    "transformer_block",
+    "vit_backbone",
+    "vit_classifier",
+    "within",
+]
 
 # Attention. -----------------------------------------------------------------------------------------------------------
 
@@ -87,7 +77,7 @@ def attention_weights(
     Returns:
         `(B, h, T, S)`.
     """
-    scores = _float64(query) @ _float64(key).swapaxes(-2, -1) / math.sqrt(query.shape[-1]) + bias  # (B, h, T, S)
+    scores = float64(query) @ float64(key).swapaxes(-2, -1) / math.sqrt(query.shape[-1]) + bias  # (B, h, T, S)
     if mask is not None:
         mask = np.broadcast_to(mask, scores.shape)
         scores = np.where(mask, scores, -np.inf)
@@ -174,7 +164,7 @@ def relative_position_bias(table: np.ndarray, grid: tuple[int, int], num_tokens:
         num_tokens: T; those that are no patches come first, and have bias 0.
     """
     rows, columns = grid
-    by_offset = _float64(table).reshape(-1, 2 * rows - 1, 2 * columns - 1)
+    by_offset = float64(table).reshape(-1, 2 * rows - 1, 2 * columns - 1)
     places = [(row, column) for row in range(rows) for column in range(columns)]
     bias = np.zeros((len(table), num_tokens, num_tokens))
     first = num_tokens - len(places)
@@ -226,7 +216,7 @@ def transformer_block(
     Returns:
         Tokens `(B, N, D)` and attention scores `(B, h, N, N)`.
     """
-    tokens = _float64(tokens)
+    tokens = float64(tokens)
     normalised = layer_norm(within(weights, "attention_norm"), tokens, epsilon)
     attention = within(weights, "attention")
     if grid_size is not None:
@@ -276,13 +266,13 @@ def convolution(weights: Weights, images: np.ndarray, stride: int = 1) -> np.nda
 
     y[i, j] = b + sum over u, v of x[i * stride + u - 1, j * stride + v - 1] W[u, v], with zeros around the image.
     """
-    kernel = _float64(weights["kernel"])  # (3, 3, C, filters)
-    padded = np.pad(_float64(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    kernel = float64(weights["kernel"])  # (3, 3, C, filters)
+    padded = np.pad(float64(images), ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows, columns = range(0, images.shape[1], stride), range(0, images.shape[2], stride)
     windows = np.stack(
         [[padded[:, i : i + 3, j : j + 3] for j in columns] for i in rows]
     )  # (rows, columns, B, 3, 3, C)
-    return np.tensordot(windows, kernel, axes=3).transpose(2, 0, 1, 3) + _float64(weights.get("bias", 0))
+    return np.tensordot(windows, kernel, axes=3).transpose(2, 0, 1, 3) + float64(weights.get("bias", 0))
 
 
 def conv_stem(
@@ -313,16 +303,16 @@ def largest_of_squares(images: np.ndarray, side: int) -> np.ndarray:
 def sequence_pooling(weights: Weights, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`SequencePooling`: softmax(x w)^T x. `(B, N, D)` to pooled `(B, D)` and scores `(B, N)`."""
     scores = softmax(dense(within(weights, "score_dense"), tokens)[..., 0])
-    return np.stack([weights @ tokens for weights, tokens in zip(scores, _float64(tokens), strict=True)]), scores
+    return np.stack([weights @ tokens for weights, tokens in zip(scores, float64(tokens), strict=True)]), scores
 
 
 def patch_encoder(weights: Weights, patches: np.ndarray) -> np.ndarray:
     """`PatchEncoder`: concatenate(prefix_tokens, patches W + b) + position_embedding."""
     tokens = dense(within(weights, "projection"), patches)  # (B, N, D)
     if "prefix_tokens" in weights:
-        prefix = [_float64(weights["prefix_tokens"])] * len(tokens)
+        prefix = [float64(weights["prefix_tokens"])] * len(tokens)
         tokens = np.concatenate([prefix, tokens], axis=1)
-    return tokens + _float64(weights["position_embedding"])
+    return tokens + float64(weights["position_embedding"])
 
 
 def vit_backbone(weights: Weights, images: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
@@ -395,26 +385,3 @@ def cnn_classifier(weights: Weights, images: np.ndarray, config: Mapping[str, An
     for i in range(len(config["head_units"])):
         x = activation(dense(within(weights, f"head_dense_{i}"), x))
     return dense(within(weights, "logits"), x)
-
-
-# Gradients. -----------------------------------------------------------------------------------------------------------
-
-
-def gradient(function: Callable[[np.ndarray], Any], x: np.ndarray, step: float = 1e-5) -> np.ndarray:
-    """The gradient of a function with one number as its value, by central differences; wrong by about step**2.
-
-    Examples:
-        >>> gradient(lambda x: (x**3).sum(), np.array([1.0, 2.0])).round(6).tolist()
-        [3.0, 12.0]
-    """
-    x = _float64(x)
-    slopes = np.empty_like(x)
-    for index in np.ndindex(x.shape):
-        nudge = np.zeros_like(x)
-        nudge[index] = step
-        slopes[index] = (function(x + nudge) - function(x - nudge)) / (2 * step)
-    return slopes
-
-
-def _float64(x: Any) -> np.ndarray:
-    return np.asarray(x, "float64")

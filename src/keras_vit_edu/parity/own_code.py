@@ -12,12 +12,13 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _backend, random
+from keras_vit_edu.parity.arrays import load_arrays, save_arrays
 from keras_vit_edu.parity.checks import Check, Measurement, Scene
 from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance
 from keras_vit_edu.parity.derivatives import by_path, output_and_gradients
 from keras_vit_edu.parity.report import Report
 from keras_vit_edu.parity.rows import rows
-from keras_vit_edu.parity.run import load_arrays, run, save_arrays
+from keras_vit_edu.parity.run import run
 
 FORWARD, FILES = "own-code", "save-load"
 

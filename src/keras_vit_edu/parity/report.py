@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from keras_vit_edu._files import printable
 from keras_vit_edu.parity.compare import EQUAL_BITS, Difference
+from keras_vit_edu.parity.results import FORMAT_VERSION, Results
 from keras_vit_edu.parity.rows import Cell, Comparison, Row
-from keras_vit_edu.parity.run import FORMAT_VERSION, Results
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,7 +10,7 @@ import numpy as np
 from keras_vit_edu.parity import reference
 from keras_vit_edu.parity.checks import Check, Measurement
 from keras_vit_edu.parity.compare import EQUAL_BITS, Difference, Tolerance, difference, largest
-from keras_vit_edu.parity.run import Results
+from keras_vit_edu.parity.results import Results
 
 REFERENCE = "the committed reference"
 EXPECTED = "what is expected"

@@ -1,205 +1,24 @@
-"""Run checks on several backends, each in a process of its own, and keep what they measured in a folder."""
+"""Run checks on several backends, each in a process of its own."""
 
 import contextlib
 import json
-import math
 import os
 import queue
 import shutil
 import subprocess
 import sys
 import threading
-import zipfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import ml_dtypes
-import numpy as np
-
-from keras_vit_edu import _backend, _files, _interruption
+from keras_vit_edu import _backend, _interruption
 from keras_vit_edu._install import install_command
-from keras_vit_edu.parity.checks import Measurement
+from keras_vit_edu.parity.results import Results, ResultsError, is_ours
 
-FORMAT_VERSION = 1
 STEP = "keras_vit_edu.parity"  # marks the lines of a worker: a backend may print its own
-RESULTS = "results.json"
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 OnStep = Callable[[str, Mapping[str, Any]], None]
-
-
-@dataclass
-class Results:
-    """What one backend measured.
-
-    Attributes:
-        backend: its name.
-        folder: with an npz file a check, and `results.json`.
-        suite: `"quick"`, `"full"`, or `"own"` for a user's own code.
-        version: of keras_vit_edu.
-        tf32: whether TF32 was left on.
-        environment: versions and device.
-        checks: by name: `error`, a line or None; `excused`, whether the error is that it cannot run here; `seconds`.
-        broken: why the backend did not come to its end; None if it did.
-        label: what the report calls it; the backend's name unless another is given.
-    """
-
-    backend: str
-    folder: Path
-    suite: str
-    version: str
-    tf32: bool = False
-    environment: dict[str, Any] = field(default_factory=dict)
-    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    broken: str | None = None
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        self.label = self.label or self.backend
-
-    def measurements(self, check: str) -> list[Measurement]:
-        """What the check measured, in its order.
-
-        Raises:
-            ResultsError: if its file is damaged, or gone, as those of a user's own code are after the comparison.
-        """
-        file = self.folder / f"{check}.npz"
-        if not self.folder.is_dir():
-            raise ResultsError(f"The arrays are not kept: {self.folder} was there for the comparison only.")
-        try:
-            return read(file)
-        except Exception as error:  # a damaged archive raises anything
-            raise ResultsError(f"{file} is damaged: {error!r}") from None
-
-    def save(self) -> None:
-        """Write `results.json`."""
-        content = {name: value for name, value in vars(self).items() if name not in ("folder", "label")}
-        text = json.dumps({"format_version": FORMAT_VERSION, **content}, indent=2)
-        (self.folder / RESULTS).write_text(text + "\n", encoding="utf-8")
-
-
-class ResultsError(ValueError):
-    """A folder of results that cannot be used; its text is for the person who named it."""
-
-
-def load_results(folder: Path, version: str, suite: str | None) -> list[Results]:
-    """The results of every backend that a run left in `folder`.
-
-    Args:
-        folder: what a run was given as `--out`.
-        version: of keras_vit_edu; results of another are refused.
-        suite: results of another are refused; None for any.
-
-    Raises:
-        ResultsError: if there are none, or they are damaged, or of another version, format or suite.
-    """
-    files = sorted(folder.glob(f"*/{RESULTS}"))
-    if not files:
-        raise ResultsError(f"{folder} holds no results of a parity run.")
-    return [_load(file, version, suite) for file in files]
-
-
-def _load(file: Path, version: str, suite: str | None) -> Results:
-    try:
-        content = _files.read_json(file)
-        format_version = content.pop("format_version")
-        if format_version != FORMAT_VERSION:
-            raise ResultsError(f"{file} has format {format_version}; this version reads format {FORMAT_VERSION}.")
-        found = Results(folder=file.parent, **content)
-        _check_types(found)
-    except ResultsError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ResultsError(f"{file} is damaged: {error!r}") from None
-    if found.version != version:
-        raise ResultsError(f"{file} was made by keras_vit_edu {found.version}; this is {version}.")
-    if suite is not None and found.suite != suite:
-        raise ResultsError(f"{file} is of the suite {found.suite!r}, not {suite!r}.")
-    return found
-
-
-def _check_types(found: Results) -> None:
-    for name, kind in (("backend", str), ("suite", str), ("version", str), ("tf32", bool), ("environment", dict),
-                       ("checks", dict), ("broken", str | None)):  # fmt: skip
-        if not isinstance(getattr(found, name), kind):
-            raise TypeError(f"{name} is {getattr(found, name)!r}")
-    versions, device = found.environment.get("versions", {}), found.environment.get("device", "")
-    if not isinstance(versions, dict) or not isinstance(device, str):
-        raise TypeError(f"environment is {found.environment!r}")
-    for name, outcome in found.checks.items():
-        if not isinstance(outcome["error"], str | None) or not isinstance(outcome["excused"], bool):
-            raise TypeError(f"the outcome of {name} is {outcome!r}")
-
-
-# Arrays. --------------------------------------------------------------------------------------------------------------
-
-
-def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an npz file; floats and ints of 8 bits and less that NumPy lacks as float32."""
-    is_small = {name: array.dtype.kind == "V" and array.dtype != BFLOAT16 for name, array in arrays.items()}
-    known = {name: array.astype("float32") if is_small[name] else array for name, array in arrays.items()}
-    np.savez(file, **dict[str, Any](known))
-
-
-def load_arrays(file: Path) -> dict[str, np.ndarray]:
-    """What `save_arrays` wrote. (NumPy writes the bits of a bfloat16, but not what they are.)
-
-    Raises:
-        ValueError: if an array says that it is larger than the file has room for.
-    """
-    with _files.open_regular(file) as stream, _files.open_zip(stream) as archive:
-        for entry in archive.infolist():
-            _check_array(archive, entry)
-    with np.load(file, allow_pickle=False) as stored:
-        arrays = dict[str, np.ndarray](stored)
-    return {name: array.view(BFLOAT16) if array.dtype == "V2" else array for name, array in arrays.items()}
-
-
-def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Complain about an array that is compressed, or whose header tells of another size than its entry has."""
-    formats = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    with archive.open(entry) as stream:
-        shape, _, dtype = formats[np.lib.format.read_magic(stream)](stream)
-        size = stream.tell() + math.prod(shape) * dtype.itemsize
-    if entry.compress_type != zipfile.ZIP_STORED or dtype.hasobject or size != entry.file_size:
-        raise ValueError(f"{entry.filename[:80]!r} has {entry.file_size:,} bytes, and tells of {size:,}")
-
-
-def write(file: Path, measurements: Iterable[Measurement], rows: Container[str]) -> None:
-    """Put measurements into an npz file.
-
-    Raises:
-        ValueError: for what would not be compared: one in none of `rows`, or a second one of a name in its row.
-    """
-    arrays = {}
-    for measurement in measurements:
-        if measurement.row not in rows:
-            raise ValueError(f"There is no tolerance for the row {measurement.row!r} of {measurement.name!r}.")
-        if f"actual/{measurement.row}/{measurement.name}" in arrays:
-            raise ValueError(f"Two arrays of {measurement.row!r} are called {measurement.name!r}.")
-        arrays[f"actual/{measurement.row}/{measurement.name}"] = measurement.actual
-        if measurement.expected is not None:
-            arrays[f"expected/{measurement.row}/{measurement.name}"] = measurement.expected
-    save_arrays(file, arrays)
-
-
-def read(file: Path) -> list[Measurement]:
-    """What `write` put there."""
-    arrays = load_arrays(file)
-    actual, expected = (
-        {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-        for prefix in ("actual/", "expected/")
-    )
-    found = []
-    for key, array in actual.items():
-        row, _, name = key.partition("/")
-        found.append(Measurement(row, name, array, expected.get(key)))
-    return found
-
-
-# Processes. -----------------------------------------------------------------------------------------------------------
 
 
 def run(
@@ -250,15 +69,6 @@ def run(
     for found in known:
         found.save()
     return list(results.values())
-
-
-def is_ours(folder: Path) -> bool:
-    """Whether a folder holds one backend's results, or what a run that was killed left of them."""
-    try:
-        job = _files.read_json(folder / "job.json")
-    except ValueError:
-        return False
-    return isinstance(job, dict) and {"folder", "suite", "checks", "own_code"} <= job.keys()
 
 
 def _unavailable(backend: str) -> str | None:

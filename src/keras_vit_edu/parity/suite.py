@@ -7,10 +7,12 @@ from pathlib import Path
 
 from keras_vit_edu import _backend
 from keras_vit_edu._install import install_command
-from keras_vit_edu.parity.checks import SUITES, standard
+from keras_vit_edu.parity.checks import SUITES
 from keras_vit_edu.parity.report import Report
+from keras_vit_edu.parity.results import Results, ResultsError, is_ours, load_results
 from keras_vit_edu.parity.rows import rows
-from keras_vit_edu.parity.run import OnStep, Results, ResultsError, is_ours, load_results, run
+from keras_vit_edu.parity.run import OnStep, run
+from keras_vit_edu.parity.standard_checks import standard
 
 LOCK = ".lock"
 

@@ -20,8 +20,10 @@ import keras
 from keras_vit_edu import _keras_internals
 from keras_vit_edu._machine import environment, round_to_tf32
 from keras_vit_edu.parity import own_code
-from keras_vit_edu.parity.checks import CannotRunHere, Check, Scene, standard
-from keras_vit_edu.parity.run import STEP, write
+from keras_vit_edu.parity.arrays import write
+from keras_vit_edu.parity.checks import CannotRunHere, Check, Scene
+from keras_vit_edu.parity.run import STEP
+from keras_vit_edu.parity.standard_checks import standard
 
 
 def main(job_file: str) -> None:
