@@ -1,6 +1,7 @@
 """keras_vit_edu: Vision Transformer layers, models and presets for Keras 3, the same on every backend."""
 
 from keras_vit_edu import _backend, _interruption, _tensorflow_log
+from keras_vit_edu._version import __version__ as __version__
 
 if _backend.OUR_COMMAND:
     _interruption.hold_for_good()
@@ -11,8 +12,6 @@ if not _backend.ONLY_HELP:
             _tensorflow_log.settle()
         from keras_vit_edu import datasets, initializers, layers, models, parity, random, training, transfer
         from keras_vit_edu.load_classifier import LoadedClassifier, load_classifier
-
-__version__ = "0.1.0.dev0"
 
 __all__ = [
     "LoadedClassifier",

@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 
-import keras_vit_edu
 from keras_vit_edu import _backend
 from keras_vit_edu._install import install_command
 from keras_vit_edu._machine import device, matrix_precision, threads, version_of
+from keras_vit_edu._version import __version__
 from keras_vit_edu.datasets.mnist import DATASETS, ENVIRONMENT_VARIABLE, locate
 
 # The modules that show that an extra is installed.
@@ -30,7 +30,7 @@ def examine() -> dict[str, dict[str, Any]]:
     """The findings, by section and name, as JSON."""
     return {
         "versions": {
-            "keras_vit_edu": keras_vit_edu.__version__,
+            "keras_vit_edu": __version__,
             "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
             "keras": keras.__version__,
             "backend": keras.backend.backend(),

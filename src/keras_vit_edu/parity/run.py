@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from keras_vit_edu import _backend, _interruption
 from keras_vit_edu._install import install_command
+from keras_vit_edu._version import __version__
 from keras_vit_edu.parity.results import Results, ResultsError, is_ours
 
 STEP = "keras_vit_edu.parity"  # marks the lines of a worker: a backend may print its own
@@ -44,8 +45,6 @@ def run(
     Returns:
         The results, in the order of `backends`; those of known backends are in `folder` as well.
     """
-    from keras_vit_edu import __version__
-
     results = {backend: Results(backend, folder / backend, suite, __version__, tf32) for backend in backends}
     for found in results.values():
         found.broken = _unavailable(found.backend)

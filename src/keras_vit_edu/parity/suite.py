@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_vit_edu import _backend
 from keras_vit_edu._install import install_command
+from keras_vit_edu._version import __version__
 from keras_vit_edu.parity.checks import SUITES
 from keras_vit_edu.parity.report import Report
 from keras_vit_edu.parity.results import Results, ResultsError, is_ours, load_results
@@ -75,8 +76,6 @@ def compare_results(
             those of a check that is asked for or that another has, or with those of a backend on a device that another
             folder has too; if a run is at work in `out`, or filelock is not installed.
     """
-    from keras_vit_edu import __version__
-
     results: list[Results] = []
     for folder in folders:
         for found in load_results(Path(folder), __version__, suite):
