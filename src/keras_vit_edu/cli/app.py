@@ -20,6 +20,7 @@ from keras_vit_edu.cli.fine_tune import fine_tune
 from keras_vit_edu.cli.mistakes import UsersMistake, complain
 from keras_vit_edu.cli.parity import parity_command
 from keras_vit_edu.cli.presets import presets
+from keras_vit_edu.cli.settings_options import PanelledCommand
 from keras_vit_edu.cli.train import train
 
 if not _backend.ONLY_HELP:
@@ -32,9 +33,9 @@ SETTINGS = {"help_option_names": list(_backend.HELP_OPTIONS)}
 app = typer.Typer(name=_backend.COMMAND, add_completion=False, context_settings=SETTINGS, rich_markup_mode=None)
 
 for verb in (train, evaluate, fine_tune, presets, classify, doctor):
-    app.command(verb.__name__.replace("_", "-"))(verb)
-app.command("parity")(parity_command)
-app.command("predict", hidden=True)(classify)  # the word of other libraries
+    app.command(verb.__name__.replace("_", "-"), cls=PanelledCommand)(verb)
+app.command("parity", cls=PanelledCommand)(parity_command)
+app.command("predict", hidden=True, cls=PanelledCommand)(classify)  # the word of other libraries
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,8 +16,9 @@ from keras_vit_edu.cli.options import (
     JitCompileOption,
     OverwriteOption,
     QuietOption,
-    SeedOption,
 )
+from keras_vit_edu.cli.settings_options import with_options_of
+from keras_vit_edu.transfer.fine_tuning_options import FineTuning
 
 if not _backend.ONLY_HELP:
     import numpy as np
@@ -34,6 +35,7 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu.transfer.split_images import parts_of_split
 
 
+@with_options_of(FineTuning)
 def fine_tune(
     photographs: Annotated[
         Path,
@@ -46,51 +48,30 @@ def fine_tune(
     preset: Annotated[str, typer.Option(help="Pretrained model of keras_hub: a name, a handle or a folder.")],
     run: Annotated[Path, typer.Option(help="Folder to write into.")],
     validation: Annotated[
-        Path | None, typer.Option(help="Folder or CSV of photographs for validation. [default: a share of PHOTOS]")
+        Path | None,
+        typer.Option(
+            help="Folder or CSV of photographs for validation. [default: a share of PHOTOS]",
+            rich_help_panel="Model and images",
+        ),
     ] = None,
-    options: Annotated[Path | None, typer.Option(help="JSON file with options; the options below change it.")] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(help="probe (head only), lp-ft (probe, then all), lora, full (all at once). [default: lp-ft]"),
-    ] = None,
-    probe_epochs: Annotated[int | None, typer.Option(help="Epochs of the probe. [default: 20]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of the tuning. [default: 10]")] = None,
-    probe_learning_rate: Annotated[
-        float | None, typer.Option(help="Highest learning rate of the probe. [default: 0.01]")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Highest learning rate of the tuning. [default: 1e-4; lora: 1e-3]")
-    ] = None,
-    layer_decay: Annotated[
-        float | None, typer.Option(help="Factor of the learning rate per layer downwards. [default: 0.75]")
-    ] = None,
-    blocks: Annotated[
-        int | None, typer.Option(help="Number of last blocks to tune. [default: the whole model]")
-    ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay. [default: 0.05]")] = None,
-    rank: Annotated[int | None, typer.Option(help="LoRA rank. [default: 8]")] = None,
-    augmentation: Annotated[
-        str | None, typer.Option(help="photographs, none, digits or clothes. [default: photographs]")
-    ] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="Label smoothing, 0 to 1. [default: 0]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step. [default: 32]")] = None,
-    validation_share: Annotated[
-        float | None, typer.Option(help="Share of every class for validation, 0 to 1. [default: 0.2]")
-    ] = None,
+    options: Annotated[Path | None, typer.Option(help="JSON file with the defaults of the options below.")] = None,
     balance: Annotated[
         bool,
-        typer.Option("--balance/--no-balance", help="Give all classes the same weight."),
+        typer.Option(
+            "--balance/--no-balance", help="Give all classes the same weight.", rich_help_panel="Model and images"
+        ),
     ] = True,
     image_size: Annotated[
-        int | None, typer.Option(help="Side of the images, in pixels. [default: the preset's]")
+        int | None,
+        typer.Option(help="Side of the images, in pixels. [default: the preset's]", rich_help_panel="Model and images"),
     ] = None,
-    seed: SeedOption = None,
     fallback: FallbackOption = False,
-    cache: Annotated[Path | None, typer.Option(help="Folder for computed features.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for computed features.", rich_help_panel="Run")] = None,
     backend: BackendOption = None,
     overwrite: OverwriteOption = False,
     jit_compile: JitCompileOption = None,
     quiet: QuietOption = False,
+    **settings: Any,
 ) -> None:
     """Fine-tune a pretrained model on a folder of photographs.
 
@@ -98,28 +79,13 @@ def fine_tune(
     """
     console = Console(quiet=quiet, soft_wrap=True)
     with checking():
-        settings = transfer.FineTuning.from_json({} if options is None else read_json(options)).replace(
-            method=method,
-            probe_epochs=probe_epochs,
-            epochs=epochs,
-            probe_learning_rate=probe_learning_rate,
-            learning_rate=learning_rate,
-            layer_decay=layer_decay,
-            blocks=blocks,
-            weight_decay=weight_decay,
-            rank=rank,
-            augmentation=augmentation,
-            label_smoothing=label_smoothing,
-            batch_size=batch_size,
-            validation_share=validation_share,
-            seed=seed,
-        )
+        tuning = transfer.FineTuning.from_json({} if options is None else read_json(options)).replace(**settings)
         preset = located(preset)
         refuse_run(preset)
         photographs, validation = parts_of_split(photographs, validation, console)
         images = _scanned(photographs, console)
         held = None if validation is None else _scanned(validation, console)
-        set_seed(settings.seed)
+        set_seed(tuning.seed)
         classifier = transfer.TransferClassifier.from_preset(
             preset, images.class_names, image_size, fallback=hub.COURSES_FALLBACK if fallback else None
         )
@@ -130,7 +96,7 @@ def fine_tune(
         record = classifier.fit(
             images,
             held,
-            settings,
+            tuning,
             folder,
             transfer.BALANCED if balance else None,
             cache=cache,

@@ -12,7 +12,9 @@ import typer
 
 from keras_vit_edu import _backend
 from keras_vit_edu.cli.mistakes import UsersMistake, checking
-from keras_vit_edu.cli.options import BackendOption, JitCompileOption, OverwriteOption, QuietOption, SeedOption
+from keras_vit_edu.cli.options import BackendOption, JitCompileOption, OverwriteOption, QuietOption
+from keras_vit_edu.cli.settings_options import with_options_of
+from keras_vit_edu.training.recipe import Recipe
 
 if not _backend.ONLY_HELP:
     import keras
@@ -31,13 +33,18 @@ if not _backend.ONLY_HELP:
 SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course trains 60 on all of MNIST
 
 
+@with_options_of(Recipe, show_defaults=False)
 def train(
     preset: Annotated[
         str, typer.Option(help="Name or folder of a preset; its weights are not used.")
     ] = "vit_mnist_program_p",
     override: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Change an argument of the model, such as head=mean; may be repeated."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Change an argument of the model, such as head=mean; may be repeated.",
+            rich_help_panel="Model and images",
+        ),
     ] = None,
     dataset: Annotated[
         str | None,
@@ -51,42 +58,15 @@ def train(
     ] = None,
     image_size: Annotated[
         str | None,
-        typer.Option(metavar="N|HxW", help="Scale and crop every image to this size, in pixels. [default: unchanged]"),
+        typer.Option(
+            metavar="N|HxW",
+            help="Scale and crop every image to this size, in pixels. [default: unchanged]",
+            rich_help_panel="Model and images",
+        ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="Name of a recipe, or a JSON file; the options below change it.")
+        str, typer.Option(help="Name of a recipe, or a JSON file, with the defaults of the options below.")
     ] = "program-p",
-    epochs: Annotated[
-        int | None,
-        typer.Option(help="Number of epochs. [default: the recipe's; program-p on the sample: 20]"),
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw, adam, sgd or lion.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate of the schedule.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="constant, cosine or linear.")] = None,
-    warmup_epochs: Annotated[float | None, typer.Option(help="Learning-rate warm-up, in epochs.")] = None,
-    final_learning_rate: Annotated[float | None, typer.Option(help="Learning rate at the end of the schedule.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Decoupled weight decay.")] = None,
-    no_weight_decay: Annotated[
-        list[str] | None,
-        typer.Option(help="Exempt variables with this in their path from weight decay; may be repeated."),
-    ] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="Label smoothing, 0 to 1.")] = None,
-    clip_norm: Annotated[float | None, typer.Option(help="Clip gradients to this global norm.")] = None,
-    ema: Annotated[float | None, typer.Option(help="Momentum of the weights' moving average.")] = None,
-    augmentation: Annotated[
-        str | None, typer.Option(help="none, digits or clothes; a recipe file may set its fields.")
-    ] = None,
-    augmentation_final_epochs: Annotated[
-        float | None, typer.Option(help="Number of last epochs in which augmentation weakens.")
-    ] = None,
-    augmentation_final_strength: Annotated[
-        float | None, typer.Option(help="Augmentation strength in the last epoch (0 to 1).")
-    ] = None,
-    validation_split: Annotated[
-        float | None, typer.Option(help="Share of the training images for validation, 0 to 1.")
-    ] = None,
-    seed: SeedOption = None,
     backend: BackendOption = None,
     run: Annotated[
         Path | None, typer.Option(help="Folder to write into. [default: runs/PRESET-DATASET-BACKEND-SEED]")
@@ -94,9 +74,15 @@ def train(
     overwrite: OverwriteOption = False,
     jit_compile: JitCompileOption = None,
     show_augmentation: Annotated[
-        bool, typer.Option("--show-augmentation", help="Draw examples of the augmentation; train nothing.")
+        bool,
+        typer.Option(
+            "--show-augmentation",
+            help="Draw examples of the augmentation; train nothing.",
+            rich_help_panel="Augmentation",
+        ),
     ] = False,
     quiet: QuietOption = False,
+    **settings: Any,
 ) -> None:
     """Train a Vision Transformer from scratch, then test it.
 
@@ -105,38 +91,21 @@ def train(
     console = Console(quiet=quiet, soft_wrap=True)
     size = image_size_of(image_size)
     with checking():
-        settings = training.load_recipe(recipe)
+        chosen = training.load_recipe(recipe)
         if data is None and dataset in (None, "mnist-sample") and recipe == "program-p":
-            settings = settings.replace(epochs=SAMPLE_EPOCHS)
-        settings = settings.replace(
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            schedule=schedule,
-            warmup_epochs=warmup_epochs,
-            final_learning_rate=final_learning_rate,
-            weight_decay=weight_decay,
-            no_weight_decay=no_weight_decay or None,
-            label_smoothing=label_smoothing,
-            clip_norm=clip_norm,
-            ema=ema,
-            augmentation=augmentation,
-            augmentation_final_epochs=augmentation_final_epochs,
-            augmentation_final_strength=augmentation_final_strength,
-            validation_split=validation_split,
-            seed=seed,
-        )
-        if settings.augmentation is None and (augmentation_final_epochs or augmentation_final_strength):
+            chosen = chosen.replace(epochs=SAMPLE_EPOCHS)
+        chosen = chosen.replace(**settings)
+        weakening, strength = settings["augmentation_final_epochs"], settings["augmentation_final_strength"]
+        if chosen.augmentation is None and (weakening or strength):
             raise ValueError("`--augmentation-final-*` requires `--augmentation`.")
-        if augmentation_final_strength is not None and not settings.augmentation_final_epochs:
+        if strength is not None and not chosen.augmentation_final_epochs:
             raise ValueError("`--augmentation-final-strength` requires `--augmentation-final-epochs`.")
-        begun = run or Path("runs") / f"{Path(preset).resolve().name}-mnist-{keras.backend.backend()}-{settings.seed}"
+        begun = run or Path("runs") / f"{Path(preset).resolve().name}-mnist-{keras.backend.backend()}-{chosen.seed}"
         images = images_named(dataset, data, size, begun)
-        kept = datasets.split(images, settings.validation_split)[1][1]  # raises an error if it leaves nothing
+        kept = datasets.split(images, chosen.validation_split)[1][1]  # raises an error if it leaves nothing
         notes = [*images.notes, *_without_validation(images, kept)]
         if show_augmentation:
-            console.print(str(_draw_augmentation(images, settings, run)))
+            console.print(str(_draw_augmentation(images, chosen, run)))
             return
         given = _overrides(override or ())
         try:
@@ -144,12 +113,12 @@ def train(
         except NoFit as error:
             raise UsersMistake(f"{error} (--override NAME=VALUE; --image-size N)") from None
         adapted = [f"{name}={json.dumps(value)}" for name, value in arguments.items() if name not in given]
-        set_seed(settings.seed)
+        set_seed(chosen.seed)
         model: Any = Preset.from_preset(preset, load_weights=False, **arguments)
         _check_fit(model, images)
-        settings.exempt_from_decay(model)  # raises an error for a part of a path that no variable has
+        chosen.exempt_from_decay(model)  # raises an error for a part of a path that no variable has
         here = keras.backend.backend()
-        run = run or Path("runs") / f"{Path(preset).resolve().name}-{images.name}-{here}-{settings.seed}"
+        run = run or Path("runs") / f"{Path(preset).resolve().name}-{images.name}-{here}-{chosen.seed}"
         folder = training.RunFolder(run, overwrite=overwrite)
 
     if not quiet:
@@ -159,13 +128,13 @@ def train(
     if adapted:
         console.print(f"{model.name} is adapted to the images: {', '.join(adapted)}")
     console.print(
-        f"{model.name}, {model.count_params():,} parameters, on {here} ({training.device()}), seed {settings.seed}\n"
+        f"{model.name}, {model.count_params():,} parameters, on {here} ({training.device()}), seed {chosen.seed}\n"
         f"{printable(images.name)} from {printable(images.source)}: {len(images.x_train):,} training images, "
-        f"the last {settings.validation_split:.0%} of them for validation; {len(images.x_test):,} test images\n"
-        f"recipe {settings.name}, {settings.epochs} epochs, into {folder}"
+        f"the last {chosen.validation_split:.0%} of them for validation; {len(images.x_test):,} test images\n"
+        f"recipe {chosen.name}, {chosen.epochs} epochs, into {folder}"
     )
     with folder:
-        record = training.train(model, images, folder, settings, console=console, jit_compile=jit_compile)
+        record = training.train(model, images, folder, chosen, console=console, jit_compile=jit_compile)
     console.print(
         f"test accuracy {record['test_accuracy']:.4f}, loss {record['test_loss']:.4f}, "
         f"{record['timings']['training_seconds']:.0f} s of training\n"

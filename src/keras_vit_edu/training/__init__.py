@@ -1,13 +1,17 @@
 """Training a classifier of images: Keras's own `fit`, with a run folder around it."""
 
-from keras_vit_edu._machine import device
-from keras_vit_edu.evaluation import Evaluation, evaluate, probabilities, write_evaluation
-from keras_vit_edu.training.callbacks import TrainingFailed
-from keras_vit_edu.training.checkpoint import RunFolderError
-from keras_vit_edu.training.recipe import RECIPES, Recipe, load_recipe
-from keras_vit_edu.training.run_folder import RunFolder
-from keras_vit_edu.training.saving import save_uncompiled
-from keras_vit_edu.training.train import train
+from keras_vit_edu import _backend
+
+if not _backend.ONLY_HELP:
+    from keras_vit_edu._machine import device
+    from keras_vit_edu.evaluation import Evaluation, evaluate, probabilities, write_evaluation
+    from keras_vit_edu.training.callbacks import TrainingFailed
+    from keras_vit_edu.training.checkpoint import RunFolderError
+    from keras_vit_edu.training.recipe import Recipe
+    from keras_vit_edu.training.recipes import RECIPES, load_recipe
+    from keras_vit_edu.training.run_folder import RunFolder
+    from keras_vit_edu.training.saving import save_uncompiled
+    from keras_vit_edu.training.train import train
 
 __all__ = [
     "RECIPES",

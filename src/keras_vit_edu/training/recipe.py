@@ -1,26 +1,41 @@
 """A recipe: everything about a training run but the model and the data."""
 
+from __future__ import annotations
+
 import dataclasses
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
+from keras_vit_edu import _backend
+from keras_vit_edu._settings import (
+    BETWEEN_0_AND_1,
+    COUNT,
+    FROM_0_BELOW_1,
+    FROM_0_TO_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    Rule,
+    check,
+    one_of_rule,
+    or_none_rule,
+    setting,
+)
 
-from keras_vit_edu import _checks, _files, random
-from keras_vit_edu.datasets import AUGMENTATIONS, Augmentation, load_augmentation
-from keras_vit_edu.training.schedules import LinearWithWarmup
+if not _backend.ONLY_HELP:
+    import keras
+    import numpy as np
 
-OPTIMIZERS = {
-    "adamw": keras.optimizers.AdamW,
-    "adam": keras.optimizers.Adam,
-    "sgd": keras.optimizers.SGD,
-    "lion": keras.optimizers.Lion,
-}
-MOST = 10**6  # epochs, and images per step
+    from keras_vit_edu import _checks
+    from keras_vit_edu.datasets import Augmentation, load_augmentation
+    from keras_vit_edu.training.schedules import LinearWithWarmup
+
+OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "lion": "Lion"}  # the names of Keras's classes
 SCHEDULES = ("constant", "cosine", "linear")
+TEXT = Rule(lambda value: isinstance(value, str) and value != "", "a text")
+TEXTS = Rule(
+    lambda value: isinstance(value, tuple) and all(isinstance(part, str) and part for part in value), "a list of texts"
+)
 
 
 @dataclass(frozen=True)
@@ -61,24 +76,38 @@ class Recipe:
         0.999
     """
 
-    name: str = "program-p"
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    warmup_epochs: float = 0.0
-    final_learning_rate: float = 0.0
-    weight_decay: float = 1e-4
-    no_weight_decay: tuple[str, ...] = ()
-    label_smoothing: float = 0.0
-    clip_norm: float | None = None
-    ema: float | None = None
-    epochs: int = 60
-    batch_size: int = 256
-    validation_split: float = 0.1
-    augmentation: Augmentation | None = None
-    augmentation_final_epochs: float = 0.0
-    augmentation_final_strength: float = 0.0
-    seed: int = 0
+    name: str = setting("program-p", TEXT)
+    optimizer: str = setting("adamw", one_of_rule(OPTIMIZERS), "Optimizer.", "Optimizer")
+    learning_rate: float = setting(1e-3, POSITIVE, "Highest learning rate of the schedule.", "Learning rate")
+    schedule: str = setting("constant", one_of_rule(SCHEDULES), "Schedule of the learning rate.", "Learning rate")
+    warmup_epochs: float = setting(0.0, NOT_NEGATIVE, "Learning-rate warm-up, in epochs.", "Learning rate")
+    final_learning_rate: float = setting(
+        0.0, NOT_NEGATIVE, "Learning rate at the end of the schedule.", "Learning rate"
+    )
+    weight_decay: float = setting(1e-4, NOT_NEGATIVE, "Decoupled weight decay.", "Optimizer")
+    no_weight_decay: tuple[str, ...] = setting(
+        (), TEXTS, "Exempt variables with this in their path from weight decay; may be repeated.", "Optimizer"
+    )
+    label_smoothing: float = setting(0.0, FROM_0_BELOW_1, "Label smoothing.", "Optimizer")
+    clip_norm: float | None = setting(None, or_none_rule(POSITIVE), "Clip gradients to this global norm.", "Optimizer")
+    ema: float | None = setting(
+        None, or_none_rule(BETWEEN_0_AND_1), "Momentum of the weights' moving average.", "Optimizer"
+    )
+    epochs: int = setting(60, COUNT, "Number of epochs.")
+    batch_size: int = setting(256, COUNT, "Images per step.", "Optimizer")
+    validation_split: float = setting(
+        0.1, BETWEEN_0_AND_1, "Share of the training images for validation.", "Model and images"
+    )
+    augmentation: Augmentation | None = setting(
+        None, None, "none, digits or clothes; a recipe file may set its fields.", "Augmentation"
+    )
+    augmentation_final_epochs: float = setting(
+        0.0, NOT_NEGATIVE, "Number of last epochs in which augmentation weakens.", "Augmentation"
+    )
+    augmentation_final_strength: float = setting(
+        0.0, FROM_0_TO_1, "Augmentation strength in the last epoch.", "Augmentation"
+    )
+    seed: int = setting(0, SEED, "Random seed; the same run on every backend.", "Run")
 
     def __post_init__(self) -> None:
         if isinstance(self.no_weight_decay, list):
@@ -89,10 +118,7 @@ class Recipe:
             raise ValueError(
                 f"The recipe's `augmentation` must be one: {error} Received: augmentation={self.augmentation!r}"
             ) from None
-        for field, (is_right, wanted) in RULES.items():
-            value = getattr(self, field)
-            if not is_right(value):
-                raise ValueError(f"The recipe's `{field}` must be {wanted}. Received: {field}={value!r}")
+        check(self, "The recipe's ")
         if self.final_learning_rate > self.learning_rate:
             raise ValueError(
                 "The recipe's `final_learning_rate` must not be above `learning_rate`. "
@@ -114,7 +140,7 @@ class Recipe:
                 f"Received: augmentation_final_epochs={self.augmentation_final_epochs}, epochs={self.epochs}"
             )
 
-    def replace(self, **values: Any) -> "Recipe":
+    def replace(self, **values: Any) -> Recipe:
         """A recipe with some values changed; those that are None stay."""
         return dataclasses.replace(self, **{field: value for field, value in values.items() if value is not None})
 
@@ -127,7 +153,7 @@ class Recipe:
         }
 
     @classmethod
-    def from_json(cls, values: Any) -> "Recipe":
+    def from_json(cls, values: Any) -> Recipe:
         """The recipe of a JSON object; fields that it leaves out are the course's.
 
         Raises:
@@ -192,7 +218,8 @@ class Recipe:
         rate = self.weight_decay if decays else 0  # Keras on torch fails over an optimizer that exempts all
         # AdamW wants a number, the others take 0 for "decay by nothing, at a cost".
         weight_decay = rate if self.optimizer == "adamw" else rate or None
-        optimizer = OPTIMIZERS[self.optimizer](weight_decay=weight_decay, global_clipnorm=self.clip_norm, **options)
+        optimizer_class = getattr(keras.optimizers, OPTIMIZERS[self.optimizer])
+        optimizer = optimizer_class(weight_decay=weight_decay, global_clipnorm=self.clip_norm, **options)
         if rate and exempt:
             optimizer.exclude_from_weight_decay(var_list=exempt)
         optimizer.build(model.trainable_variables)
@@ -210,109 +237,3 @@ class Recipe:
                 )
         exempt = [v for path, v in paths.items() if any(part in path for part in self.no_weight_decay)]
         return [v for v in exempt if v.trainable]  # those that are frozen do not decay either
-
-
-def is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-Rule = tuple[Callable[[Any], bool], str]
-
-
-def number_rule(is_right: Callable[[Any], bool], wanted: str) -> Rule:
-    return lambda value: _checks.is_number(value) and is_right(value), wanted
-
-
-def one_of_rule(choices: Sequence[str]) -> Rule:
-    return lambda value: value in choices, f"one of {', '.join(choices)}"
-
-
-def or_none_rule(rule: Rule) -> Rule:
-    return lambda value: value is None or rule[0](value), f"{rule[1]}, or none"
-
-
-COUNT: Rule = (lambda value: is_whole(value) and 1 <= value <= MOST, f"a whole number, 1 or more, at most {MOST:,}")
-# What each field may be, and how to say so.
-RULES: dict[str, Rule] = {
-    "name": (lambda value: isinstance(value, str) and value != "", "a text"),
-    "optimizer": one_of_rule(tuple(OPTIMIZERS)),
-    "learning_rate": number_rule(lambda value: value > 0, "a number above 0"),
-    "schedule": one_of_rule(SCHEDULES),
-    "warmup_epochs": number_rule(lambda value: value >= 0, "a number, 0 or more"),
-    "final_learning_rate": number_rule(lambda value: value >= 0, "a number, 0 or more"),
-    "weight_decay": number_rule(lambda value: value >= 0, "a number, 0 or more"),
-    "no_weight_decay": (
-        lambda value: isinstance(value, tuple) and all(isinstance(part, str) and part for part in value),
-        "a list of texts",
-    ),
-    "label_smoothing": number_rule(lambda value: 0 <= value < 1, "a number in [0, 1)"),
-    "clip_norm": or_none_rule(number_rule(lambda value: value > 0, "a number above 0")),
-    "ema": or_none_rule(number_rule(lambda value: 0 < value < 1, "a number in (0, 1)")),
-    "epochs": COUNT,
-    "batch_size": (
-        lambda value: is_whole(value) and 1 <= value <= MOST,
-        f"a whole number, 1 or more, at most {MOST:,}",
-    ),
-    "validation_split": number_rule(lambda value: 0 < value < 1, "a number in (0, 1)"),
-    "augmentation_final_epochs": number_rule(lambda value: value >= 0, "a number, 0 or more"),
-    "augmentation_final_strength": number_rule(lambda value: 0 <= value <= 1, "a number in [0, 1]"),
-    "seed": (lambda value: is_whole(value) and 0 <= value < random.SEED_LIMIT, "a whole number in [0, 2**31)"),
-}
-
-# What trains a small transformer on little data: Steiner et al. 2022 ("How to train your ViT?", arXiv 2106.10270) on
-# augmentation against regularisation, Hassani et al. 2021 on the optimizer; the average of the weights (Polyak and
-# Juditsky 1992) takes out the noise of the last steps. Images are nearly clean at the end, as the test's are.
-SMALL_DATA = Recipe(
-    name="small-data",
-    learning_rate=1e-3,
-    schedule="cosine",
-    warmup_epochs=3,
-    final_learning_rate=1e-6,
-    weight_decay=0.05,
-    no_weight_decay=("bias", "norm", "position_embedding"),
-    label_smoothing=0.05,
-    clip_norm=1.0,
-    ema=0.999,
-    epochs=50,
-    augmentation=AUGMENTATIONS["digits"],
-    augmentation_final_epochs=5,
-    augmentation_final_strength=0.3,
-)
-HYBRID = SMALL_DATA.replace(
-    name="hybrid", learning_rate=2e-3, warmup_epochs=2, epochs=36, batch_size=128, validation_split=0.05
-)
-
-RECIPES = {
-    "program-p": Recipe(),
-    "pure": HYBRID.replace(name="pure", learning_rate=1.5e-3),
-    "hybrid": HYBRID,
-    "fashion-hybrid": HYBRID.replace(
-        name="fashion-hybrid", epochs=32, augmentation=AUGMENTATIONS["clothes"], augmentation_final_strength=0.5
-    ),
-    "cnn": SMALL_DATA.replace(
-        name="cnn", no_weight_decay=("bias",), epochs=30, augmentation="none", augmentation_final_epochs=0.0
-    ),
-    "cnn-augmented": HYBRID.replace(name="cnn-augmented", no_weight_decay=("bias",)),
-}
-
-
-def load_recipe(name_or_file: str | Path) -> Recipe:
-    """A recipe by its name, or from a JSON file.
-
-    Raises:
-        ValueError: if there is neither, or the file is no JSON or no recipe.
-    """
-    if str(name_or_file) in RECIPES:
-        return RECIPES[str(name_or_file)]
-    file = Path(name_or_file)
-    if not file.is_file():
-        hint = _checks.did_you_mean(str(name_or_file), RECIPES) or f"There are {', '.join(RECIPES)}."
-        raise ValueError(f"There is no recipe {str(name_or_file)!r}, and no such file. {hint}")
-    try:
-        values = _files.read_json(file)
-    except ValueError as error:
-        raise ValueError(f"The recipe cannot be read. {error}") from None
-    try:
-        return Recipe.from_json({"name": file.stem, **values} if isinstance(values, dict) else values)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None

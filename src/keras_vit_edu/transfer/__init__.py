@@ -1,18 +1,21 @@
 """Transfer learning from the Vision Transformers of keras_hub."""
 
-from keras_vit_edu.transfer.artifact_files import ArtifactError
-from keras_vit_edu.transfer.classifier import TransferClassifier
-from keras_vit_edu.transfer.features import compute_features, default_cache, feature_model
-from keras_vit_edu.transfer.fine_tuning import BALANCED, fine_tune
-from keras_vit_edu.transfer.fine_tuning_options import FineTuning
-from keras_vit_edu.transfer.freezing import freeze, unfreeze_last
-from keras_vit_edu.transfer.hub import COURSES_FALLBACK, HubPreset, PresetUnavailable, list_presets, load
-from keras_vit_edu.transfer.layer_decay import layer_wise
-from keras_vit_edu.transfer.lora import add_lora, merge_lora
-from keras_vit_edu.transfer.open_box import open_vit
-from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
-from keras_vit_edu.transfer.predictions import Predictions
-from keras_vit_edu.transfer.preprocessing import Preprocessing
+from keras_vit_edu import _backend
+
+if not _backend.ONLY_HELP:
+    from keras_vit_edu.transfer.artifact_files import ArtifactError
+    from keras_vit_edu.transfer.classifier import TransferClassifier
+    from keras_vit_edu.transfer.features import compute_features, default_cache, feature_model
+    from keras_vit_edu.transfer.fine_tuning import BALANCED, fine_tune
+    from keras_vit_edu.transfer.fine_tuning_options import FineTuning
+    from keras_vit_edu.transfer.freezing import freeze, unfreeze_last
+    from keras_vit_edu.transfer.hub import COURSES_FALLBACK, HubPreset, PresetUnavailable, list_presets, load
+    from keras_vit_edu.transfer.layer_decay import layer_wise
+    from keras_vit_edu.transfer.lora import add_lora, merge_lora
+    from keras_vit_edu.transfer.open_box import open_vit
+    from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
+    from keras_vit_edu.transfer.predictions import Predictions
+    from keras_vit_edu.transfer.preprocessing import Preprocessing
 
 __all__ = [
     "BALANCED",

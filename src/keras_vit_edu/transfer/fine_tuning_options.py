@@ -1,20 +1,44 @@
 """How to fine-tune: everything but the model and the images."""
 
+from __future__ import annotations
+
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from keras_vit_edu import _checks
-from keras_vit_edu.datasets import Augmentation, load_augmentation
-from keras_vit_edu.training.recipe import COUNT, Recipe, Rule, is_whole, number_rule, one_of_rule, or_none_rule
-from keras_vit_edu.training.recipe import RULES as RECIPE_RULES
-from keras_vit_edu.transfer.freezing import TrainableCount
-from keras_vit_edu.transfer.lora import PROJECTIONS, are_projections
+from keras_vit_edu import _backend
+from keras_vit_edu._settings import (
+    ABOVE_0_TO_1,
+    COUNT,
+    FROM_0_BELOW_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    Rule,
+    check,
+    one_of_rule,
+    or_none_rule,
+    setting,
+    whole_rule,
+)
+from keras_vit_edu.training.recipe import Recipe
+
+if not _backend.ONLY_HELP:
+    from keras_vit_edu import _checks
+    from keras_vit_edu.datasets import Augmentation, load_augmentation
+    from keras_vit_edu.transfer.freezing import TrainableCount
+    from keras_vit_edu.transfer.lora import are_projections
 
 METHODS = ("probe", "lp-ft", "lora", "full")
 PHOTOGRAPHS = "photographs"
 PROBE = "probe"  # its name in run.json; the tuning has there the name of its method
 TUNING_RATES = {"lp-ft": 1e-4, "full": 1e-4, "lora": 1e-3}
+BLOCKS = or_none_rule(whole_rule("a whole number, 0 or more", "x>=0", lambda value: value >= 0))
+PROJECTIONS = Rule(
+    lambda value: isinstance(value, tuple) and are_projections(value),
+    "some of q_dense, k_dense, v_dense, out_dense, each once",
+)
+TRUE_OR_FALSE = Rule(lambda value: isinstance(value, bool), "True or False")
 
 
 @dataclass(frozen=True)
@@ -65,25 +89,37 @@ class FineTuning:
         3
     """
 
-    method: str = "lp-ft"
-    probe_epochs: int = 20
-    probe_learning_rate: float = 1e-2
-    epochs: int = 10
-    learning_rate: float | None = None
-    warmup: float = 0.1
-    layer_decay: float = 0.75
-    blocks: int | None = None
-    weight_decay: float = 0.05
-    clip_norm: float | None = 1.0
-    rank: int = 8
-    alpha: float | None = None
-    projections: tuple[str, ...] = ("q_dense", "v_dense")
-    augmentation: Any = PHOTOGRAPHS
-    label_smoothing: float = 0.0
-    batch_size: int = 32
-    validation_share: float = 0.2
-    new_head: bool = True
-    seed: int = 0
+    method: str = setting(
+        "lp-ft", one_of_rule(METHODS), "probe: the head only; lp-ft: the probe, then all; full: all at once."
+    )
+    probe_epochs: int = setting(20, COUNT, "Epochs of the probe.")
+    probe_learning_rate: float = setting(1e-2, POSITIVE, "Highest learning rate of the probe.", "Learning rate")
+    epochs: int = setting(10, COUNT, "Epochs of the tuning.")
+    learning_rate: float | None = setting(
+        None,
+        or_none_rule(POSITIVE),
+        "Highest learning rate of the tuning.",
+        "Learning rate",
+        shown_default="1e-4, or 1e-3 with lora",
+    )
+    warmup: float = setting(0.1, FROM_0_BELOW_1)
+    layer_decay: float = setting(
+        0.75, ABOVE_0_TO_1, "Factor of the learning rate per layer downwards.", "Learning rate"
+    )
+    blocks: int | None = setting(
+        None, BLOCKS, "Number of last blocks to tune.", "What trains", shown_default="the whole model"
+    )
+    weight_decay: float = setting(0.05, NOT_NEGATIVE, "Decoupled weight decay.", "Optimizer")
+    clip_norm: float | None = setting(1.0, or_none_rule(POSITIVE))
+    rank: int = setting(8, COUNT, "LoRA rank.", "What trains")
+    alpha: float | None = setting(None, or_none_rule(POSITIVE))
+    projections: tuple[str, ...] = setting(("q_dense", "v_dense"), PROJECTIONS)
+    augmentation: Any = setting(PHOTOGRAPHS, None, "photographs, none, digits or clothes.", "Model and images")
+    label_smoothing: float = setting(0.0, FROM_0_BELOW_1, "Label smoothing.", "Optimizer")
+    batch_size: int = setting(32, COUNT, "Images per step.", "Optimizer")
+    validation_share: float = setting(0.2, FROM_0_BELOW_1, "Share of every class for validation.", "Model and images")
+    new_head: bool = setting(True, TRUE_OR_FALSE)
+    seed: int = setting(0, SEED, "Random seed; the same run on every backend.", "Run")
 
     def __post_init__(self) -> None:
         if isinstance(self.projections, list):
@@ -96,13 +132,11 @@ class FineTuning:
                     f"`augmentation` must be {PHOTOGRAPHS!r} or one of the datasets' own: {error} "
                     f"Received: augmentation={self.augmentation!r}"
                 ) from None
-        for field, (is_right, wanted) in RULES.items():
-            if not is_right(getattr(self, field)):
-                raise ValueError(f"`{field}` must be {wanted}. Received: {field}={getattr(self, field)!r}")
+        check(self)
         if self.method == "lora" and self.blocks is not None:
             raise ValueError(f"`blocks` does not go with LoRA, which is added to all. Received: blocks={self.blocks}")
 
-    def replace(self, **values: Any) -> "FineTuning":
+    def replace(self, **values: Any) -> FineTuning:
         """The options with some values changed; those that are None stay."""
         return dataclasses.replace(self, **{field: value for field, value in values.items() if value is not None})
 
@@ -114,7 +148,7 @@ class FineTuning:
         return values
 
     @classmethod
-    def from_json(cls, values: Any) -> "FineTuning":
+    def from_json(cls, values: Any) -> FineTuning:
         """The options of a JSON object; fields that it leaves out have their defaults.
 
         Raises:
@@ -203,31 +237,3 @@ def what_trains(name: str, count: TrainableCount) -> str:
     if count.trainable == count.total:
         return f"the whole model is trained, {count.total:,} weights"
     return f"the upper part of the model is trained, {count.trainable:,} of its {count.total:,} weights"
-
-
-_POSITIVE: Rule = number_rule(lambda value: value > 0, "a number above 0")
-
-# What each field may be, and how to say so.
-RULES: dict[str, Rule] = {
-    "method": one_of_rule(METHODS),
-    "probe_epochs": COUNT,
-    "probe_learning_rate": _POSITIVE,
-    "epochs": COUNT,
-    "learning_rate": or_none_rule(_POSITIVE),
-    "warmup": number_rule(lambda value: 0 <= value < 1, "a number in [0, 1)"),
-    "layer_decay": number_rule(lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
-    "blocks": or_none_rule((lambda value: is_whole(value) and value >= 0, "a whole number, 0 or more")),
-    "weight_decay": RECIPE_RULES["weight_decay"],
-    "clip_norm": RECIPE_RULES["clip_norm"],
-    "rank": COUNT,
-    "alpha": or_none_rule(_POSITIVE),
-    "projections": (
-        lambda value: isinstance(value, tuple) and are_projections(value),
-        f"some of {', '.join(PROJECTIONS)}, each once",
-    ),
-    "label_smoothing": RECIPE_RULES["label_smoothing"],
-    "batch_size": COUNT,
-    "validation_share": number_rule(lambda value: 0 <= value < 1, "a number in [0, 1)"),
-    "new_head": (lambda value: isinstance(value, bool), "True or False"),
-    "seed": RECIPE_RULES["seed"],
-}
