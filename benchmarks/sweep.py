@@ -17,7 +17,7 @@ import numpy as np
 from keras import ops
 
 from benchmarks import memory, timing
-from keras_vit_edu.layers.my_multi_head_attention import attention_weights, fused_attention
+from keras_vit_edu.layers import attention_weights, fused_attention
 
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096)
 HEADS, HEAD = 3, 64  # of ViT-Ti; one image

@@ -1,6 +1,7 @@
 """`MyMultiHeadAttention`: the equation, on two paths and every backend."""
 
 import json
+import sys
 from functools import cache, partial
 
 import keras
@@ -167,7 +168,7 @@ def test_the_fused_path_is_taken_where_it_is_one_operation(backend, device, path
     if keras.backend.backend() != backend:
         pytest.skip(f"of {backend}")
     monkeypatch.setattr(MyMultiHeadAttention, "_fused_is_faster", staticmethod(FUSED_IS_FASTER))
-    monkeypatch.setattr(module, "_jax_device", lambda: device)
+    monkeypatch.setattr(sys.modules["keras_vit_edu.layers.fused_attention"], "_jax_device", lambda: device)
     attention_layer()(*INPUTS)
     assert taken == [path]
 
