@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from benchmarks.timing import Timing, compare
-from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.models import ViTBackbone, ViTClassifier
 
 BATCH, CLASSES, LAYERS = 8, 1000, 12
 SIZES = {"ViT-Ti/16": (192, 3), "ViT-S/16": (384, 6)}  # width, heads
@@ -26,10 +26,8 @@ def run(rounds: int) -> dict[str, dict[str, dict[str, Timing]]]:
     images = np.random.default_rng(0).random((BATCH, 224, 224, 3), "float32")
     for name, (width, heads) in SIZES.items():
         keras.utils.set_random_seed(0)
-        ours = ViTClassifier(
-            CLASSES, (224, 224, 3), 16, width, LAYERS, heads, 64, 4 * width,
-            num_prefix_tokens=1, output_activation=None, head="token", head_units=(),
-        )  # fmt: skip
+        backbone = ViTBackbone((224, 224, 3), 16, width, LAYERS, heads, 64, 4 * width, num_prefix_tokens=1)
+        ours = ViTClassifier(backbone, CLASSES, head="token", head_units=())
         theirs = transformers_vit(ours, width, heads)
         difference = np.abs(ours.predict_on_batch(images) - theirs(images)).max() / np.abs(theirs(images)).max()
         if not difference <= AGREE:

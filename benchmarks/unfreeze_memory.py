@@ -28,15 +28,16 @@ def run(rounds: int) -> dict[str, float]:
 
 def measure(blocks: int | None) -> dict[str, Any]:
     """The growth of this process."""
-    from keras_vit_edu.models import ViTBackbone
-    from keras_vit_edu.transfer import OpenedViTClassifier, unfreeze_last
+    from keras_vit_edu.models import ViTBackbone, ViTClassifier
+    from keras_vit_edu.transfer import unfreeze_last
 
     sizes = {"projection_dim": 768, "num_layers": 12, "num_heads": 12, "key_dim": 64, "mlp_dim": 3072}
     images = np.random.default_rng(0).random((BATCH, 224, 224, 3), "float32")
     labels = np.arange(BATCH) % CLASSES
     before = memory.resident()
     memory.forget_the_peak()
-    model = OpenedViTClassifier(ViTBackbone((224, 224, 3), 16, num_prefix_tokens=1, **sizes), CLASSES)
+    backbone = ViTBackbone((224, 224, 3), 16, num_prefix_tokens=1, **sizes)
+    model = ViTClassifier(backbone, CLASSES, head="token", head_units=(), head_dropout=0.0)
     if blocks is not None:
         unfreeze_last(model, blocks)
     model.compile(keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.parity.testing import constructor_arguments as constructor_arguments
 from keras_vit_edu.parity.testing import revived as revived
 
@@ -28,6 +29,22 @@ LATER_ARGUMENTS = (
     "embedding_dropout",
     "locality",
 )
+
+BEFORE_KEYWORDS = (
+    "num_classes", "image_shape", "patch_size", "projection_dim", "num_layers", "num_heads", "key_dim", "mlp_dim"
+)  # fmt: skip
+
+
+def vit_classifier(*sizes: Any, **flat: Any) -> ViTClassifier:
+    """A classifier with the course's sizes but for these: arguments of it, its backbone and its stem in one list."""
+    return ViTClassifier.from_config({**dict(zip(BEFORE_KEYWORDS, sizes, strict=False)), **flat})
+
+
+def opened_vit(backbone: Any, num_classes: int, pre_logits_dim: int | None = None, **head: Any) -> ViTClassifier:
+    """A classifier with the head that `open_vit` gives it: one token, a layer with tanh or none, no dropout."""
+    units = () if pre_logits_dim is None else (pre_logits_dim,)
+    defaults = {"head": "token", "head_units": units, "head_dropout": 0.0, "head_activation": "tanh"}
+    return ViTClassifier(backbone, num_classes, **{**defaults, "head_dtype": backbone.dtype_policy, **head})
 
 
 def to_numpy(x: Any) -> np.ndarray:

@@ -13,16 +13,16 @@ from PIL import Image, ImageDraw
 from keras_vit_edu import cli, datasets, training
 from keras_vit_edu._install import install_command
 from keras_vit_edu.cli.classify import DIGIT_READER
-from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.models.preset import Preset
 from tests.drawings import FONTS, printed, written
+from tests.support import vit_classifier
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A model with random weights, large enough to be sure of something, and the preset folder with it."""
     keras.utils.set_random_seed(1)
-    model = ViTClassifier(projection_dim=8, num_layers=1, key_dim=4, head="mean", head_units=(), name="tiny")
+    model = vit_classifier(projection_dim=8, num_layers=1, key_dim=4, head="mean", head_units=(), name="tiny")
     rng = np.random.default_rng(0)
     model.set_weights([weight + rng.normal(0, 0.5, weight.shape) for weight in model.get_weights()])
     folder = tmp_path_factory.mktemp("presets") / "tiny"
@@ -242,10 +242,10 @@ def test_an_empty_folder_stops_nothing(classify, tmp_path, capsys):
 
 
 def test_a_model_of_something_else_is_refused(tmp_path, capsys):
-    ViTClassifier(12, num_layers=1, name="twelve").save_to_preset("twelve")
+    vit_classifier(12, num_layers=1, name="twelve").save_to_preset("twelve")
     assert cli.run(["classify", "five.png", "--preset", "twelve"]) == 2
     assert "12 classes: without names" in capsys.readouterr().err
-    ViTClassifier(image_shape=(14, 14, 1), num_layers=1, name="half").save_to_preset("half")
+    vit_classifier(image_shape=(14, 14, 1), num_layers=1, name="half").save_to_preset("half")
     assert cli.run(["classify", "five.png", "--preset", "half"]) == 2
     assert "images of shape (14, 14, 1)" in capsys.readouterr().err
 

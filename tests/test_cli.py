@@ -12,8 +12,8 @@ import pytest
 import keras_vit_edu
 from keras_vit_edu import cli, datasets
 from keras_vit_edu._install import install_command
-from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.models.preset import Preset
+from tests.support import vit_classifier
 
 BACKEND = keras.backend.backend()
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -38,7 +38,7 @@ def small_mnist(tmp_path_factory):
 def small_model(tmp_path_factory):
     """A preset folder with a model that trains in no time."""
     folder = tmp_path_factory.mktemp("presets") / "small"
-    model = ViTClassifier(projection_dim=8, num_layers=1, key_dim=4, head="mean", head_units=(), name="small_model")
+    model = vit_classifier(projection_dim=8, num_layers=1, key_dim=4, head="mean", head_units=(), name="small_model")
     model.save_to_preset(folder)
     return folder
 
@@ -161,7 +161,8 @@ def test_override_changes_arguments_of_the_model(train, tmp_path):
     run = tmp_path / "run"
     assert train("--override", "head=sequence", "--override", "head_units=[6]", "--run", str(run)) == 0
     config = json.loads((run / "run.json").read_text())["configuration"]["model"]["config"]
-    assert (config["head"], config["head_units"], config["projection_dim"]) == ("sequence", [6], 8)
+    assert (config["head"], config["head_units"]) == ("sequence", [6])
+    assert config["backbone"]["config"]["projection_dim"] == 8
 
 
 @pytest.mark.parametrize(

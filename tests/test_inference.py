@@ -8,7 +8,8 @@ import pytest
 
 from keras_vit_edu._inference import predict_batch
 from keras_vit_edu.models import ViTBackbone
-from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
+from keras_vit_edu.transfer import Preprocessing, TransferClassifier
+from tests.support import opened_vit
 
 SIZES = {"num_layers": 2, "num_heads": 3, "key_dim": 8, "mlp_dim": 48, "num_prefix_tokens": 1}
 THREADS = 8
@@ -19,7 +20,7 @@ def classifier():
     keras.utils.set_random_seed(0)
     backbone = ViTBackbone((32, 32, 3), 8, 24, **SIZES)
     preprocessing = Preprocessing(32, scale=1 / 127.5, offset=-1.0)
-    return TransferClassifier(OpenedViTClassifier(backbone, num_classes=3), preprocessing, ["a", "b", "c"])
+    return TransferClassifier(opened_vit(backbone, num_classes=3), preprocessing, ["a", "b", "c"])
 
 
 def test_a_classifier_is_shared_by_threads(classifier, tmp_path):

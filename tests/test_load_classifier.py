@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from keras_vit_edu import load_classifier
-from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.transfer import TransferClassifier
+from tests.support import vit_classifier
 from tests.transfer.small import PREPROCESSING, classifier
 
 
@@ -24,7 +24,7 @@ def test_what_fine_tuning_saved(place, tmp_path, rng):
 
 def test_a_folder_with_a_preset(tmp_path, rng):
     sizes = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 4, "mlp_dim": 16, "head_units": (16,)}
-    model = ViTClassifier(4, **sizes)
+    model = vit_classifier(4, **sizes)
     model.save_to_preset(tmp_path / "preset", {"class_names": ["a", "b", "c", "d"]})
     found = load_classifier(tmp_path / "preset")
     assert (found.class_names, found.photographs, found.dataset) == (("a", "b", "c", "d"), None, None)

@@ -17,8 +17,7 @@ from keras import ops
 
 from keras_vit_edu import initializers, random
 from keras_vit_edu.layers import PortableDropout
-from keras_vit_edu.models import ViTClassifier
-from tests.support import to_numpy
+from tests.support import to_numpy, vit_classifier
 
 FALSE_ALARMS = 1e-6
 LAST_SEED, LAST_COUNTER = 2**31 - 1, 2**32 - 1
@@ -298,7 +297,7 @@ def masks(layers, steps=3):
 
 def test_the_masks_of_a_models_layers_are_uncorrelated():
     keras.utils.set_random_seed(0)
-    model = ViTClassifier(projection_dim=8, key_dim=4, mlp_dim=8, head_units=(8, 8))
+    model = vit_classifier(projection_dim=8, key_dim=4, mlp_dim=8, head_units=(8, 8))
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, PortableDropout) and layer.rate > 0]
     assert len(layers) == 15  # three in each of four blocks, three in the head
     assert is_random(correlations(masks(layers)))

@@ -13,8 +13,8 @@ import pytest
 import keras_vit_edu
 from keras_vit_edu import datasets
 from keras_vit_edu._backend import installed_backends
-from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.transfer import TransferClassifier
+from tests.support import vit_classifier
 from tests.transfer.small import PREPROCESSING, classifier, coloured
 
 pytest.importorskip("typer")
@@ -38,7 +38,7 @@ def things(tmp_path_factory):
     sample = datasets.load("mnist-sample")
     arrays = {"x_train": sample.x_train[:64], "y_train": sample.y_train[:64]}
     np.savez(folder / "data.npz", **arrays, x_test=sample.x_test[:32], y_test=sample.y_test[:32])
-    model = ViTClassifier(projection_dim=8, num_layers=1, key_dim=4, head="mean", head_units=(), name="small_model")
+    model = vit_classifier(projection_dim=8, num_layers=1, key_dim=4, head="mean", head_units=(), name="small_model")
     model.save_to_preset(folder / "small")
     Image.fromarray(sample.x_test[0, :, :, 0]).resize((280, 280)).save(folder / "digit.png")
     for i, (image, label) in enumerate(zip(*coloured(18), strict=True)):

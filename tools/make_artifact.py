@@ -11,8 +11,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_vit_edu.models import ViTBackbone
-from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
+from keras_vit_edu.models import ViTBackbone, ViTClassifier
+from keras_vit_edu.transfer import Preprocessing, TransferClassifier
 
 
 def small_classifier() -> TransferClassifier:
@@ -20,7 +20,8 @@ def small_classifier() -> TransferClassifier:
     backbone = ViTBackbone(
         (32, 24, 3), 8, 12, num_layers=2, num_heads=3, key_dim=4, mlp_dim=20, num_prefix_tokens=2, dropout=0.1
     )
-    model = OpenedViTClassifier(backbone, 3, pre_logits_dim=7, head_dropout=0.2)
+    head = {"head": "token", "head_units": (7,), "head_dropout": (0.0, 0.2), "head_activation": "tanh"}
+    model = ViTClassifier(backbone, 3, **head)
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(0, 0.3, weight.shape).astype("float32") for weight in model.get_weights()])
     preprocessing = Preprocessing(

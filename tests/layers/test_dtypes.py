@@ -8,7 +8,7 @@ from keras import ops
 from keras_vit_edu import layers
 from keras_vit_edu.layers.layer_normalization import LayerNormalization
 from keras_vit_edu.models import ViTClassifier
-from tests.support import BACKEND, assert_agree, random_weights, to_numpy
+from tests.support import BACKEND, assert_agree, random_weights, to_numpy, vit_classifier
 
 SHAPE = (2, 4, 8)
 POLICIES = ["float32", "mixed_float16", "float64"]
@@ -91,7 +91,7 @@ def test_a_map_of_policies_reaches_each_part():
 
 def test_a_model_takes_a_map_of_policies_and_keeps_it():
     policies = keras.dtype_policies.DTypePolicyMap(default_policy="mixed_bfloat16")
-    model = ViTClassifier(3, (8, 8, 1), 4, 8, 1, 2, 4, 8, head_units=(), dtype=policies)
+    model = vit_classifier(3, (8, 8, 1), 4, 8, 1, 2, 4, 8, head_units=(), dtype=policies)
     block = model.backbone.transformer_blocks[0]
     assert block.mlp_hidden.compute_dtype == "bfloat16"
     assert model.outputs[0].dtype == "float32"
@@ -124,7 +124,7 @@ if BACKEND == "torch":
     @pytest.mark.parametrize("conversion", ["half", "double", "bfloat16"])
     @pytest.mark.parametrize("training", [False, True])
     def test_models_that_torch_converts_compute(conversion, training):
-        model = ViTClassifier(3, (8, 8, 1), 4, 8, 1, 2, 4, 8, head_units=(), locality=1.0, num_prefix_tokens=1)
+        model = vit_classifier(3, (8, 8, 1), 4, 8, 1, 2, 4, 8, head_units=(), locality=1.0, num_prefix_tokens=1)
         images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype("float32")
         expected = to_numpy(model(images))
         getattr(model, conversion)()

@@ -14,8 +14,7 @@ from keras import ops
 
 from keras_vit_edu import random
 from keras_vit_edu.layers import PortableDropout, TransformerBlock
-from keras_vit_edu.models import ViTClassifier
-from tests.support import BACKEND, to_numpy
+from tests.support import BACKEND, to_numpy, vit_classifier
 
 TOKENS = np.random.default_rng(0).normal(size=(4, 6, 8)).astype("float32")
 
@@ -190,7 +189,7 @@ if BACKEND in ("torch", "tensorflow"):
     def test_steps_of_a_classifier_are_those_without_recomputation():
         def steps(wrap):
             keras.utils.set_random_seed(0)
-            model = ViTClassifier(num_classes=3, image_shape=(8, 8, 1), patch_size=4, projection_dim=8, num_layers=2,
+            model = vit_classifier(num_classes=3, image_shape=(8, 8, 1), patch_size=4, projection_dim=8, num_layers=2,
                                   num_heads=2, key_dim=4, mlp_dim=16, stochastic_depth=0.3, dropout=0.3,
                                   head_units=(8,))  # fmt: skip
             images = keras.random.uniform((4, 8, 8, 1), seed=0)

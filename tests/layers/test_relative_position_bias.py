@@ -128,7 +128,8 @@ def test_a_bias_that_is_an_input_of_a_model():
 
 
 def test_a_block_with_a_grid_follows_the_equations_and_its_table_learns():
-    block = TransformerBlock(3, 4, 5, dropout=0, attention_dropout=0, grid_size=(2, 3), locality=1.0)
+    bias = RelativePositionBias(None, (2, 3), 1.0)
+    block = TransformerBlock(3, 4, 5, dropout=0, attention_dropout=0, position_bias=bias)
     block.build((None, 7, 4))
     random_weights(block)
     weights = {w.path.removeprefix(f"{block.name}/"): to_numpy(w) for w in block.trainable_weights}
@@ -186,13 +187,13 @@ def test_the_config_is_whole():
             "dtype": keras.DTypePolicy("mixed_bfloat16"),
         },
     )
-    block = TransformerBlock(3, 4, 5, grid_size=[2, 3], locality=1)
+    block = TransformerBlock(3, 4, 5, position_bias=RelativePositionBias(None, [2, 3], 1))
     assert revived(block).get_config() == block.get_config()
     assert revived(block).position_bias.get_config() == block.position_bias.get_config()
 
 
 def test_a_saved_one_computes_the_same(tmp_path):
-    block = TransformerBlock(3, 4, 5, grid_size=(2, 3), locality=1.0, seed=0)
+    block = TransformerBlock(3, 4, 5, position_bias=RelativePositionBias(None, (2, 3), 1.0), seed=0)
     model = keras.Sequential([keras.Input((7, 4)), block])
     random_weights(block)
     model.save(tmp_path / "model.keras")
@@ -206,9 +207,12 @@ def test_a_locality_is_a_number_of_at_least_0(locality):
         RelativePositionBias(4, (2, 3), locality=locality)
 
 
-def test_a_locality_needs_a_grid():
-    with pytest.raises(ValueError, match=r"`locality` is of a grid. Received: grid_size=None, locality=1.0"):
-        TransformerBlock(3, 4, 5, locality=1.0)
+def test_sizes_must_be_known_when_it_is_built():
+    block = TransformerBlock(3, 4, 5, position_bias=RelativePositionBias(locality=1.0))
+    with pytest.raises(ValueError, match=r"Give `num_heads` and `grid_size`.* Received: num_heads=3, grid_size=None"):
+        block(TOKENS)
+    with pytest.raises(ValueError, match=r"`num_heads` of RelativePositionBias must be the model's, 3.*num_heads=2"):
+        TransformerBlock(3, 4, 5, position_bias=RelativePositionBias(2, (2, 3)))
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 4), (2, 6)])
@@ -218,7 +222,7 @@ def test_tokens_must_be_the_patches_and_what_comes_before(shape):
 
 
 def test_a_block_complains_about_tokens_that_do_not_fit_its_grid():
-    block = TransformerBlock(3, 4, 5, grid_size=(2, 3))
+    block = TransformerBlock(3, 4, 5, position_bias=RelativePositionBias(None, (2, 3)))
     for tokens in (np.zeros((2, 5, 4), "float32"), keras.KerasTensor((None, 5, 4))):
         with pytest.raises(ValueError, match=r"with at least 2 \* 3 tokens"):
             block(tokens)
@@ -226,7 +230,8 @@ def test_a_block_complains_about_tokens_that_do_not_fit_its_grid():
 
 def test_a_number_of_tokens_that_is_not_known_before(recwarn):
     tokens = keras.Input((None, 4), dtype="float32")
-    block = TransformerBlock(3, 4, 5, dropout=0, attention_dropout=0, grid_size=(2, 3), locality=1.0)
+    bias = RelativePositionBias(None, (2, 3), 1.0)
+    block = TransformerBlock(3, 4, 5, dropout=0, attention_dropout=0, position_bias=bias)
     model = keras.Model(tokens, block(tokens))
     assert_agree(model.predict(TOKENS, verbose=0), to_numpy(block(TOKENS)), 1e-5)
     if BACKEND == "tensorflow":
@@ -240,7 +245,8 @@ def test_a_mask_of_the_tokens_goes_past_the_bias():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         embedding = keras.layers.Embedding(5, 4, mask_zero=True)
-        block = TransformerBlock(3, 4, 5, dropout=0, attention_dropout=0, grid_size=(2, 3), locality=1.0)
+        bias = RelativePositionBias(None, (2, 3), 1.0)
+        block = TransformerBlock(3, 4, 5, dropout=0, attention_dropout=0, position_bias=bias)
         numbers = np.array([[1, 2, 3, 4, 1, 0], [1, 2, 0, 0, 0, 0]])
         output = block(embedding(numbers))
     real = numbers != 0

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from keras_vit_edu import layers
-from keras_vit_edu.models import CNNClassifier, ViTClassifier
-from tests.support import BACKEND, to_numpy
+from keras_vit_edu.models import CNNClassifier
+from tests.support import BACKEND, to_numpy, vit_classifier
 
 AS_GIVEN = {"list": list, "array": np.array, "ints of numpy": lambda sizes: tuple(map(np.int64, sizes))}
 if BACKEND == "tensorflow":
@@ -26,10 +26,12 @@ MAKERS = {
     "ConvStem": lambda given: layers.ConvStem(given((4, 5)), given((1, 2)), given((2, 1))),
     "PatchEncoder": lambda given: layers.PatchEncoder(6, 8, grid_size=given((2, 3))),
     "RelativePositionBias": lambda given: layers.RelativePositionBias(2, given((2, 3))),
-    "TransformerBlock": lambda given: layers.TransformerBlock(2, 4, 8, grid_size=given((2, 3))),
+    "TransformerBlock": lambda given: layers.TransformerBlock(
+        2, 4, 8, position_bias=layers.RelativePositionBias(grid_size=given((2, 3)))
+    ),
     "MyMultiHeadAttention": lambda given: layers.MyMultiHeadAttention(2, 4, output_shape=given((3,))),
     "PortableDropout": lambda given: layers.PortableDropout(0.5, noise_shape=given((2, 1))),
-    "ViTClassifier": lambda given: ViTClassifier(
+    "ViTClassifier": lambda given: vit_classifier(
         3, given((8, 8, 1)), given((4, 4)), 8, 1, 2, 4, 8, head_units=given((5,)), stem="conv",
         stem_filters=given((4, 4)), stem_strides=given((2, 2)), stem_pools=given((1, 1)), name="model",
     ),
@@ -56,7 +58,7 @@ def test_a_configuration_is_that_of_tuples(name, given):
         (lambda: layers.ConvStem((4, 4), normalization="layer"), (2, 4, 4, 1)),
         (lambda: layers.PatchEncoder(4, 8), (2, 4, 6)),
         (lambda: layers.RelativePositionBias(2, (2, 2)), (2, 4, 8)),
-        (lambda: layers.TransformerBlock(2, 4, 8, grid_size=(2, 2)), (2, 4, 8)),
+        (lambda: layers.TransformerBlock(2, 4, 8, position_bias=layers.RelativePositionBias(None, (2, 2))), (2, 4, 8)),
         (lambda: layers.SequencePooling(), (2, 4, 8)),
         (lambda: layers.TokenDense(3), (2, 4, 8)),
     ],

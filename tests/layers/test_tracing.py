@@ -14,7 +14,7 @@ import pytest
 from keras_vit_edu import layers
 from keras_vit_edu.layers.layer_normalization import LayerNormalization
 from keras_vit_edu.models import CNNClassifier, ViTClassifier
-from tests.support import BACKEND, assert_agree, random_weights, to_numpy
+from tests.support import BACKEND, assert_agree, random_weights, to_numpy, vit_classifier
 
 SMALL = {"num_classes": 3, "image_shape": (8, 8, 1), "patch_size": 4, "projection_dim": 8, "num_layers": 2,
          "num_heads": 2, "key_dim": 4, "mlp_dim": 16}  # fmt: skip
@@ -51,16 +51,18 @@ MODELS = {
     "MyMultiHeadAttention, scores": lambda: attention(return_attention_scores=True),
     "MyMultiHeadAttention, causal": lambda: attention(use_causal_mask=True),
     "MyMultiHeadAttention, masked": masked_attention,
-    "TransformerBlock": lambda: model_of(layers.TransformerBlock(2, 4, 16, grid_size=(2, 2), locality=1.0), 5, 8),
+    "TransformerBlock": lambda: model_of(
+        layers.TransformerBlock(2, 4, 16, position_bias=layers.RelativePositionBias(None, (2, 2), 1.0)), 5, 8
+    ),
     "RelativePositionBias": lambda: model_of(layers.RelativePositionBias(2, (2, 2), 1.0), 5, 8),
     "SequencePooling": lambda: model_of(layers.SequencePooling(), 4, 8),
     "TokenDense": lambda: model_of(layers.TokenDense(3, activation="gelu"), 4, 8),
     "LayerNormalization": lambda: model_of(LayerNormalization(), 4, 8),
     "PortableDropout": lambda: model_of(layers.PortableDropout(0.5), 8),
-    "ViTClassifier, flatten": lambda: ViTClassifier(**SMALL, head_units=(4,)),
-    "ViTClassifier, token": lambda: ViTClassifier(**SMALL, head="token", num_prefix_tokens=1, head_units=()),
-    "ViTClassifier, mean": lambda: ViTClassifier(**SMALL, head="mean", locality=1.0, stem="shifted"),
-    "ViTClassifier, sequence": lambda: ViTClassifier(**SMALL, head="sequence", stem="conv", stem_filters=(4, 4)),
+    "ViTClassifier, flatten": lambda: vit_classifier(**SMALL, head_units=(4,)),
+    "ViTClassifier, token": lambda: vit_classifier(**SMALL, head="token", num_prefix_tokens=1, head_units=()),
+    "ViTClassifier, mean": lambda: vit_classifier(**SMALL, head="mean", locality=1.0, stem="shifted"),
+    "ViTClassifier, sequence": lambda: vit_classifier(**SMALL, head="sequence", stem="conv", stem_filters=(4, 4)),
     "CNNClassifier": lambda: CNNClassifier(3, image_shape=(8, 8, 1), filters=(4,)),
     "vit_mnist_program_p": preset("vit_mnist_program_p"),
     "vit_mnist_hybrid": preset("vit_mnist_hybrid"),

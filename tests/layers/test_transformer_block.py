@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_vit_edu import random
 from keras_vit_edu.initializers import GlorotUniform, HeNormal
-from keras_vit_edu.layers import TransformerBlock
+from keras_vit_edu.layers import RelativePositionBias, TransformerBlock
 from keras_vit_edu.parity import oracle, output_and_gradients
 from keras_vit_edu.parity.testing import assert_config_round_trip
 from tests.support import (
@@ -263,12 +263,19 @@ NON_DEFAULT = {
     "hidden_dropout": 0.1,
     "projection_dropout": 0.3,
     "seed": 7,
-    "grid_size": (1, 2),
-    "locality": 0.5,
+    "position_bias": RelativePositionBias(grid_size=(1, 2), locality=0.5),
     "name": "mine",
     "trainable": False,
     "dtype": keras.DTypePolicy("mixed_bfloat16"),
 }
+
+
+def test_a_configuration_of_before_has_a_grid_and_a_locality():
+    config = TransformerBlock(**NON_DEFAULT).get_config()
+    del config["position_bias"]
+    block = TransformerBlock.from_config({**config, "grid_size": (1, 2), "locality": 0.5})
+    assert block.get_config() == TransformerBlock(**NON_DEFAULT).get_config()
+    assert TransformerBlock.from_config({**config, "grid_size": None, "locality": 0.0}).position_bias is None
 
 
 def test_every_argument_survives_its_configuration():
@@ -290,6 +297,8 @@ def test_every_argument_survives_its_config(revive):
             assert copy.kernel_initializer.seed == 3
         elif argument == "dtype":
             assert copy.dtype_policy == value
+        elif argument == "position_bias":
+            assert (copy.position_bias.grid_size, copy.position_bias.locality) == ((1, 2), 0.5)
         else:
             assert getattr(copy, argument) == value, argument
 

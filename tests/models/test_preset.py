@@ -15,8 +15,9 @@ from keras.src.saving.serialization_lib import SafeModeScope
 
 from keras_vit_edu import initializers
 from keras_vit_edu.models import CNNClassifier, ViTClassifier
+from keras_vit_edu.models.flat_config import flattened
 from keras_vit_edu.models.preset import Preset
-from tests.support import LATER_ARGUMENTS, random_weights, to_numpy
+from tests.support import LATER_ARGUMENTS, random_weights, to_numpy, vit_classifier
 
 SMALL = {
     "num_classes": 3,
@@ -39,7 +40,7 @@ def images(rng):
 
 @pytest.fixture
 def classifier():
-    model = ViTClassifier(**SMALL)
+    model = vit_classifier(**SMALL)
     random_weights(model)
     return model
 
@@ -99,7 +100,11 @@ def test_a_bundled_preset_is_what_its_metadata_says(name):
 def test_a_bundled_preset_names_every_argument_so_that_new_defaults_leave_it_alone(name):
     config = json.loads((BUNDLED / name / "config.json").read_text())["config"]
     left_to_the_user = {"dtype", "trainable", "frozen_layers"}
-    assert set(config) == set(Preset.from_preset(name, load_weights=False).get_config()) - left_to_the_user
+    later = {"position_bias", "head_dtype", "logits_activation"}
+    known = flattened(Preset.from_preset(name, load_weights=False).get_config())
+    of_another_stem = {argument for argument in config if argument.startswith("stem_")} - set(known)
+    assert set(config) - of_another_stem == set(known) - left_to_the_user - later
+    assert not any(config[argument] for argument in of_another_stem)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_a_bundled_preset_follows_the_global_dtype_policy():
 
 def test_program_p_and_the_courses_text_differ_in_the_size_of_a_head_alone():
     program_p, text = (
-        ViTClassifier.from_preset(name, load_weights=False).get_config()
+        flattened(ViTClassifier.from_preset(name, load_weights=False).get_config())
         for name in ("vit_mnist_program_p", "vit_mnist_d16")
     )
     assert {key for key in text if text[key] != program_p[key]} == {"name", "key_dim"}
@@ -176,7 +181,7 @@ def test_a_written_preset_gives_the_same_logits(classifier, folder, images):
 
 @pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16", "float16"])
 def test_whatever_the_dtype_policy(policy, images, tmp_path):
-    model = ViTClassifier(**SMALL, dtype=policy)
+    model = vit_classifier(**SMALL, dtype=policy)
     random_weights(model)
     model.save_to_preset(tmp_path)
     loaded = ViTClassifier.from_preset(tmp_path)
@@ -204,7 +209,7 @@ def test_the_metadata_says_what_it_was_told_and_what_it_counted(folder, classifi
     assert json.loads((folder / "metadata.json").read_text()) == {
         "description": "a test",
         "class_names": ["a", "b", "c"],
-        "format_version": 2,
+        "format_version": 3,
         "parameters": classifier.count_params(),
         "weights_dtype": "float32",
         "weights_bytes": (folder / "weights.safetensors").stat().st_size,
@@ -237,7 +242,7 @@ def test_training_goes_on_from_a_preset_whatever_was_frozen(classifier, tmp_path
 
 @pytest.mark.parametrize("head", [{"head": "token", "num_prefix_tokens": 2}, {"head": "mean"}])
 def test_every_head(head, images, tmp_path):
-    model = ViTClassifier(**SMALL, **head)
+    model = vit_classifier(**SMALL, **head)
     random_weights(model)
     model.save_to_preset(tmp_path)
     np.testing.assert_array_equal(to_numpy(ViTClassifier.from_preset(tmp_path)(images)), to_numpy(model(images)))
@@ -247,7 +252,7 @@ class Outer(keras.layers.Layer):
     """Makes a classifier in its own `build`, so Keras puts its name before the path of every weight."""
 
     def build(self, shape):
-        self.classifier = ViTClassifier(**SMALL)
+        self.classifier = vit_classifier(**SMALL)
 
     def call(self, images):
         return self.classifier(images)
@@ -363,7 +368,7 @@ def test_weights_that_are_not_finite_are_refused(value, dtype, classifier, tmp_p
 )
 def test_a_model_that_from_preset_refuses_is_refused(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        ViTClassifier(**{**SMALL, **arguments}).save_to_preset(tmp_path / "preset")
+        vit_classifier(**{**SMALL, **arguments}).save_to_preset(tmp_path / "preset")
     assert not (tmp_path / "preset").exists()
 
 
@@ -495,8 +500,8 @@ def test_a_weight_too_few(folder):
 
 
 def test_weights_that_an_override_makes_unfit(folder):
-    with pytest.raises(ValueError, match=r"Only there: .*logits/kernel \(6, 3\).*Only in the model: .*\(6, 4\)"):
-        ViTClassifier.from_preset(folder, num_classes=4)
+    with pytest.raises(ValueError, match=r"Only there: .*gamma \(8,\).*Only in the model: .*gamma \(9,\)"):
+        ViTClassifier.from_preset(folder, projection_dim=9)
 
 
 def test_a_much_larger_model_is_told_of_in_three_weights(folder):
@@ -504,11 +509,11 @@ def test_a_much_larger_model_is_told_of_in_three_weights(folder):
         ViTClassifier.from_preset(folder, num_layers=2)
 
 
-@pytest.mark.parametrize("version", [0, 3, None, "1", True, [1]])
+@pytest.mark.parametrize("version", [0, 4, None, "1", True, [1]])
 def test_another_format_version(folder, version):
     edit(folder / "metadata.json", format_version=version)
     with pytest.raises(
-        ValueError, match=rf"of format 1 and 2\. Received: .*preset of format {re.escape(str(version))}"
+        ValueError, match=rf"of format 1, 2 and 3\. Received: .*preset of format {re.escape(str(version))}"
     ):
         ViTClassifier.from_preset(folder)
 
@@ -516,6 +521,7 @@ def test_another_format_version(folder, version):
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_format_that_is_known(folder, version, classifier, images):
     metadata = json.loads((folder / "metadata.json").read_text())
+    edit(folder / "config.json", config={**SMALL, "name": "flat"})  # as those formats had it
     if version == 1:  # it knew nothing of these
         del metadata["weights_dtype"], metadata["weights_bytes"]
     (folder / "metadata.json").write_text(json.dumps({**metadata, "format_version": version}))
@@ -649,7 +655,7 @@ def test_loading_imports_nothing_from_the_folder(folder, monkeypatch):
 
 
 def test_a_model_with_code_is_not_written(tmp_path):
-    model = ViTClassifier(**SMALL, head_activation=keras.layers.Lambda(lambda x: x, output_shape=(6,)))
+    model = vit_classifier(**SMALL, head_activation=keras.layers.Lambda(lambda x: x, output_shape=(6,)))
     with pytest.raises(ValueError, match=r"holds no code. Received: 'Lambda' of module 'keras.layers'"):
         model.save_to_preset(tmp_path / "preset")
     assert not (tmp_path / "preset").exists()
@@ -657,7 +663,7 @@ def test_a_model_with_code_is_not_written(tmp_path):
 
 def test_registered_objects_are_written_and_read(tmp_path, images):
     initializer = initializers.HeNormal(seed=keras.random.SeedGenerator(3))
-    model = ViTClassifier(**SMALL, head_activation=twice, kernel_initializer=initializer, dtype="mixed_bfloat16")
+    model = vit_classifier(**SMALL, head_activation=twice, kernel_initializer=initializer, dtype="mixed_bfloat16")
     model.save_to_preset(tmp_path)
     np.testing.assert_array_equal(to_numpy(ViTClassifier.from_preset(tmp_path)(images)), to_numpy(model(images)))
 

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from keras_vit_edu.initializers import HeNormal
-from keras_vit_edu.layers import TransformerBlock
+from keras_vit_edu.layers import ConvStem, RelativePositionBias, ShiftedPatches, TransformerBlock
 from keras_vit_edu.models import ViTBackbone
 from keras_vit_edu.parity import oracle, output_and_gradients
 from tests.support import (
@@ -25,10 +25,6 @@ from tests.support import (
 SIZES = {"projection_dim": 8, "num_layers": 2, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
 
 # Every argument, none at its default.
-OF_THE_CONV_STEM = (
-    "`stem_filters`, `stem_strides`, `stem_pools`, `stem_dropout` and `stem_normalization` are of the stem "
-    '"conv". Received: '
-)
 NON_DEFAULT = {
     "image_shape": (3, 8, 12),
     "patch_size": (4, 4),
@@ -46,17 +42,12 @@ NON_DEFAULT = {
     "layer_norm_epsilon": 1e-3,
     "kernel_initializer": HeNormal(seed=3),
     "data_format": "channels_first",
-    "stem": "conv",
-    "stem_filters": (4, 5),
-    "stem_strides": (1, 2),
-    "stem_pools": (2, 1),
-    "stem_dropout": 0.15,
-    "stem_normalization": "layer",
+    "stem": ConvStem((4, 5), (1, 2), (2, 1), 0.15, "layer", activation="relu", kernel_initializer=HeNormal(seed=4)),
+    "position_bias": RelativePositionBias(locality=0.5),
     "stochastic_depth": 0.25,
     "hidden_dropout": 0.4,
     "projection_dropout": 0.5,
     "embedding_dropout": 0.6,
-    "locality": 0.5,
     "frozen_layers": ["patch_encoder", "transformer_block_1"],
     "dtype": keras.DTypePolicy("mixed_bfloat16"),
     "name": "mine",
@@ -94,13 +85,13 @@ def test_other_activations_and_epsilon_and_no_bias(rng):
 @pytest.mark.parametrize(
     ("arguments", "image_shape"),
     [
-        ({"stem_filters": (3, 5)}, (8, 12, 1)),
-        ({"stem_filters": (3, 5), "stem_strides": (1, 4)}, (4, 8, 3)),
-        ({"stem_filters": (3, 5), "stem_strides": (1, 1), "stem_pools": (2, 2)}, (8, 12, 1)),
+        ({}, (8, 12, 1)),
+        ({"strides": (1, 4)}, (4, 8, 3)),
+        ({"strides": (1, 1), "pools": (2, 2)}, (8, 12, 1)),
     ],
 )
 def test_a_stem_of_convolutions(arguments, image_shape, rng):
-    backbone = ViTBackbone(image_shape, 4, stem="conv", **SIZES, **arguments)
+    backbone = ViTBackbone(image_shape, 4, stem=ConvStem((3, 5), **arguments), **SIZES)
     random_weights(backbone)
     images = rng.random((2, *image_shape), "float32")
     output = to_numpy(backbone(images))
@@ -110,7 +101,7 @@ def test_a_stem_of_convolutions(arguments, image_shape, rng):
 
 @pytest.mark.parametrize("image_shape", [(8, 12, 1), (4, 8, 3)])
 def test_a_stem_of_shifted_patches(image_shape, rng):
-    backbone = ViTBackbone(image_shape, 4, stem="shifted", **SIZES)
+    backbone = ViTBackbone(image_shape, 4, stem=ShiftedPatches(4), **SIZES)
     random_weights(backbone)
     images = rng.random((2, *image_shape), "float32")
     assert_agree(to_numpy(backbone(images)), oracle_tokens(backbone, images), 2e-6)
@@ -118,7 +109,9 @@ def test_a_stem_of_shifted_patches(image_shape, rng):
 
 @pytest.mark.parametrize("num_prefix_tokens", [0, 2])
 def test_attention_that_knows_how_patches_stand_to_each_other(num_prefix_tokens, rng):
-    backbone = ViTBackbone((8, 12, 1), 4, locality=1.0, num_prefix_tokens=num_prefix_tokens, **SIZES)
+    backbone = ViTBackbone(
+        (8, 12, 1), 4, position_bias=RelativePositionBias(locality=1.0), num_prefix_tokens=num_prefix_tokens, **SIZES
+    )
     images = rng.random((2, 8, 12, 1), "float32")
     assert_agree(to_numpy(backbone(images)), oracle_tokens(backbone, images), 2e-6)
     random_weights(backbone)
@@ -129,7 +122,9 @@ def test_attention_that_knows_how_patches_stand_to_each_other(num_prefix_tokens,
     assert relative_difference(to_numpy(backbone(images)), expected) > 1e-4
 
 
-@pytest.mark.parametrize("arguments", [{"stem": "shifted"}, {"locality": 1.0}])
+@pytest.mark.parametrize(
+    "arguments", [{"stem": ShiftedPatches(4)}, {"position_bias": RelativePositionBias(locality=1.0)}]
+)
 @pytest.mark.parametrize(("policy", "tolerance"), [("float32", 5e-6), ("mixed_bfloat16", 5e-2)])
 def test_means_for_small_data_compiled_with_channels_first_and_in_half_precision(arguments, policy, tolerance, rng):
     backbone = ViTBackbone((1, 8, 12), 4, data_format="channels_first", dtype=policy, **SIZES, **arguments)
@@ -178,6 +173,10 @@ def test_every_argument_survives_its_config_and_json():
                 assert copy.kernel_initializer.get_config()["seed"] == 3
             elif argument == "dtype":
                 assert copy.dtype_policy.name == "mixed_bfloat16"
+            elif argument == "stem":
+                assert copy.stem.strides == (1, 2)
+            elif argument == "position_bias":
+                assert copy.transformer_blocks[1].position_bias.locality == 0.5
             else:
                 assert getattr(copy, argument) == value, argument
 
@@ -303,7 +302,7 @@ def test_the_output_of_any_layer_can_be_read(rng):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"num_prefix_tokens": 2}, {"stem": "conv", "stem_filters": (3, 5)}, {"stem": "shifted"}]
+    "arguments", [{"num_prefix_tokens": 2}, {"stem": ConvStem((3, 5))}, {"stem": ShiftedPatches(4)}]
 )
 def test_tokens_and_scores_inside_are_those_of_the_equations(arguments, rng):
     backbone = ViTBackbone((8, 12, 1), 4, layer_norm_epsilon=0.1, **SIZES, **arguments)
@@ -387,17 +386,18 @@ def test_a_frozen_backbone_stays_frozen_in_a_copy_until_someone_says_otherwise()
         ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\).*1.0"),
         ({"attention_dropout": -0.1}, r"`(attention_)?dropout` must be a number in \[0, 1\).*-0.1"),
         ({"data_format": "channels_middle"}, "`data_format` must be .*channels_middle"),
-        ({"stem": "wavelets"}, r"`stem` must be one of \('patches', 'shifted', 'conv'\). Received: stem='wavelets'"),
-        ({"stem_filters": (4, 4)}, OF_THE_CONV_STEM),
-        ({"stem_normalization": "layer"}, OF_THE_CONV_STEM),
-        ({"stem_dropout": 0.1}, OF_THE_CONV_STEM),
-        ({"stem_pools": (2, 2)}, OF_THE_CONV_STEM),
+        ({"stem": "wavelets"}, "`stem` must be a Keras layer or None. Received: stem='wavelets'"),
+        ({"position_bias": 1.0}, "`position_bias` must be a Keras layer or None. Received: position_bias=1.0"),
         (
-            {"stem": "conv", "stem_filters": (4,)},
+            {"stem": ConvStem((4,))},
             r"the product of the stem's strides and pools, 2 \* 1 = 2. .*patch_size=\(4, 4\)",
         ),
-        ({"stem": "conv", "stem_filters": ()}, "there must be one at least"),
-        ({"stem": "conv", "stem_filters": 64}, "`stem_filters` must be a list of whole numbers.*64"),
+        ({"stem": ShiftedPatches(2)}, r"`patch_size` of ShiftedPatches must be the model's, \(4, 4\).*\(2, 2\)"),
+        ({"stem": keras.layers.Flatten()}, r"`stem` must turn images into \(B, 6, P\): .*gives \(None, 96\)"),
+        (
+            {"position_bias": RelativePositionBias(grid_size=(3, 2))},
+            r"`grid_size` of RelativePositionBias must be the model's, \(2, 3\).*\(3, 2\)",
+        ),
         ({"stochastic_depth": 1}, r"`stochastic_depth` must be a number in \[0, 1\).*1"),
         ({"frozen_layers": ["head"]}, "There is no layer 'head' to freeze.*transformer_block_1"),
     ],
@@ -410,6 +410,45 @@ def test_a_bad_argument_is_one_clear_error(arguments, message):
 def test_a_misspelt_argument_is_not_swallowed():
     with pytest.raises(TypeError, match="num_layer"):
         ViTBackbone((8, 12, 1), 4, num_layer=3, **SIZES)
+
+
+def test_one_stem_and_one_bias_serve_two_models(rng):
+    stem, bias = ConvStem((3, 5), kernel_initializer=HeNormal(seed=4)), RelativePositionBias(locality=1.0)
+    first, second = (ViTBackbone((8, 12, 1), 4, stem=stem, position_bias=bias, **SIZES) for _ in range(2))
+    assert not stem.built
+    assert not bias.built
+    assert first.stem is not second.stem
+    np.testing.assert_array_equal(*(to_numpy(model.stem.convolutions[0].kernel) for model in (first, second)))
+    tables = [block.position_bias.table for model in (first, second) for block in model.transformer_blocks]
+    assert len({id(table) for table in tables}) == 4
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class MeanOfPatches(keras.layers.Layer):
+    """A stem of a user's own: one number per patch and channel."""
+
+    def call(self, images):
+        means = ops.average_pool(images, 4, 4, data_format="channels_last")
+        return ops.reshape(means, (-1, 6, images.shape[-1]))
+
+
+def test_a_stem_of_ones_own(rng):
+    backbone = ViTBackbone((8, 12, 3), 4, stem=MeanOfPatches(), **SIZES)
+    images = rng.random((2, 8, 12, 3), "float32")
+    means = images.reshape(2, 2, 4, 3, 4, 3).mean(axis=(2, 4)).reshape(2, 6, 3)
+    assert_agree(to_numpy(backbone.stem(images)), means, 1e-6)
+    copy = revived(backbone)
+    copy_weights(backbone, copy)
+    np.testing.assert_array_equal(to_numpy(copy(images)), to_numpy(backbone(images)))
+
+
+def test_a_flat_configuration_of_before_gives_the_same_model():
+    flat = {**ViTBackbone((8, 12, 1), 4, **SIZES).get_config(), "stem": "conv", "stem_filters": [3, 5], "locality": 0.5}
+    del flat["position_bias"]
+    model = ViTBackbone.from_config(flat)
+    assert (model.stem.filters, model.stem.activation) == ((3, 5), model.activation)
+    assert [block.position_bias.locality for block in model.transformer_blocks] == [0.5, 0.5]
+    assert model.get_config() == ViTBackbone.from_config(model.get_config()).get_config()
 
 
 def test_an_image_of_another_size_is_refused(rng):

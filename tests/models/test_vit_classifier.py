@@ -23,6 +23,7 @@ from tests.support import (
     relative_difference,
     revived,
     to_numpy,
+    vit_classifier,
 )
 
 SMALL = {
@@ -45,48 +46,29 @@ HEADS = {
     "mean with prefix tokens": {"head": "mean", "num_prefix_tokens": 2},
     "sequence": {"head": "sequence", "num_prefix_tokens": 0},
     "sequence with prefix tokens": {"head": "sequence", "num_prefix_tokens": 2},
+    "mean with prefix tokens in it": {"head": "mean_with_prefix", "num_prefix_tokens": 2},
     "no hidden layers": {"head": "token", "num_prefix_tokens": 1, "head_units": ()},
 }
 
-# Every argument, none at its default.
+# Every argument but the backbone, none at its default.
 NON_DEFAULT = {
     "num_classes": 3,
-    "image_shape": (3, 8, 12),
-    "patch_size": (4, 4),
-    "projection_dim": 6,
-    "num_layers": 2,
-    "num_heads": 3,
-    "key_dim": 5,
-    "mlp_dim": 7,
-    "num_prefix_tokens": 2,
-    "dropout": 0.2,
-    "attention_dropout": 0.3,
-    "activation": keras.activations.relu,
-    "output_activation": keras.activations.linear,
-    "use_bias": False,
-    "layer_norm_epsilon": 1e-3,
-    "kernel_initializer": HeNormal(seed=3),
-    "data_format": "channels_first",
-    "stem": "conv",
-    "stem_filters": (4, 5),
-    "stem_strides": (1, 2),
-    "stem_pools": (2, 1),
-    "stem_dropout": 0.15,
-    "stem_normalization": "layer",
-    "stochastic_depth": 0.25,
-    "hidden_dropout": 0.4,
-    "projection_dropout": 0.35,
-    "embedding_dropout": 0.6,
-    "locality": 0.5,
     "head": "token",
     "head_units": (9,),
-    "head_dropout": 0.4,
+    "head_dropout": (0.4, 0.2),
     "head_activation": keras.activations.tanh,
+    "activation": keras.activations.softmax,
+    "kernel_initializer": HeNormal(seed=3),
+    "head_dtype": keras.DTypePolicy("mixed_bfloat16"),
     "frozen_layers": ["head_dense_0", "patch_encoder"],
-    "dtype": keras.DTypePolicy("mixed_bfloat16"),
     "name": "mine",
     "trainable": True,
 }
+
+
+def not_at_its_default():
+    backbone = ViTBackbone((8, 12, 1), 4, 8, 2, 2, 3, 10, num_prefix_tokens=1, dtype="mixed_float16")
+    return ViTClassifier(backbone, **NON_DEFAULT)
 
 
 @pytest.fixture
@@ -95,7 +77,7 @@ def images(rng):
 
 
 def with_random_weights(**arguments):
-    classifier = ViTClassifier(**{**SMALL, **arguments})
+    classifier = vit_classifier(**{**SMALL, **arguments})
     random_weights(classifier)
     return classifier
 
@@ -122,7 +104,7 @@ def oracle_logits(classifier: ViTClassifier, images: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("key_dim", "parameters"), [(64, 4_544_778), (16, 4_345_866)])
 def test_program_p_is_the_courses_program(key_dim, parameters, rng):
     theirs = course.create_vit_classifier(key_dim=key_dim)
-    ours = ViTClassifier(key_dim=key_dim)
+    ours = vit_classifier(key_dim=key_dim)
     assert ours.count_params() == theirs.count_params() == parameters
     random_weights(ours, scale=0.05)
     course.give_weights(theirs, ours)
@@ -144,14 +126,14 @@ def test_parameters_counted_by_hand(preset, key_dim):
 
 def test_the_defaults_are_those_of_program_p():
     preset = ViTClassifier.from_preset("vit_mnist_program_p", load_weights=False).get_config()
-    default = ViTClassifier().get_config()
+    default = vit_classifier().get_config()
     assert {**preset, "name": None} == {**default, "name": None}
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_channels_first_gives_the_same_logits(head, rng):
     last = with_random_weights(**head, image_shape=(8, 12, 3), data_format="channels_last")
-    first = ViTClassifier(**{**SMALL, **head, "image_shape": (3, 8, 12)}, data_format="channels_first")
+    first = vit_classifier(**{**SMALL, **head, "image_shape": (3, 8, 12)}, data_format="channels_first")
     copy_weights(last, first)
     images = rng.random((2, 8, 12, 3), "float32")
     np.testing.assert_array_equal(to_numpy(first(images.transpose(0, 3, 1, 2))), to_numpy(last(images)))
@@ -159,7 +141,7 @@ def test_channels_first_gives_the_same_logits(head, rng):
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_shapes_and_dtypes_agree_symbolically_eagerly_and_compiled(policy, rng):
-    classifier = ViTClassifier(**{**SMALL, "num_layers": 1}, head="mean", dtype=policy)
+    classifier = vit_classifier(**{**SMALL, "num_layers": 1}, head="mean", dtype=policy)
     for batch in (None, 1, 7):
         symbolic = classifier(keras.KerasTensor((batch, 8, 12, 1)))
         assert (symbolic.shape, symbolic.dtype) == ((batch, 3), "float32")
@@ -174,7 +156,7 @@ def test_shapes_and_dtypes_agree_symbolically_eagerly_and_compiled(policy, rng):
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_is_close_to_float32(policy, images):
     classifier = with_random_weights()
-    mixed = ViTClassifier(**SMALL, dtype=policy)
+    mixed = vit_classifier(**SMALL, dtype=policy)
     copy_weights(classifier, mixed)
     assert mixed.backbone.output.dtype == policy.removeprefix("mixed_")
     difference = relative_difference(to_numpy(mixed(images)), to_numpy(classifier(images)))
@@ -183,7 +165,7 @@ def test_mixed_precision_is_close_to_float32(policy, images):
 
 @pytest.mark.parametrize("head", ["flatten", "token", "mean", "sequence"])
 def test_gradients_reach_every_trainable_weight(head, images, rng):
-    classifier = ViTClassifier(**SMALL, num_prefix_tokens=1, head=head)
+    classifier = vit_classifier(**SMALL, num_prefix_tokens=1, head=head)
     random_weights(classifier, scale=0.8)
     cotangent = rng.normal(size=(2, 3)).astype("float32")
     _, _, gradients = output_and_gradients(classifier, [images], cotangent)
@@ -234,7 +216,7 @@ PATHS_OF_PROGRAM_P = [
 
 
 def test_the_paths_of_the_weights_are_frozen():
-    ViTClassifier(**SMALL)  # how many models were made before does not matter
+    vit_classifier(**SMALL)  # how many models were made before does not matter
     classifier = ViTClassifier.from_preset("vit_mnist_program_p", load_weights=False)
     assert [weight.path for weight in classifier.weights] == [
         f"vit_mnist_program_p/{path}" for path in PATHS_OF_PROGRAM_P
@@ -242,17 +224,21 @@ def test_the_paths_of_the_weights_are_frozen():
 
 
 def test_prefix_tokens_have_a_path_of_their_own():
-    classifier = ViTClassifier(**SMALL, num_prefix_tokens=1)
+    classifier = vit_classifier(**SMALL, num_prefix_tokens=1)
     assert f"{classifier.name}/backbone/patch_encoder/prefix_tokens" in [weight.path for weight in classifier.weights]
 
 
 def test_a_model_without_a_name_gets_one_that_no_other_has():
     keras.utils.clear_session()
-    assert [ViTClassifier(**SMALL).name for _ in range(3)] == ["vit_classifier", "vit_classifier_1", "vit_classifier_2"]
+    assert [vit_classifier(**SMALL).name for _ in range(3)] == [
+        "vit_classifier",
+        "vit_classifier_1",
+        "vit_classifier_2",
+    ]
 
 
 def test_variables_are_made_in_the_constructor_and_none_by_a_call(images):
-    classifier = ViTClassifier(**SMALL)
+    classifier = vit_classifier(**SMALL)
     before = [variable.path for variable in classifier.variables]
     classifier(images, training=True)
     assert [variable.path for variable in classifier.variables] == before
@@ -285,7 +271,7 @@ def test_another_seed_gives_other_weights():
     kernels = []
     for seed in (0, 1):
         keras.utils.set_random_seed(seed)
-        kernels.append(to_numpy(ViTClassifier(**SMALL).get_layer("logits").kernel))
+        kernels.append(to_numpy(vit_classifier(**SMALL).get_layer("logits").kernel))
     assert (kernels[0] != kernels[1]).all()
 
 
@@ -298,38 +284,33 @@ def test_no_argument_is_at_its_default_below(argument):
 
 
 def test_config_keys_are_the_constructors_arguments():
-    assert set(NON_DEFAULT) == constructor_arguments(ViTClassifier)
-    assert set(ViTClassifier(**NON_DEFAULT).get_config()) == set(NON_DEFAULT)
+    assert {*NON_DEFAULT, "backbone"} == constructor_arguments(ViTClassifier) - {"dtype"}
+    assert set(not_at_its_default().get_config()) == {*NON_DEFAULT, "backbone"}
 
 
 def test_every_argument_survives_its_config_and_json():
-    classifier = ViTClassifier(**NON_DEFAULT)
+    classifier = not_at_its_default()
     for copy in (revived(classifier), ViTClassifier.from_config(classifier.get_config())):
         assert copy.get_config() == classifier.get_config()
         for argument, value in NON_DEFAULT.items():
-            holder = copy if hasattr(copy, argument) else copy.backbone
             if argument == "kernel_initializer":
-                assert isinstance(holder.kernel_initializer, HeNormal)
-                assert holder.kernel_initializer.get_config()["seed"] == 3
-            elif argument == "dtype":
-                assert copy.dtype_policy.name == copy.backbone.dtype_policy.name == "mixed_bfloat16"
+                assert isinstance(copy.kernel_initializer, HeNormal)
+                assert copy.kernel_initializer.get_config()["seed"] == 3
+            elif argument == "head_dtype":
+                assert (copy.dtype_policy.name, copy.head_dtype.name) == ("mixed_float16", "mixed_bfloat16")
+            elif argument == "frozen_layers":
+                assert sorted(copy.frozen_layers) == sorted(value)
             else:
-                assert getattr(holder, argument) == value, argument
+                assert getattr(copy, argument) == value, argument
 
 
 def test_arguments_reach_the_layers():
-    classifier = ViTClassifier(**NON_DEFAULT)
-    from_the_classifier = {
-        "num_classes", "head", "head_units", "head_dropout", "head_activation", "kernel_initializer", "name",
-        "frozen_layers",
-    }  # fmt: skip
-    config = classifier.backbone.get_config()
-    assert {key: config[key] for key in set(config) - from_the_classifier} == {
-        key: value for key, value in classifier.get_config().items() if key not in from_the_classifier
-    }
+    classifier = not_at_its_default()
     assert classifier.get_layer("head_dense_0").activation is keras.activations.tanh
     assert classifier.get_layer("head_dense_0").units == 9
-    assert [classifier.get_layer(name).rate for name in ("head_dropout", "head_dropout_0")] == [0.4, 0.4]
+    assert [classifier.get_layer(name).rate for name in ("head_dropout", "head_dropout_0")] == [0.4, 0.2]
+    assert classifier.get_layer("logits").activation is keras.activations.softmax
+    assert classifier.get_layer("logits").compute_dtype == "bfloat16"
     kernel = classifier.get_layer("head_dense_0").kernel_initializer
     assert isinstance(kernel, HeNormal)
     assert kernel.seed != 3  # derived, or two kernels of one shape would be equal
@@ -355,14 +336,14 @@ def test_a_saved_model_loads_without_custom_objects(images, tmp_path):
 
 
 def test_weights_alone_are_saved_and_loaded(images, tmp_path):
-    classifier, other = with_random_weights(), ViTClassifier(**SMALL)
+    classifier, other = with_random_weights(), vit_classifier(**SMALL)
     classifier.save_weights(tmp_path / "model.weights.h5")
     other.load_weights(tmp_path / "model.weights.h5")
     np.testing.assert_array_equal(to_numpy(other(images)), to_numpy(classifier(images)))
 
 
 def test_a_frozen_backbone_stays_frozen_when_saved(tmp_path):
-    classifier = ViTClassifier(**SMALL, name="mine")
+    classifier = vit_classifier(**SMALL, name="mine")
     classifier.backbone.trainable = False
     classifier.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -372,14 +353,14 @@ def test_a_frozen_backbone_stays_frozen_when_saved(tmp_path):
 
 
 def test_a_frozen_block_stays_frozen_in_a_copy():
-    classifier = ViTClassifier(**SMALL, name="mine")
+    classifier = vit_classifier(**SMALL, name="mine")
     classifier.backbone.transformer_blocks[1].trainable = False
     frozen = [weight.path for weight in revived(classifier).non_trainable_weights]
     assert frozen == [f"mine/backbone/transformer_block_1/{weight}" for weight in BLOCK]
 
 
 def test_a_block_that_was_thawed_again_trains_in_a_copy(tmp_path):
-    classifier = ViTClassifier(**SMALL, name="mine")
+    classifier = vit_classifier(**SMALL, name="mine")
     classifier.backbone.trainable = False
     classifier.backbone.transformer_blocks[1].trainable = True
     trains = [weight.path for weight in classifier.trainable_weights]
@@ -390,7 +371,7 @@ def test_a_block_that_was_thawed_again_trains_in_a_copy(tmp_path):
 
 
 def test_a_frozen_classifier_stays_frozen_in_a_copy_and_so_does_its_backbone():
-    classifier = ViTClassifier(**SMALL, trainable=False)
+    classifier = vit_classifier(**SMALL, trainable=False)
     copy = revived(classifier)
     for model in (classifier, copy, copy.backbone):
         assert not model.trainable
@@ -403,7 +384,7 @@ def test_a_frozen_classifier_stays_frozen_in_a_copy_and_so_does_its_backbone():
 
 
 def test_fit_takes_a_ragged_last_batch(rng):
-    classifier = ViTClassifier(
+    classifier = vit_classifier(
         **{**SMALL, "num_layers": 1}, head="sequence", stem="conv", stem_filters=(3, 4), stochastic_depth=0.2
     )
     classifier.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
@@ -417,7 +398,7 @@ def test_fit_takes_a_ragged_last_batch(rng):
 
 
 def test_a_frozen_backbone_does_not_move_in_fit(rng):
-    classifier = ViTClassifier(**SMALL, frozen_layers=["backbone"])
+    classifier = vit_classifier(**SMALL, frozen_layers=["backbone"])
     classifier.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = classifier.backbone.get_weights()
     classifier.fit(rng.random((4, 8, 12, 1), "float32"), rng.integers(0, 3, 4), verbose=0)
@@ -445,7 +426,7 @@ def test_without_dropout_training_changes_nothing(images):
 
 
 def test_every_dropout_has_a_seed_of_its_own_and_counts_the_training_calls(images):
-    classifier = ViTClassifier(**SMALL, stochastic_depth=0.1)
+    classifier = vit_classifier(**SMALL, stochastic_depth=0.1)
     for training in (True, False, True):
         classifier(images, training=training)
     states = [tuple(to_numpy(layer.seed_generator.state).tolist()) for layer in dropouts(classifier) if layer.rate]
@@ -466,7 +447,7 @@ def test_the_same_seed_gives_the_same_dropout(images):
     outputs = []
     for _ in range(2):
         keras.utils.set_random_seed(5)
-        outputs.append(to_numpy(ViTClassifier(**SMALL)(images, training=True)))
+        outputs.append(to_numpy(vit_classifier(**SMALL)(images, training=True)))
     np.testing.assert_array_equal(*outputs)
 
 
@@ -526,8 +507,8 @@ def test_two_classifiers_in_one_model_train_as_each_would_alone(images):
 class ScaledClassifier(ViTClassifier):
     """A user's own class: one argument more, another `call`."""
 
-    def __init__(self, temperature=1.0, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, backbone, temperature=1.0, **kwargs):
+        super().__init__(backbone, **kwargs)
         self.temperature = temperature
 
     def call(self, images, training=None, mask=None):
@@ -538,7 +519,7 @@ class ScaledClassifier(ViTClassifier):
 
 
 def test_a_subclass_is_saved_and_loaded(images, tmp_path):
-    scaled, plain = ScaledClassifier(temperature=4.0, **SMALL), with_random_weights()
+    scaled, plain = ScaledClassifier.from_config({"temperature": 4.0, **SMALL}), with_random_weights()
     copy_weights(plain, scaled)
     scaled.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -547,7 +528,7 @@ def test_a_subclass_is_saved_and_loaded(images, tmp_path):
 
 
 def test_json_text_describes_the_model():
-    classifier = ViTClassifier(**SMALL)
+    classifier = vit_classifier(**SMALL)
     copy = keras.models.model_from_json(classifier.to_json())
     assert copy.get_config() == classifier.get_config()
     assert json.loads(classifier.to_json())["registered_name"] == "keras_vit_edu>ViTClassifier"
@@ -561,12 +542,16 @@ def test_json_text_describes_the_model():
     [
         ({"num_classes": 0}, "`num_classes` must be 1 or more.*0"),
         ({"num_classes": 10.0}, "`num_classes` must be a whole number.*10.0"),
-        ({"head": "sum"}, r"`head` must be one of \('flatten', 'token', 'mean', 'sequence'\). Received: head='sum'"),
+        ({"head": "sum"}, "`head` must be one of .*'mean', 'mean_with_prefix', 'sequence'.*Received: head='sum'"),
         ({"head": "token"}, '`head="token"` reads the first prefix token. Received: num_prefix_tokens=0'),
         ({"head_units": 5}, "`head_units` must be a list of widths.*head_units=5"),
         ({"head_units": None}, "`head_units` must be a list of widths.*head_units=None"),
         ({"head_units": (6, 0)}, "`head_units` must be 1 or more.*0"),
         ({"head_units": (6.0,)}, "`head_units` must be a whole number.*6.0"),
+        ({"head_dropout": (0.1, 0.2)}, r"`head_dropout` must be a rate, or a list of 3.*\(0.1, 0.2\)"),
+        ({"stem": "wavelets"}, "`stem` must be 'patches', 'shifted' or 'conv'. Received: stem='wavelets'"),
+        ({"stem_filters": (4, 4)}, '`stem_filters` need `stem="conv"`. Received: stem=None'),
+        ({"stem": "conv", "stem_filters": ()}, "there must be one at least"),
         ({"head_dropout": 1}, r"`head_dropout` must be a number in \[0, 1\).*1"),
         ({"image_shape": 28}, "`image_shape` must be"),
         ({"patch_size": 5}, "`patch_size` must divide the image: 8 / 5 leaves 3 pixels over"),
@@ -577,16 +562,23 @@ def test_json_text_describes_the_model():
 )
 def test_a_bad_argument_is_one_clear_error(arguments, message):
     with pytest.raises(ValueError, match=message):
-        ViTClassifier(**{**SMALL, **arguments})
+        vit_classifier(**{**SMALL, **arguments})
 
 
 def test_a_misspelt_argument_is_not_swallowed():
     with pytest.raises(TypeError, match="head_unit"):
-        ViTClassifier(head_unit=(5,))
+        ViTClassifier(vit_classifier(**SMALL).backbone, head_unit=(5,))
+    with pytest.raises(TypeError, match="head_unit"):
+        vit_classifier(head_unit=(5,))
+
+
+def test_a_backbone_is_needed():
+    with pytest.raises(ValueError, match=r"`backbone` must be a ViTBackbone\. Received: backbone=10"):
+        ViTClassifier(10)
 
 
 def test_a_classifier_can_be_looked_into(rng):
-    classifier = ViTClassifier(**{**SMALL, "head": "mean", "head_units": ()})
+    classifier = vit_classifier(**{**SMALL, "head": "mean", "head_units": ()})
     images = rng.random((2, *classifier.backbone.image_shape), "float32")
     assert_agree(
         to_numpy(classifier.intermediates(images)["encoder_norm"]), to_numpy(classifier.backbone(images)), 1e-6

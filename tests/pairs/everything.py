@@ -6,9 +6,17 @@ import keras
 import numpy as np
 
 from keras_vit_edu.initializers import HeNormal, TruncatedNormal
-from keras_vit_edu.layers import MyMultiHeadAttention, PatchEncoder, Patches, PortableDropout, TransformerBlock
+from keras_vit_edu.layers import (
+    ConvStem,
+    MyMultiHeadAttention,
+    PatchEncoder,
+    Patches,
+    PortableDropout,
+    RelativePositionBias,
+    ShiftedPatches,
+    TransformerBlock,
+)
 from keras_vit_edu.models import CNNClassifier, ViTBackbone, ViTClassifier
-from keras_vit_edu.transfer import OpenedViTClassifier
 
 IMAGE_SHAPE = (8, 12, 3)
 SIZES = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
@@ -18,12 +26,12 @@ def classifier(name: str, head: str) -> ViTClassifier:
     """A small classifier with that head; two kinds have what is for small data too."""
     patches: dict[str, Any] = {"patch_size": (4, 3)}
     if head == "mean":
-        patches = {"patch_size": 4, "stem": "shifted", "locality": 1.0}
+        bias = RelativePositionBias(locality=1.0)
+        patches = {"patch_size": 4, "stem": ShiftedPatches(4), "position_bias": bias}
     if head == "sequence":
-        patches = {"patch_size": 4, "stem": "conv", "stem_filters": (3, 4), "stochastic_depth": 0.3}
-    return ViTClassifier(
-        4, IMAGE_SHAPE, num_prefix_tokens=1, head=head, head_units=(6,), name=name, **patches, **SIZES
-    )  # fmt: skip
+        patches = {"patch_size": 4, "stem": ConvStem((3, 4)), "stochastic_depth": 0.3}
+    backbone = ViTBackbone(IMAGE_SHAPE, num_prefix_tokens=1, name=f"{name}_backbone", **patches, **SIZES)
+    return ViTClassifier(backbone, 4, head=head, head_units=(6,), name=name)
 
 
 def convolutional(name: str) -> CNNClassifier:
@@ -31,10 +39,13 @@ def convolutional(name: str) -> CNNClassifier:
     return CNNClassifier(4, IMAGE_SHAPE, filters=(3, 5), convolutions=1, head_units=(6,), name=name)
 
 
-def opened(name: str) -> OpenedViTClassifier:
-    """What `open_vit` makes, small."""
+def opened(name: str) -> ViTClassifier:
+    """As `open_vit` makes them, small."""
     backbone = ViTBackbone(IMAGE_SHAPE, 4, num_prefix_tokens=1, embedding_dropout=0.2, name=f"{name}_backbone", **SIZES)
-    return OpenedViTClassifier(backbone, 4, pre_logits_dim=5, name=name)
+    return ViTClassifier(
+        backbone, 4, head="mean_with_prefix", head_units=(5,), head_dropout=0.0, head_activation="tanh",
+        head_dtype="float32", name=name,
+    )  # fmt: skip
 
 
 def everything() -> keras.Model:

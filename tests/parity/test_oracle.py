@@ -255,10 +255,8 @@ CONFIG = {
     "layer_norm_epsilon": 0.0,
     "data_format": "channels_last",
     "num_prefix_tokens": 1,
-    "head": "flatten",
-    "head_units": (),
-    "head_activation": "relu",
 }
+HEAD = {"backbone": {"config": CONFIG}, "head_units": (), "head_activation": "relu"}
 
 
 def model_weights():
@@ -303,13 +301,13 @@ def test_channels_first():
 )
 def test_heads(head, kernel, logits):
     weights = model_weights() | {"logits/kernel": np.array(kernel), "logits/bias": np.array([0.5])}
-    close(oracle.vit_classifier(weights, IMAGE, {**CONFIG, "head": head}), [[logits + 0.5]])
+    close(oracle.vit_classifier(weights, IMAGE, {**HEAD, "head": head}), [[logits + 0.5]])
 
 
 def test_the_mean_leaves_prefix_tokens_out():
     weights = model_weights() | {"logits/kernel": np.array([[1], [10]])}
     weights["patch_encoder/position_embedding"] = np.array([[0.0, 2.0], [3.0, 1.0], [4.0, 2.0]])
-    close(oracle.vit_classifier(weights, IMAGE, {**CONFIG, "head": "mean"}), [[1 - 30]])
+    close(oracle.vit_classifier(weights, IMAGE, {**HEAD, "head": "mean"}), [[1 - 30]])
 
 
 def test_dense_layers_before_the_logits():
@@ -319,7 +317,7 @@ def test_dense_layers_before_the_logits():
         "logits/kernel": np.array([[1.0], [10.0]]),
     }
     # (-1, 3) to relu(-1, 1) = (0, 1), to relu(2, -1) = (2, 0), to 2
-    close(oracle.vit_classifier(weights, IMAGE, {**CONFIG, "head": "token", "head_units": (2, 2)}), [[2]])
+    close(oracle.vit_classifier(weights, IMAGE, {**HEAD, "head": "token", "head_units": (2, 2)}), [[2]])
 
 
 # Gradients. -----------------------------------------------------------------------------------------------------------

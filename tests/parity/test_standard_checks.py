@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from keras_vit_edu.layers import TransformerBlock
-from keras_vit_edu.models import ViTClassifier, preset
+from keras_vit_edu.models import preset
 from keras_vit_edu.models.reference_logits import reference_logits
 from keras_vit_edu.parity.arrays import write
 from keras_vit_edu.parity.checks import CannotRunHere, Scene
 from keras_vit_edu.parity.results import Results
 from keras_vit_edu.parity.rows import rows
 from keras_vit_edu.parity.standard_checks import standard
-from tests.support import random_weights
+from tests.support import random_weights, vit_classifier
 
 
 def run(name, tmp_path):
@@ -44,7 +44,7 @@ def test_half_precision_is_excused_by_a_product_of_matrices_that_fails_and_by_no
 def bundled(tmp_path, monkeypatch):
     """A folder in the place of the bundled presets, with one that has weights and one that has none."""
     folder = tmp_path / "presets"
-    model = ViTClassifier(projection_dim=8, num_layers=1, key_dim=4, head="mean", head_units=(), name="small")
+    model = vit_classifier(projection_dim=8, num_layers=1, key_dim=4, head="mean", head_units=(), name="small")
     random_weights(model)
     model.save_to_preset(folder / "small", {"reference_logits": reference_logits(model).tolist()})
     shutil.copytree(folder / "small", folder / "configuration")

@@ -36,6 +36,7 @@ from rich.console import Console
 
 from keras_vit_edu import datasets, training
 from keras_vit_edu.models import ViTClassifier
+from tests.support import vit_classifier
 
 EPOCHS = 4
 
@@ -66,7 +67,7 @@ class Harness:
             y_test=sample.y_test[:100],
         )
         # Dropout in every place, and a head wide enough that writing a checkpoint takes a moment.
-        model = ViTClassifier(
+        model = vit_classifier(
             projection_dim=16, num_layers=1, key_dim=8, mlp_dim=32, head_units=(2000, 300), name="small"
         )
         model.save_to_preset(self.folder / "preset")

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from keras_vit_edu import training
-from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.training import Recipe
+from tests.support import vit_classifier
 
 # Everything that has a state: an average, a schedule, moments, dropout in every place, one-hot labels, clipping.
 RECIPE = Recipe(
@@ -33,7 +33,7 @@ def without_pictures():
 def new_model(**arguments):
     keras.utils.set_random_seed(0)
     sizes = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 4, "mlp_dim": 16, "head_units": (16,)}
-    return ViTClassifier(**{**sizes, "name": "small", **arguments})
+    return vit_classifier(**{**sizes, "name": "small", **arguments})
 
 
 class StopAt(keras.callbacks.Callback):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from keras_vit_edu.datasets import AUGMENTATIONS, Augmentation
-from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.training import RECIPES, Recipe, load_recipe
+from tests.support import vit_classifier
 
 
 def test_program_p_is_the_courses():
@@ -218,7 +218,7 @@ def test_without_weight_decay_nothing_decays(name):
 
 def test_the_name_of_the_model_exempts_nothing():
     keras.utils.set_random_seed(0)
-    model = ViTClassifier(num_layers=1, head="mean", head_units=(), name="normal")
+    model = vit_classifier(num_layers=1, head="mean", head_units=(), name="normal")
     exempt = {v.path for v in Recipe(no_weight_decay=["norm"]).exempt_from_decay(model)}
     assert exempt == {v.path for v in model.trainable_variables if "norm/" in v.path}
     assert len(exempt) == 6  # gamma and beta of three normalisations

@@ -9,8 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from keras_vit_edu import datasets, training
-from keras_vit_edu.models import ViTClassifier
-from tests.support import LATER_ARGUMENTS
+from tests.support import LATER_ARGUMENTS, vit_classifier
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def small():
 
 def tiny_model(seed=0):
     keras.utils.set_random_seed(seed)
-    return ViTClassifier(
+    return vit_classifier(
         projection_dim=16, num_layers=1, num_heads=2, key_dim=8, mlp_dim=32, head="mean", head_units=(), name="tiny"
     )
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from keras_vit_edu.models import ViTBackbone
-from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing
-from tests.support import random_weights
+from keras_vit_edu.transfer import Preprocessing
+from tests.support import opened_vit, random_weights
 
 PREPROCESSING = Preprocessing(16, scale=1 / 127.5, offset=-1.0)
 SIZES = {"projection_dim": 12, "num_layers": 3, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
@@ -15,7 +15,7 @@ def classifier(num_classes=3, pre_logits_dim=None, **arguments):
     """Three blocks, dropout everywhere, no weight 0 or 1."""
     dropouts = {"dropout": 0.1, "attention_dropout": 0.1, "embedding_dropout": 0.1}
     backbone = ViTBackbone((16, 16, 3), 8, **{**SIZES, **dropouts, **arguments})
-    model = OpenedViTClassifier(backbone, num_classes, pre_logits_dim=pre_logits_dim)
+    model = opened_vit(backbone, num_classes, pre_logits_dim=pre_logits_dim)
     random_weights(model, seed=1)
     return model
 

@@ -18,14 +18,14 @@ import pytest
 import safetensors.numpy
 
 from keras_vit_edu._install import install_command
+from keras_vit_edu.layers import ConvStem
 from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.transfer import (
     ArtifactError,
-    OpenedViTClassifier,
     Preprocessing,
     TransferClassifier,
 )
-from tests.support import assert_agree, random_weights, to_numpy
+from tests.support import assert_agree, opened_vit, random_weights, to_numpy, vit_classifier
 
 COMMITTED = Path(__file__).with_name("artifact_v1.zip")
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 3), "uint8")
@@ -33,7 +33,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 40, 30, 3), "uint8")
 
 def classifier(num_classes=2, seed=0, **head):
     backbone = ViTBackbone((16, 16, 3), 8, 6, num_layers=2, num_heads=2, key_dim=3, mlp_dim=8, num_prefix_tokens=1)
-    model = OpenedViTClassifier(backbone, num_classes, **head)
+    model = opened_vit(backbone, num_classes, **head)
     random_weights(model, seed=seed)
     return TransferClassifier(model, Preprocessing(16, scale=1 / 255), [f"class {i}" for i in range(num_classes)])
 
@@ -100,7 +100,7 @@ def test_without_keras_hub_it_loads_all_the_same():
 
 @pytest.mark.parametrize("name", ["small", "small.zip", "small.ZIP", "below/small.zip"])
 def test_what_is_loaded_is_what_was_saved(name, tmp_path):
-    ours = classifier(num_classes=3, pre_logits_dim=5, pooling="gap", head_dropout=0.1)
+    ours = classifier(num_classes=3, pre_logits_dim=5, head="mean_with_prefix", head_dropout=(0.0, 0.1))
     ours.metrics, ours.provenance = {"accuracy": 0.75}, {"preset": "some"}
     ours.save(tmp_path / name)
     loaded = TransferClassifier.load(tmp_path / name)
@@ -108,7 +108,7 @@ def test_what_is_loaded_is_what_was_saved(name, tmp_path):
     assert loaded.class_names == ours.class_names
     assert loaded.preprocessing == ours.preprocessing
     assert (loaded.metrics, loaded.provenance) == (ours.metrics, ours.provenance)
-    assert loaded.model.head_dropout == 0.1
+    assert loaded.model.head_dropout == (0.0, 0.1)
     assert not [file for file in tmp_path.rglob("*") if file.name.endswith(".new")]
 
 
@@ -143,7 +143,7 @@ def test_mixed_precision_and_channels_first_are_kept(tmp_path):
         (3, 16, 16), 8, 6, num_layers=1, num_heads=2, key_dim=3, mlp_dim=8, data_format="channels_first",
         dtype="mixed_bfloat16",
     )  # fmt: skip
-    model = OpenedViTClassifier(backbone, 2, head_dtype="float32")
+    model = opened_vit(backbone, 2, head="mean", head_dtype="float32")
     ours = TransferClassifier(model, Preprocessing(16, data_format="channels_first"), ["a", "b"])
     ours.save(tmp_path / "mixed")
     loaded = TransferClassifier.load(tmp_path / "mixed")
@@ -154,16 +154,38 @@ def test_mixed_precision_and_channels_first_are_kept(tmp_path):
 
 
 def test_what_cannot_be_loaded_again_is_not_saved(tmp_path):
-    own = ViTClassifier(2, image_shape=(16, 16, 3), patch_size=8, num_layers=1, head="mean", head_units=())
-    with pytest.raises(
-        ArtifactError, match=r"without running code\. Keep this one with Keras.* Received: .*, a ViTClassifier$"
-    ):
-        TransferClassifier(own, Preprocessing(16), ["a", "b"]).save(tmp_path / "own")
+    class Own(ViTClassifier):
+        """It could compute anything."""
+
+    backbone = ViTBackbone((16, 16, 3), 8, 6, 1, 2, 3, 8, num_prefix_tokens=1)
+    with pytest.raises(ArtifactError, match=r"without running code\. Keep this one with Keras.* Received: .*, a Own$"):
+        TransferClassifier(Own(backbone, 2), Preprocessing(16), ["a", "b"]).save(tmp_path / "own")
+    sizes = {"num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 8, "num_prefix_tokens": 1}
+    backbone = ViTBackbone((16, 16, 3), 8, 6, **sizes, stem=ConvStem((4, 4, 4), activation="relu"))
+    with pytest.raises(ArtifactError, match="Its stem or position bias is not one of this library's"):
+        TransferClassifier(opened_vit(backbone, 2), Preprocessing(16), ["a", "b"]).save(tmp_path / "relu")
     quantized = classifier()
     quantized.model.get_layer("logits").quantize("int8")
     with pytest.raises(ArtifactError, match="quantized"):
         quantized.save(tmp_path / "quantized")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"head": "flatten", "head_units": (5,), "head_activation": "relu", "locality": 0.5, "stem": "shifted"},
+        {"head": "sequence", "stem": "conv", "stem_filters": (3, 3, 3), "stem_normalization": "layer"},
+    ],
+)
+def test_every_classifier_of_ours_is_kept(arguments, tmp_path):
+    sizes = {"image_shape": (16, 16, 3), "patch_size": 8, "projection_dim": 6, "num_layers": 1, "num_heads": 2}
+    model = vit_classifier(2, **sizes, key_dim=3, mlp_dim=8, **{"head_units": (), **arguments})
+    random_weights(model)
+    ours = TransferClassifier(model, Preprocessing(16, scale=1 / 255), ["a", "b"])
+    ours.save(tmp_path / "ours.zip")
+    loaded = TransferClassifier.load(tmp_path / "ours.zip")
+    np.testing.assert_array_equal(loaded.probabilities(IMAGES), ours.probabilities(IMAGES))
 
 
 def test_metrics_that_are_no_json_are_refused_before_anything_is_written(tmp_path):
@@ -389,36 +411,41 @@ def test_a_manifest_that_is_no_json(folder):
         refused(folder, reason)
 
 
+def arguments(**changes):
+    """A change of arguments of the model."""
+    return lambda manifest: manifest["architecture"]["arguments"].update(changes)
+
+
 CHANGES = {
-    "newer version": (lambda m: m.update(format_version=2), "newer version of keras_vit_edu.* of format 2$"),
+    "newer version": (lambda m: m.update(format_version=3), "newer version of keras_vit_edu.* of format 3$"),
     "version of another kind": (lambda m: m.update(format_version=True), "must be a whole number.*version True"),
     "another format": (lambda m: m.update(format="a preset"), "format must be.*of format 'a preset'"),
     "unknown field": (lambda m: m.update(colour=1), "has no field 'colour'"),
     "missing field": (lambda m: m.pop("metrics"), "a field 'metrics', which is missing"),
-    "unknown argument": (lambda m: m["architecture"]["backbone"].update(nun_layers=2), "'nun_layers'.*num_layers"),
-    "unknown argument of the head": (lambda m: m["architecture"]["head"].update(units=2), "no field 'units'"),
-    "missing argument": (lambda m: m["architecture"]["backbone"].pop("mlp_dim"), "a field 'mlp_dim', which is missing"),
-    "argument of another kind": (lambda m: m["architecture"]["backbone"].update(num_heads="2"), "num_heads='2'"),
-    "argument out of range": (lambda m: m["architecture"]["backbone"].update(dropout=2), "dropout=2"),
-    "another epsilon": (lambda m: m["architecture"]["backbone"].update(layer_norm_epsilon=None), "arguments.*refused"),
-    "a dtype with code": (lambda m: m["architecture"]["head"].update(dtype={"class_name": "X"}), "`dtype` must be one"),
-    "another pooling": (lambda m: m["architecture"]["head"].update(pooling="max"), "pooling='max'"),
+    "unknown argument": (arguments(nun_layers=2), "'nun_layers'.*num_layers"),
+    "missing argument": (lambda m: m["architecture"]["arguments"].pop("mlp_dim"), "field 'mlp_dim', which is missing"),
+    "argument of another kind": (arguments(num_heads="2"), "num_heads='2'"),
+    "argument out of range": (arguments(dropout=2), "dropout=2"),
+    "another epsilon": (arguments(layer_norm_epsilon=None), "arguments.*refused"),
+    "a dtype with code": (arguments(dtype={"class_name": "X"}), "`dtype` must be one"),
+    "another head": (arguments(head="max"), "head='max'"),
+    "a stem with code": (arguments(stem={"class_name": "X"}), "`stem` must be a"),
     "other kind": (lambda m: m["architecture"].update(kind="pickle"), "`kind` must be.*'pickle'"),
     "no object": (lambda m: m.update(architecture=[]), r"`architecture` is a JSON object\. Received: \[\]"),
     "one name less": (lambda m: m["class_names"].pop(), "1 class names, num_classes=2, 2 in the weights"),
     "one name more": (lambda m: m["class_names"].append("x"), "3 class names, num_classes=2, 2 in the weights"),
-    "another number of classes": (lambda m: m["architecture"]["head"].update(num_classes=9), "num_classes=9, 2 in"),
+    "another number of classes": (arguments(num_classes=9), "num_classes=9, 2 in"),
     "names that are none": (lambda m: m.update(class_names=["a", 2]), "must be a list of 1 to 100,000 texts"),
     "another preprocessing": (lambda m: m["preprocessing"].update(antialias="yes"), "antialias='yes'"),
     "a preprocessing of another size": (lambda m: m["preprocessing"].update(image_size=[8, 8]), "must give what"),
     "weights elsewhere": (lambda m: m["weights"].update(file="../../etc/passwd"), "`file` must be one of"),
     "no checksum": (lambda m: m["weights"].update(sha256=None), "SHA-256"),
     "another dtype of weights": (lambda m: m["weights"].update(dtype="float16"), "weights_dtype='float16'"),
-    "a billion layers": (lambda m: m["architecture"]["backbone"].update(num_layers=10**9), "num_layers=1000000000"),
-    "a billion wide": (lambda m: m["architecture"]["backbone"].update(projection_dim=10**9), "not those of its arch"),
-    "a billion in the MLP": (lambda m: m["architecture"]["backbone"].update(mlp_dim=10**9), "not those of its arch"),
-    "a huge image": (lambda m: m["architecture"]["backbone"].update(image_shape=[80000, 80000, 3]), "not those of its"),
-    "no prefix token": (lambda m: m["architecture"]["backbone"].update(num_prefix_tokens=0), "not those of its"),
+    "a billion layers": (arguments(num_layers=10**9), "at most 1,000,000"),
+    "a billion wide": (arguments(projection_dim=10**9), "at most 1,000,000"),
+    "a billion in the MLP": (arguments(mlp_dim=10**9), "at most 1,000,000"),
+    "a huge image": (arguments(image_shape=[80000, 80000, 3]), "at most 8,192"),
+    "no prefix token": (arguments(num_prefix_tokens=0), "num_prefix_tokens=0"),
 }  # fmt: skip
 
 

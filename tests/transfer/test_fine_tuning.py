@@ -14,17 +14,16 @@ from PIL import Image
 from rich.console import Console
 
 from keras_vit_edu.datasets import Augmentation, scan_folder
-from keras_vit_edu.models import ViTBackbone
+from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.training import RunFolder, RunFolderError, TrainingFailed
 from keras_vit_edu.transfer import (
     FineTuning,
-    OpenedViTClassifier,
     Preprocessing,
     TransferClassifier,
     add_lora,
     fine_tune,
 )
-from tests.support import BACKEND, to_numpy
+from tests.support import BACKEND, opened_vit, to_numpy
 from tests.transfer.small import PREPROCESSING, SIZES, changed, classifier, coloured, weights
 
 DATA = coloured()
@@ -103,7 +102,7 @@ def test_in_float16_the_loss_is_scaled_around_the_optimizers_of_the_layers(tune)
 
 
 def test_a_model_with_a_fit_of_its_own_is_scaled_too(tune):
-    class FitsItself(OpenedViTClassifier):  # as keras_hub's classifiers do
+    class FitsItself(ViTClassifier):  # as keras_hub's classifiers do
         def fit(self, *arguments, **more):
             raise AssertionError
 
@@ -113,7 +112,7 @@ def test_a_model_with_a_fit_of_its_own_is_scaled_too(tune):
 
     kinds = []
     backbone = ViTBackbone((16, 16, 3), 8, **SIZES, dtype="mixed_float16")
-    tune(FitsItself(backbone, 3), method="full", callbacks=[Optimizers()])
+    tune(FitsItself(backbone, 3, head="token", head_units=()), method="full", callbacks=[Optimizers()])
     assert [issubclass(kind, keras.optimizers.LossScaleOptimizer) for kind in kinds] == [True]
 
 
@@ -490,10 +489,10 @@ def test_images_that_do_not_fit_are_refused(tune, data, message):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_weights_of_few_bits_are_refused_and_mixed_precision_is_named(tune, dtype):
-    model = OpenedViTClassifier(ViTBackbone((16, 16, 3), 8, **SIZES, dtype=dtype), 3)
+    model = opened_vit(ViTBackbone((16, 16, 3), 8, **SIZES, dtype=dtype), 3)
     with pytest.raises(ValueError, match=rf"must be float32 to learn; the policy mixed_{dtype}.* weights of {dtype}$"):
         tune(model)
-    mixed = OpenedViTClassifier(ViTBackbone((16, 16, 3), 8, **SIZES, dtype="mixed_bfloat16"), 3)
+    mixed = opened_vit(ViTBackbone((16, 16, 3), 8, **SIZES, dtype="mixed_bfloat16"), 3)
     losses = tune(mixed, method="probe", probe_epochs=10)[1]["history"]["loss"]
     assert losses[-1] < losses[0]
 
@@ -643,6 +642,6 @@ def test_channels_first(tmp_path):
 def channels_first_classifier():
     like = classifier()
     config = {**like.backbone.get_config(), "image_shape": (3, 16, 16), "data_format": "channels_first", "name": None}
-    model = OpenedViTClassifier(ViTBackbone(**config), 3)
+    model = opened_vit(ViTBackbone(**config), 3)
     model.set_weights(like.get_weights())
     return model

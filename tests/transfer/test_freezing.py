@@ -32,10 +32,10 @@ BLOCKS = [f"transformer_block_{i}" for i in range(3)]
     ("k", "expected"),
     [
         pytest.param(0, {"logits"}, marks=pytest.mark.any_backend),
-        (1, {"logits", "pre_logits", "encoder_norm", BLOCKS[2]}),
-        pytest.param(2, {"logits", "pre_logits", "encoder_norm", *BLOCKS[1:]}, marks=pytest.mark.any_backend),
-        pytest.param(3, {"logits", "pre_logits", "encoder_norm", *BLOCKS}, marks=pytest.mark.any_backend),
-        (None, {"logits", "pre_logits", "encoder_norm", *BLOCKS, "patch_encoder"}),
+        (1, {"logits", "head_dense_0", "encoder_norm", BLOCKS[2]}),
+        pytest.param(2, {"logits", "head_dense_0", "encoder_norm", *BLOCKS[1:]}, marks=pytest.mark.any_backend),
+        pytest.param(3, {"logits", "head_dense_0", "encoder_norm", *BLOCKS}, marks=pytest.mark.any_backend),
+        (None, {"logits", "head_dense_0", "encoder_norm", *BLOCKS, "patch_encoder"}),
     ],
 )
 def test_what_is_frozen_keeps_its_bits_and_the_rest_moves(k, expected):

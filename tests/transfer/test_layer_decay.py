@@ -40,7 +40,7 @@ def test_steps_under_adamw_follow_the_decay():
     steps = largest_steps(compiled(classifier(pre_logits_dim=5), decay=0.5))
     expected = {
         "logits": 1,
-        "pre_logits": 1,
+        "head_dense_0": 1,
         "transformer_block_2": 1 / 2,
         "transformer_block_1": 1 / 4,
         "transformer_block_0": 1 / 8,

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit_edu.models import ViTBackbone
-from keras_vit_edu.transfer import OpenedViTClassifier, open_vit
+from keras_vit_edu.models import ViTBackbone, ViTClassifier
+from keras_vit_edu.transfer import open_vit
 from tests.support import assert_agree, random_weights, relative_difference, revived, to_numpy
 
 keras_hub = pytest.importorskip("keras_hub", reason="keras_hub is not installed", exc_type=ImportError)
@@ -119,7 +119,7 @@ HEADS = {
 def test_logits_are_the_same(backbone, arguments):
     theirs = classifier(backbone, **arguments)
     ours = open_vit(theirs)
-    assert isinstance(ours, OpenedViTClassifier)
+    assert isinstance(ours, ViTClassifier)
     assert_agree(to_numpy(ours(IMAGES)), to_numpy(theirs(IMAGES)), 1e-5)
     assert ours.count_params() == theirs.count_params()
     assert len(ours.attention_scores(IMAGES)) == 2
@@ -254,7 +254,7 @@ def test_an_int_is_a_square():
 
 def test_opened_models_survive_their_configuration_and_a_file(tmp_path):
     for theirs in (
-        classifier(deit, pooling="gap"),
+        classifier(deit, head="mean_with_prefix"),
         classifier(vit, intermediate_dim=7, activation="softmax", dropout=0.2),
         vit(dropout_rate=0.1, attention_dropout=0.2, layer_norm_epsilon=1e-3, use_mha_bias=False),
     ):

@@ -9,7 +9,7 @@ from keras_vit_edu import training
 from keras_vit_edu.training import RunFolder
 from keras_vit_edu.transfer import FineTuning, Preprocessing, TransferClassifier, feature_model, freeze, unfreeze_last
 from keras_vit_edu.transfer.artifact_files import ArtifactError
-from tests.support import to_numpy
+from tests.support import opened_vit, to_numpy
 from tests.transfer.small import coloured
 
 layers = keras.layers
@@ -224,9 +224,8 @@ def opened(**arguments):
 
     keras.utils.set_random_seed(0)
     from keras_vit_edu.models import ViTBackbone
-    from keras_vit_edu.transfer import OpenedViTClassifier
 
-    return OpenedViTClassifier(ViTBackbone((16, 16, 3), 8, **SIZES, **arguments), 2)
+    return opened_vit(ViTBackbone((16, 16, 3), 8, **SIZES, **arguments), 2)
 
 
 def compute_dtypes(model):

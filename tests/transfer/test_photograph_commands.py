@@ -17,8 +17,8 @@ from keras_vit_edu._install import install_command
 from keras_vit_edu.cli.evaluate import _short_name
 from keras_vit_edu.load_classifier import is_of_hub
 from keras_vit_edu.models import CNNClassifier, ViTBackbone
-from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
-from tests.support import random_weights
+from keras_vit_edu.transfer import Preprocessing, TransferClassifier
+from tests.support import opened_vit, random_weights
 from tests.transfer.hub_cache import fill_cache, random_classifier
 
 DEIT_TINY = "deit_tiny_distilled_patch16_224_imagenet"
@@ -29,7 +29,7 @@ NAMES = ["cat", "dog", "Löwe$"]
 def classifier(tmp_path_factory):
     """A classifier of three animals with random weights, and the zip that it is saved in."""
     backbone = ViTBackbone((32, 32, 3), 8, 12, num_layers=1, num_heads=3, key_dim=4, mlp_dim=24, num_prefix_tokens=1)
-    model = OpenedViTClassifier(backbone, len(NAMES))
+    model = opened_vit(backbone, len(NAMES))
     random_weights(model, scale=0.5)
     ours = TransferClassifier(model, Preprocessing(32, scale=1 / 127.5, offset=-1.0), NAMES)
     file = tmp_path_factory.mktemp("saved") / "animals.zip"

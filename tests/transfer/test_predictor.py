@@ -4,15 +4,18 @@ import os
 import shutil
 import warnings
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_vit_edu import datasets, training
-from keras_vit_edu.models import ViTClassifier
-from keras_vit_edu.transfer import Preprocessing, TransferClassifier
+from keras_vit_edu.transfer import (
+    Preprocessing,
+    TransferClassifier,
+)
 from keras_vit_edu.transfer.training_images import TrainingImages
-from tests.support import to_numpy
+from tests.support import to_numpy, vit_classifier
 from tests.transfer.small_classifier import NAMES, PHOTOS, small, softmax
 
 
@@ -257,12 +260,22 @@ def test_a_folder_with_other_classes(folder):
         small(["cat", "dog", "dog"]).evaluate(folder)
 
 
-def test_another_model_of_ours_has_no_attention_scores_here():
-    own = ViTClassifier(2, image_shape=(16, 16, 3), patch_size=8, num_layers=1, head="mean", head_units=())
+def test_any_classifier_of_ours_can_be_looked_into():
+    own = vit_classifier(2, image_shape=(16, 16, 3), patch_size=8, num_layers=1, head="mean", head_units=())
     ours = TransferClassifier(own, Preprocessing(16, scale=1 / 255), ["a", "b"])
+    assert ours.is_opened
+    (scores,) = ours.attention_scores(PHOTOS)
+    assert tuple(scores.shape) == (4, 4, 4, 4)
+    np.testing.assert_allclose(to_numpy(scores).sum(axis=-1), 1, atol=1e-5)
+
+
+def test_another_model_has_no_attention_scores():
+    images = keras.Input((16, 16, 3))
+    other = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(images)))
+    ours = TransferClassifier(other, Preprocessing(16, scale=1 / 255), ["a", "b"])
     assert not ours.is_opened
     assert ours.probabilities(PHOTOS).shape == (4, 2)
-    with pytest.raises(ValueError, match=r"for ViT and DeiT.*a ViTClassifier$"):
+    with pytest.raises(ValueError, match=r"for ViT and DeiT.*a Functional$"):
         ours.attention_scores(PHOTOS)
 
 

@@ -94,7 +94,7 @@ def test_a_new_head_is_zero_and_the_backbone_pretrained(keras_hub, tmp_path, hea
     theirs = preset(keras_hub, tmp_path / "preset", **head)
     ours = TransferClassifier.from_preset(tmp_path / "preset", class_names=NAMES)
     assert ours.class_names == tuple(NAMES)
-    assert ours.model.pre_logits_dim is None
+    assert ours.model.head_units == ()
     np.testing.assert_array_equal(ours.probabilities(PHOTOS), np.full((4, 3), 1 / 3, "float32"))
     assert all(not weight.any() for weight in ours.model.get_layer("logits").get_weights())
     images = ours.preprocess(PHOTOS)
@@ -104,9 +104,9 @@ def test_a_new_head_is_zero_and_the_backbone_pretrained(keras_hub, tmp_path, hea
 
 def test_a_new_head_keeps_the_pooling_and_without_a_class_token_takes_the_mean(keras_hub, tmp_path):
     preset(keras_hub, tmp_path / "gap", pooling="gap")
-    assert TransferClassifier.from_preset(tmp_path / "gap", class_names=NAMES).model.pooling == "gap"
+    assert TransferClassifier.from_preset(tmp_path / "gap", class_names=NAMES).model.head == "mean_with_prefix"
     preset(keras_hub, tmp_path / "tokenless", backbone={"use_class_token": False})
-    assert TransferClassifier.from_preset(tmp_path / "tokenless", class_names=NAMES).model.pooling == "gap"
+    assert TransferClassifier.from_preset(tmp_path / "tokenless", class_names=NAMES).model.head == "mean_with_prefix"
 
 
 def test_another_image_size(keras_hub, tmp_path):

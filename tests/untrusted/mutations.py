@@ -15,10 +15,11 @@ import numpy as np
 
 from keras_vit_edu.cli.data import dataset_of_run
 from keras_vit_edu.load_classifier import trained
-from keras_vit_edu.models import CNNClassifier, ViTBackbone, ViTClassifier
+from keras_vit_edu.models import CNNClassifier, ViTBackbone
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.training import load_recipe
-from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
+from keras_vit_edu.transfer import Preprocessing, TransferClassifier
+from tests.support import opened_vit, vit_classifier
 
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 5, 7, 100, 1000, 10**5, 10**6, 10**9, 10**12, 2**31, 2**63, 10**400, -(10**12),
@@ -37,10 +38,10 @@ def make_sources(root: Path, with_hub: bool = False) -> dict[str, Path]:
     """Small sound examples of everything that is read, by kind."""
     sizes: dict[str, Any] = {"num_layers": 2, "num_heads": 2, "key_dim": 3, "mlp_dim": 8}
     backbone = ViTBackbone((16, 16, 3), 8, 6, num_prefix_tokens=1, **sizes)
-    opened = TransferClassifier(OpenedViTClassifier(backbone, 2), Preprocessing(16, scale=1 / 255), ["cat", "dog"])
+    opened = TransferClassifier(opened_vit(backbone, 2), Preprocessing(16, scale=1 / 255), ["cat", "dog"])
     opened.save(root / "artifact")
     opened.save(root / "artifact.zip")
-    vit = ViTClassifier(10, projection_dim=6, head="mean", head_units=(4,), locality=0.5, **sizes)
+    vit = vit_classifier(10, projection_dim=6, head="mean", head_units=(4,), locality=0.5, **sizes)
     vit.save_to_preset(root / "preset", {"class_names": list("0123456789")})
     CNNClassifier(10, filters=(2, 3), head_units=(4,)).save_to_preset(root / "cnn")
     run = root / "run"

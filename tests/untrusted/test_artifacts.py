@@ -12,21 +12,22 @@ import safetensors.numpy
 
 from keras_vit_edu import _tensor_file
 from keras_vit_edu.models import ViTBackbone, ViTClassifier
-from keras_vit_edu.transfer import ArtifactError, OpenedViTClassifier, Preprocessing, TransferClassifier
+from keras_vit_edu.transfer import ArtifactError, Preprocessing, TransferClassifier
+from tests.support import opened_vit, vit_classifier
 from tests.untrusted.test_building import SMALL, resident
 
 
 @pytest.fixture
 def folder(tmp_path):
     sizes = {"num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 8, "num_prefix_tokens": 1}
-    model = OpenedViTClassifier(ViTBackbone((16, 16, 3), 8, 6, **sizes), 2)
+    model = opened_vit(ViTBackbone((16, 16, 3), 8, 6, **sizes), 2)
     TransferClassifier(model, Preprocessing(16, scale=1 / 255), ["cat", "dog"]).save(tmp_path / "a")
     return tmp_path / "a"
 
 
 @pytest.fixture
 def preset(tmp_path):
-    ViTClassifier(**SMALL).save_to_preset(tmp_path / "preset", {"class_names": list("0123456789")})
+    vit_classifier(**SMALL).save_to_preset(tmp_path / "preset", {"class_names": list("0123456789")})
     return tmp_path / "preset"
 
 

@@ -13,7 +13,7 @@ from keras_vit_edu._building import Budget, TooLarge, unfilled, within
 from keras_vit_edu._configuration import check_numbers
 from keras_vit_edu.models import CNNClassifier, ViTClassifier, size_limits
 from keras_vit_edu.models.preset import Preset
-from tests.support import to_numpy
+from tests.support import to_numpy, vit_classifier
 
 SMALL = {
     "projection_dim": 6,
@@ -104,7 +104,7 @@ def test_the_bound_on_parameters_is_one(name):
     ],
 )
 def test_the_bound_on_parameters_is_one_for_other_arguments(arguments):
-    model = ViTClassifier(**{**SMALL, **arguments})
+    model = vit_classifier(**{**SMALL, **arguments})
     assert model.count_params() <= size_limits.parameters_at_most({**SMALL, **arguments})
     cnn = {"filters": (5, 7), "convolutions": 3, "head_units": (11,), "image_shape": (13, 10, 3)}
     assert CNNClassifier(**cnn).count_params() <= size_limits.parameters_at_most(cnn)
@@ -122,7 +122,7 @@ ABSURD = [
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux tells of it")
 @pytest.mark.parametrize("model_class", [ViTClassifier, CNNClassifier])
 def test_absurd_sizes_are_refused_with_weights_and_without(model_class, tmp_path):
-    model = ViTClassifier(**SMALL) if model_class is ViTClassifier else CNNClassifier(filters=(2,), head_units=())
+    model = vit_classifier(**SMALL) if model_class is ViTClassifier else CNNClassifier(filters=(2,), head_units=())
     model.save_to_preset(tmp_path / "preset")
     file = tmp_path / "preset" / "config.json"
     described = json.loads(file.read_text())
@@ -151,6 +151,6 @@ def test_what_a_preset_draws_does_not_depend_on_the_guard():
     keras.utils.set_random_seed(3)
     ours = Preset.from_preset("vit_mnist_d16", load_weights=False)
     keras.utils.set_random_seed(3)
-    plain = ViTClassifier(**{**ours.get_config(), "name": "plain"})
+    plain = vit_classifier(**{**ours.get_config(), "name": "plain"})
     for one, other in zip(ours.weights, plain.weights, strict=True):
         np.testing.assert_array_equal(to_numpy(one.value), to_numpy(other.value))

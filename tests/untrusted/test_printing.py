@@ -15,7 +15,8 @@ from keras_vit_edu._printing import Console, print_json
 from keras_vit_edu.models import ViTBackbone
 from keras_vit_edu.parity.report import Report
 from keras_vit_edu.parity.results import Results
-from keras_vit_edu.transfer import OpenedViTClassifier, Preprocessing, TransferClassifier
+from keras_vit_edu.transfer import Preprocessing, TransferClassifier
+from tests.support import opened_vit
 
 pytestmark = pytest.mark.any_backend
 BAD = "c\x1b[31mat\n\0\u202e"
@@ -25,7 +26,7 @@ SHOWN = "c\\x1b[31mat\\n\\x00\\u202e"
 @pytest.fixture
 def classifier():
     sizes = {"num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 8, "num_prefix_tokens": 1}
-    model = OpenedViTClassifier(ViTBackbone((16, 16, 3), 8, 6, **sizes), 2)
+    model = opened_vit(ViTBackbone((16, 16, 3), 8, 6, **sizes), 2)
     return TransferClassifier(model, Preprocessing(16, scale=1 / 255), [BAD, "dog"])
 
 

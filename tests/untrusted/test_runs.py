@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from keras_vit_edu import cli, training
-from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.models.keras_file import load_keras_file
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from keras_vit_edu.training.run_record import class_names_of, dataset_of, read_record
-from tests.support import random_weights, to_numpy
+from tests.support import random_weights, to_numpy, vit_classifier
 from tests.untrusted.test_building import SMALL
 
 RECORD = {
@@ -31,7 +30,7 @@ DEEP = '{"a":' + "[" * 10_000 + "]" * 10_000 + "}"
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A model, and its `.keras`."""
-    model = ViTClassifier(10, **SMALL)
+    model = vit_classifier(10, **SMALL)
     random_weights(model)
     file = tmp_path_factory.mktemp("saved") / "model.keras"
     model.save(file)

@@ -1,19 +1,14 @@
 """Our attention layer from Keras's own, and back."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from keras_vit_edu._weights import copy_of
 
-if TYPE_CHECKING:
-    from keras_vit_edu.layers.my_multi_head_attention import MyMultiHeadAttention
 
-
-def from_keras(
-    layer: keras.layers.MultiHeadAttention, from_config: Callable[[dict[str, Any]], "MyMultiHeadAttention"]
-) -> "MyMultiHeadAttention":
+def from_keras(layer: keras.layers.MultiHeadAttention, from_config: Callable[[dict[str, Any]], Any]) -> Any:
     """What `from_config` makes of the layer's configuration, with the layer's weights.
 
     Keras keeps the query kernel as `(D, h, d)` and the output kernel as `(h, dv, D)`; flattened, they are ours.
@@ -42,7 +37,7 @@ def from_keras(
     return ours
 
 
-def to_keras(layer: "MyMultiHeadAttention") -> keras.layers.MultiHeadAttention:
+def to_keras(layer: Any) -> keras.layers.MultiHeadAttention:
     """Keras's layer with this layer's configuration and weights."""
     if not layer.built:
         raise ValueError(f"The layer has no weights yet: build or call it first. Received: {layer}")
@@ -52,7 +47,7 @@ def to_keras(layer: "MyMultiHeadAttention") -> keras.layers.MultiHeadAttention:
     return theirs
 
 
-def _our_projections(layer: "MyMultiHeadAttention") -> tuple[Any, Any, Any, Any]:
+def _our_projections(layer: Any) -> tuple[Any, Any, Any, Any]:
     return layer.q_dense, layer.k_dense, layer.v_dense, layer.out_dense
 
 

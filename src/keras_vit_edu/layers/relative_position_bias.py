@@ -34,8 +34,8 @@ class RelativePositionBias(keras.layers.Layer):
     that Swin learns.
 
     Args:
-        num_heads: h.
-        grid_size: `(rows, columns)` of the patches.
+        num_heads: h. A `TransformerBlock` or `ViTBackbone` that receives this layer fills in its own.
+        grid_size: `(rows, columns)` of the patches. A `ViTBackbone` fills in its own.
         locality: how narrow the heads' view is at first, 0 or more. 0: all offsets begin alike, with 0.
         **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
 
@@ -50,8 +50,8 @@ class RelativePositionBias(keras.layers.Layer):
         reading order, from (1 - rows, 1 - columns) on.
 
     Raises:
-        ValueError: for sizes that are no positive ints, a `locality` that is no finite number of at least 0, tokens
-            that are not of rank 3, or fewer than the patches.
+        ValueError: if a size is not a positive int, or not known when the layer is built; if `locality` is not a
+            finite number of at least 0; if tokens do not have rank 3, or are fewer than the patches.
 
     References:
         Liu et al., "Swin transformer" (ICCV 2021), arXiv 2103.14030, equation 4.
@@ -64,29 +64,45 @@ class RelativePositionBias(keras.layers.Layer):
         ((1, 4, 3, 3), (4, 5))
     """
 
-    def __init__(self, num_heads: int, grid_size: Sequence[int], locality: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_heads: int | None = None,
+        grid_size: Sequence[int] | None = None,
+        locality: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.num_heads = _checks.positive_int("num_heads", num_heads)
-        self.grid_size = _checks.pair_of_ints("grid_size", grid_size)
+        self.num_heads = None if num_heads is None else _checks.positive_int("num_heads", num_heads)
+        self.grid_size = None if grid_size is None else _checks.pair_of_ints("grid_size", grid_size)
         self.locality = _checks.non_negative("locality", locality)
         self.supports_masking = True
 
     def build(self, tokens_shape: Sequence[int | None]) -> None:
         self.compute_output_shape(tokens_shape)  # complains about a shape that does not fit
-        rows, columns = self.grid_size
+        rows, columns = self._sizes()[1]
         self.table = self.add_weight(
             name="table",
             shape=(self.num_heads, (2 * rows - 1) * (2 * columns - 1)),  # (h, offsets)
             initializer=self._first_table,
         )
 
+    def _sizes(self) -> tuple[int, tuple[int, int]]:
+        """`num_heads` and `grid_size`, which must be known by now."""
+        if self.num_heads is None or self.grid_size is None:
+            raise ValueError(
+                "Give `num_heads` and `grid_size`, or give this layer to a `ViTBackbone`, which fills them in. "
+                f"Received: num_heads={self.num_heads}, grid_size={self.grid_size}"
+            )
+        return self.num_heads, self.grid_size
+
     def _first_table(self, shape: Sequence[int], dtype: Any) -> Any:
-        return ops.convert_to_tensor(local_bias(self.num_heads, self.grid_size, self.locality), dtype=dtype)
+        return ops.convert_to_tensor(local_bias(*self._sizes(), self.locality), dtype=dtype)
 
     def call(self, tokens: Any) -> Any:
         self.compute_output_shape(tokens.shape)
-        prefix = ops.shape(tokens)[1] - self.grid_size[0] * self.grid_size[1]
-        bias = ops.take(ops.transpose(self.table), offset_index(self.grid_size), axis=0)  # (N, N, h)
+        grid_size = self._sizes()[1]
+        prefix = ops.shape(tokens)[1] - grid_size[0] * grid_size[1]
+        bias = ops.take(ops.transpose(self.table), offset_index(grid_size), axis=0)  # (N, N, h)
         bias = ops.transpose(bias, (2, 0, 1))  # (h, N, N); exporters of torch cannot take along axis 1
         return ops.pad(bias, ((0, 0), (prefix, 0), (prefix, 0)))[None]  # (1, h, T, T)
 
@@ -94,14 +110,14 @@ class RelativePositionBias(keras.layers.Layer):
         """What says which tokens are real says nothing about offsets."""
 
     def compute_output_shape(self, tokens_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        rows, columns = self.grid_size
+        num_heads, (rows, columns) = self._sizes()
         known = _checks.known_sizes(tokens_shape)
         if len(known) != 3 or (known[1] is not None and known[1] < rows * columns):
             raise ValueError(
                 f"Tokens must be (B, T, D) with at least {rows} * {columns} tokens, the patches of the grid. "
                 f"Received: tokens of shape {known}"
             )
-        return 1, self.num_heads, known[1], known[1]
+        return 1, num_heads, known[1], known[1]
 
     def get_config(self) -> dict[str, Any]:
         return {

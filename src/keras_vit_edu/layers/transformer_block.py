@@ -11,6 +11,7 @@ from keras_vit_edu.layers.layer_normalization import LayerNormalization
 from keras_vit_edu.layers.my_multi_head_attention import MyMultiHeadAttention
 from keras_vit_edu.layers.portable_dropout import PortableDropout
 from keras_vit_edu.layers.relative_position_bias import RelativePositionBias
+from keras_vit_edu.layers.template import layer_from, template_of
 from keras_vit_edu.layers.token_dense import TokenDense
 
 
@@ -41,10 +42,11 @@ class TransformerBlock(keras.layers.Layer):
         projection_dropout: probability of dropping an element of the attention's output, in training. (The published
             ViT has it, as a rule with the MLP's probability; the course's program and DeiT do not.)
         seed: of the dropouts; each gets a seed of its own, derived from it.
-        grid_size: `(rows, columns)` of the patches, to add a `RelativePositionBias` to the attention; None for none.
+        position_bias: a layer from tokens to a bias of the attention scores, such as
+            `RelativePositionBias(grid_size=(4, 4))`. The block uses a copy of it, with its own `num_heads` and dtype.
             The patches are then the last rows * columns tokens, in reading order; those before have no place.
-        locality: of the `RelativePositionBias`.
-        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+            Defaults to no bias.
+        **kwargs: arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
         tokens: `(B, N, D)`.
@@ -56,8 +58,8 @@ class TransformerBlock(keras.layers.Layer):
         Tokens `(B, N, D)`; with `return_attention_scores` also the scores `(B, num_heads, N, N)`.
 
     Raises:
-        ValueError: for sizes that are no positive ints, a rate outside [0, 1), a `locality` without `grid_size`, or
-            fewer tokens than its patches.
+        ValueError: if a size is not a positive int, a rate is outside [0, 1), `position_bias` is not a layer, or there
+            are fewer tokens than its patches.
 
     References:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 2 and 3.
@@ -88,8 +90,7 @@ class TransformerBlock(keras.layers.Layer):
         hidden_dropout: float | None = None,
         projection_dropout: float = 0.0,
         seed: int | None = None,
-        grid_size: Sequence[int] | None = None,
-        locality: float = 0.0,
+        position_bias: keras.layers.Layer | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -107,18 +108,15 @@ class TransformerBlock(keras.layers.Layer):
         self.hidden_dropout = None if hidden_dropout is None else _checks.dropout_rate("hidden_dropout", hidden_dropout)
         self.projection_dropout = _checks.dropout_rate("projection_dropout", projection_dropout)
         self.seed = random.check_seed(seed)
-        self.grid_size = None if grid_size is None else _checks.pair_of_ints("grid_size", grid_size)
-        self.locality = _checks.non_negative("locality", locality)
+        self._position_bias_template = template_of("position_bias", position_bias)
         self.supports_masking = True
 
         policy = self.dtype_policy
         self.position_bias = None
-        if self.grid_size is not None:
-            self.position_bias = RelativePositionBias(
-                self.num_heads, self.grid_size, self.locality, dtype=policy, name="position_bias"
+        if self._position_bias_template is not None:
+            self.position_bias = layer_from(
+                self._position_bias_template, "position_bias", policy, num_heads=self.num_heads
             )
-        elif self.locality:
-            raise ValueError(f"`locality` is of a grid. Received: grid_size=None, locality={locality!r}")
         self.attention_norm = LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=policy, name="attention_norm")
         self.attention = MyMultiHeadAttention(
             self.num_heads,
@@ -255,6 +253,14 @@ class TransformerBlock(keras.layers.Layer):
             "hidden_dropout": self.hidden_dropout,
             "projection_dropout": self.projection_dropout,
             "seed": self.seed,
-            "grid_size": self.grid_size,
-            "locality": self.locality,
+            "position_bias": self._position_bias_template,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TransformerBlock":
+        """The block that `get_config` describes; files written before 0.1.0 have `grid_size` and `locality` instead."""
+        config = dict(config)
+        grid_size, locality = config.pop("grid_size", None), config.pop("locality", 0.0)
+        if grid_size is not None:
+            config["position_bias"] = template_of("position_bias", RelativePositionBias(None, grid_size, locality))
+        return super().from_config(config)

@@ -119,7 +119,12 @@ class CNNClassifier(Preset, keras.Model):
                 )(x)  # (B, H // 2, W // 2, width)
                 x = PortableDropout(dropout, dtype=policy, name=f"stage_{stage}_dropout")(x)
             x = keras.layers.Flatten(data_format="channels_last", dtype=policy, name="flatten_features")(x)
-            logits = dense_head(x, num_classes, head_units, head_dropout, activation, kernel_initializer, policy)
+            dropouts = (head_dropout,) * len(head_units)
+            # float16 and bfloat16 are too coarse for a loss.
+            logits_dtype = policy.variable_dtype
+            logits = dense_head(
+                x, num_classes, head_units, dropouts, activation, kernel_initializer, policy, logits_dtype
+            )
         super().__init__(inputs=images, outputs=logits, name=name)
 
         self.dtype_policy = policy

@@ -13,14 +13,19 @@ def dense_head(
     features: Any,
     num_classes: int,
     units: Sequence[int],
-    dropout: float,
+    dropouts: Sequence[float],
     activation: Any,
     kernel_initializer: Any,
     policy: keras.dtype_policies.DTypePolicy,
+    logits_dtype: Any,
+    logits_activation: Any = None,
 ) -> Any:
-    """Features `(B, D)` to logits `(B, num_classes)`: a Dense layer with dropout for each of `units`, and one more."""
+    """Features `(B, D)` to logits `(B, num_classes)`.
+
+    For each of `units` a Dense layer, and dropout at its entry of `dropouts`; then a Dense layer to the logits.
+    """
     x = features
-    for i, width in enumerate(units):
+    for i, (width, dropout) in enumerate(zip(units, dropouts, strict=True)):
         x = keras.layers.Dense(
             width,
             activation=activation,
@@ -31,7 +36,8 @@ def dense_head(
         x = PortableDropout(dropout, dtype=policy, name=f"head_dropout_{i}")(x)
     return keras.layers.Dense(
         num_classes,
+        activation=logits_activation,
         kernel_initializer=initializers.for_child(kernel_initializer, "logits"),
-        dtype=policy.variable_dtype,  # float16 and bfloat16 are too coarse for a loss
+        dtype=logits_dtype,
         name="logits",
     )(x)

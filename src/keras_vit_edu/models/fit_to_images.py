@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_vit_edu.models.flat_config import flattened
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.preset_files import CONFIG, read_json
 
@@ -53,6 +54,7 @@ def overrides_for_images(
     config = read_json(Preset._find(preset) / CONFIG).get("config")
     if not isinstance(config, dict):
         return found  # `from_preset` says what is wrong
+    config = flattened(config)
     merged = {**config, **found}
     height, width, channels = image_shape
     is_first = merged.get("data_format") == "channels_first"

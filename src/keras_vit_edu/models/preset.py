@@ -5,7 +5,6 @@ What is in the folder stands in `preset_files.py`.
 """
 
 import hashlib
-import posixpath
 from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -20,8 +19,11 @@ from keras_vit_edu._building import TooLarge, budget_for, within
 from keras_vit_edu._configuration import check_numbers, check_runs_no_code
 from keras_vit_edu._files import replace_together, to_json
 from keras_vit_edu._tensor_file import Header, arrays, encoded
-from keras_vit_edu.models import preset_files, size_limits
+from keras_vit_edu.models import adapt_weights, flat_config, preset_files, size_limits
 from keras_vit_edu.models.preset_files import CONFIG, FORMAT_VERSION, METADATA, WEIGHTS, WEIGHTS_DTYPES, read_json
+from keras_vit_edu.models.weight_names import weights_by_name
+
+ADAPTED = ("image_shape", "num_classes")  # arguments that a model with weights may override
 
 
 class _Presets:
@@ -51,7 +53,10 @@ class Preset:
         Args:
             preset: the name of a bundled preset (`presets` lists them), or a folder that `save_to_preset` wrote.
             load_weights: False for random weights.
-            **overrides: constructor arguments to use instead of the preset's, such as `dtype` or `dropout`.
+            **overrides: arguments to use instead of the preset's, such as `dtype` or `dropout`; for a `ViTClassifier`
+                those of its backbone and stem too (`num_layers=2`, `stem_pools=(1, 2)`). With weights, `image_shape`
+                and `num_classes` may differ: weights that fit are kept, positions are interpolated, and the head is new
+                if any of its weights does not fit.
 
         Returns:
             The model.
@@ -87,13 +92,17 @@ class Preset:
                 f"The preset {preset} {problem}. "
                 f"For random weights: {cls.__name__}.from_preset({str(preset)!r}, load_weights=False)"
             )
-        arguments = {**config["config"], **overrides}
+        own = flat_config.flattened(config["config"])
+        arguments = {**own, **overrides}
         size_limits.check(arguments)
         header = preset_files.verified_weights(folder, metadata) if load_weights else None
-        budget = budget_for(header.elements, len(header.shapes), True) if header else size_limits.budget()
+        is_adapted = any(_differ(overrides[name], own.get(name)) for name in ADAPTED if name in overrides)
+        budget = size_limits.budget()
+        if header and not is_adapted:
+            budget = budget_for(header.elements, len(header.shapes), is_filled_later=True)
         try:
             with within(budget):
-                model: Any = model_class(**arguments)
+                model: Any = model_class._from_flat(arguments)  # type: ignore[attr-defined]
         except TooLarge as error:
             raise ValueError(f"The preset {preset} is not built. {error}") from None
         except ValueError:
@@ -104,8 +113,13 @@ class Preset:
                 f"The arguments of the preset {preset} do not fit {model_class.__name__}: {reason}"
             ) from error
         if header:
-            _load_weights(model, folder, header)
+            _load_weights(model, folder, header, adapt_weights.grid_of(own) if is_adapted else None, is_adapted)
         return model
+
+    @classmethod
+    def _from_flat(cls, arguments: Mapping[str, Any]) -> Self:
+        """The model of these arguments, of which a preset may hold nested ones under flat names: see `flat_config`."""
+        return cls(**arguments)
 
     def save_to_preset(
         self,
@@ -136,8 +150,8 @@ class Preset:
 
         Examples:
             >>> import tempfile
-            >>> from keras_vit_edu.models import ViTClassifier
-            >>> model = ViTClassifier(num_layers=1, head="mean", head_units=())
+            >>> from keras_vit_edu.models import ViTBackbone, ViTClassifier
+            >>> model = ViTClassifier(ViTBackbone((28, 28, 1), 7, 16, 1, 2, 8, 32), head="mean", head_units=())
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     model.save_to_preset(folder, {"description": "a small one"}, weights_dtype="float16")
             ...     ViTClassifier.from_preset(folder).get_layer("logits").kernel.dtype
@@ -154,16 +168,14 @@ class Preset:
             )
         if metadata and "class_names" in metadata:
             _checks.class_names(metadata["class_names"])
-        weights = {path: _as_float32(weight) for path, weight in _weights_by_path(self).items()}
+        for weight in self.weights:  # type: ignore[attr-defined]
+            _check_is_plain(weight)
+        weights = {name: _as_float32(weight) for name, weight in weights_by_name(self).items()}
         data = encoded(weights, weights_dtype)
-        config = {
-            key: value
-            for key, value in self.get_config().items()  # type: ignore[attr-defined]
-            if key not in ("trainable", "frozen_layers")
-        }
+        config = _without(("trainable", "frozen_layers"), self.get_config())  # type: ignore[attr-defined]
         check_runs_no_code(config)
         check_numbers(config)
-        size_limits.check(config)
+        size_limits.check(flat_config.flattened(config))
         known = {
             "format_version": FORMAT_VERSION,
             "parameters": self.count_params(),  # type: ignore[attr-defined]
@@ -202,38 +214,44 @@ def _is_of(cls: type, config: dict[str, Any]) -> bool:
     return config.get("class_name") in [ancestor.__name__ for ancestor in cls.__mro__]
 
 
-def _weights_by_path(model: Any) -> dict[str, keras.Variable]:
-    """The weights of a model by their paths inside of it.
-
-    Keras puts the name scopes that were open around the constructor before every path (those of a layer that builds
-    the model in its own `build`, say); they are no part of the model, so they are taken off.
-    """
-    scope = posixpath.commonpath([variable.path for variable in model.weights])
-    return {variable.path[len(scope) :].lstrip("/"): variable for variable in model.weights}
+def _without(names: tuple[str, ...], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without arguments of these names, in the backbone too."""
+    kept = {name: value for name, value in config.items() if name not in names}
+    if "backbone" in kept:
+        kept["backbone"] = {**kept["backbone"], "config": _without(names, kept["backbone"]["config"])}
+    return kept
 
 
-def _as_float32(weight: keras.Variable) -> np.ndarray:
+def _differ(new: Any, old: Any) -> bool:
+    as_tuples = [tuple(value) if isinstance(value, (list, tuple)) else value for value in (new, old)]
+    return as_tuples[0] != as_tuples[1]
+
+
+def _check_is_plain(weight: keras.Variable) -> None:
     if not keras.backend.is_float_dtype(weight.dtype) or "lora" in weight.name:
         raise ValueError(
             "A preset holds plain weights, neither quantized ones nor LoRA's (saved as `.keras` and loaded again, the "
             f"latter are merged into the kernels). Received: {weight.path} of dtype {weight.dtype}"
         )
+
+
+def _as_float32(weight: keras.Variable) -> np.ndarray:
     return keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
 
 
-def _load_weights(model: Any, folder: Traversable, header: Header) -> None:
-    variables = _weights_by_path(model)
-    expected_shapes = {path: tuple(variable.shape) for path, variable in variables.items()}
-    stored_shapes = header.shapes
-    if expected_shapes != stored_shapes:
+def _load_weights(model: Any, folder: Traversable, header: Header, grid: Any, is_adapted: bool) -> None:
+    variables = weights_by_name(model)
+    wanted, stored = {name: tuple(variable.shape) for name, variable in variables.items()}, header.shapes
+    only_stored, only_wanted = stored.items() - wanted.items(), wanted.items() - stored.items()
+    if is_adapted:
+        only_stored, only_wanted = adapt_weights.misfits(model, stored)
+    if only_stored or only_wanted:
         raise ValueError(
             f"The weights in {folder / WEIGHTS} are not those of this model. "
-            f"Only there: {_some(stored_shapes.items() - expected_shapes.items())}. "
-            f"Only in the model: {_some(expected_shapes.items() - stored_shapes.items())}."
+            f"Only there: {_some(only_stored)}. Only in the model: {_some(only_wanted)}."
         )
     with preset_files.opened_weights(folder) as stream:
-        for path, array in arrays(stream, header):
-            variables[path].assign(array)
+        adapt_weights.fill(model, arrays(stream, header), stored, grid)
 
 
 def _some(paths_and_shapes: set[tuple[str, tuple[int, ...]]]) -> str:

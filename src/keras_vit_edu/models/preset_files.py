@@ -4,8 +4,9 @@
     metadata.json        what it is, what it was trained on, how well it does, the checksum of its weights
     weights.safetensors  float32 or float16 arrays by variable path; absent from a preset that is a configuration only
 
-`metadata.json` says in which format they are. Format 2 says how large the weights are and in which dtype
-(`weights_bytes`, `weights_dtype`); format 1, which had float32 alone, is still read.
+`metadata.json` says in which format they are. Format 3 has nested arguments: the backbone's within the classifier's.
+Formats 1 and 2 have one flat list of arguments, and are still read. Since format 2 `metadata.json` says how large the
+weights are and in which dtype (`weights_bytes`, `weights_dtype`); format 1 has float32 alone.
 """
 
 import contextlib
@@ -18,8 +19,8 @@ from typing import Any, BinaryIO, cast
 from keras_vit_edu import _files
 from keras_vit_edu._tensor_file import WEIGHTS, Header, verified
 
-FORMAT_VERSION = 2
-READABLE_VERSIONS = (1, 2)
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
 CONFIG, METADATA = "config.json", "metadata.json"
 WEIGHTS_DTYPES = ("float32", "float16")
 
@@ -55,7 +56,7 @@ def check_version(preset: Any, metadata: Mapping[str, Any]) -> None:
     """Complain about a preset of a format that this version does not know."""
     version = metadata.get("format_version")
     if isinstance(version, bool) or version not in READABLE_VERSIONS:
-        formats = " and ".join(map(str, READABLE_VERSIONS))
+        formats = f"{', '.join(map(str, READABLE_VERSIONS[:-1]))} and {READABLE_VERSIONS[-1]}"
         raise ValueError(
             f"This version of keras_vit_edu reads presets of format {formats}. Received: {preset} of format {version}"
         )

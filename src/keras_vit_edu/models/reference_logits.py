@@ -30,7 +30,7 @@ def reference_logits(model: keras.Model) -> np.ndarray:
 
     Examples:
         >>> from keras_vit_edu.models import ViTClassifier
-        >>> reference_logits(ViTClassifier(num_layers=1, head="mean", head_units=())).shape
+        >>> reference_logits(ViTClassifier.from_preset("vit_mnist_d16", load_weights=False)).shape
         (32, 10)
     """
     images = datasets.load("mnist-sample").x_test[:COUNT].astype("float32") / np.float32(255)

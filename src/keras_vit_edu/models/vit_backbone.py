@@ -9,62 +9,67 @@ from keras import ops
 from keras_vit_edu import _checks, initializers
 from keras_vit_edu.layers import ConvStem, PatchEncoder, Patches, PortableDropout, ShiftedPatches, TransformerBlock
 from keras_vit_edu.layers.layer_normalization import LayerNormalization
+from keras_vit_edu.layers.template import Template, completed, layer_from, template_of, with_sizes
+from keras_vit_edu.models import flat_config
 
-# The layer, by name, that makes patches of an image.
-STEMS = {"patches": "patches", "shifted": "shifted_patches", "conv": "conv_stem"}
+# Names of stems in the model, which the paths of their weights begin with.
+STEM_NAMES = {Patches: "patches", ShiftedPatches: "shifted_patches", ConvStem: "conv_stem"}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
 class ViTBackbone(keras.Model):
     """Vision Transformer from image to tokens: `(B, H, W, C)` to `(B, num_prefix_tokens + N, D)`.
 
-    A stem, patch encoder, `num_layers` transformer blocks, one last layer normalisation. (Presets are those of
-    `ViTClassifier`; its `backbone` is one of these.) The stem says what a token is made of:
+    A stem, a patch encoder, `num_layers` transformer blocks, one last layer normalisation. The stem turns the image
+    into N vectors, one per patch:
 
-    - `"patches"`: the pixels of a patch (the published ViT, the course);
-    - `"shifted"`: those of a patch and, by `ShiftedPatches`, of the halves of its neighbours;
-    - `"conv"`: the features that a `ConvStem` finds there and around it, which a small data set teaches sooner.
+    - `Patches`, the default: the pixels of a patch (the published ViT, the course);
+    - `ShiftedPatches`: the pixels of a patch and of the halves of its neighbours;
+    - `ConvStem`: the features that convolutions find there and around it, which need less data to learn from.
+
+    Stem and position bias are templates: the model makes copies of them, with its own dtype and data format. So one
+    layer may serve several models. If its initializer has an int seed, each copy derives its own seed from it.
+
+    (Presets belong to `ViTClassifier`; its `backbone` is one of these.)
 
     Args:
         image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`.
-        patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image. With the stem
-            `"conv"`, how many pixels lie between one token and the next: the product of the strides and pools.
+        patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image. With a `ConvStem`,
+            the distance between one token and the next: the product of its strides and pools.
         projection_dim: D, the width of a token.
         num_layers: number of transformer blocks.
-        num_heads: attention heads in each.
+        num_heads: number of attention heads in each block.
         key_dim: size of one head.
         mlp_dim: width of the hidden layer of each block's MLP.
-        num_prefix_tokens: learned tokens before the patches: a class token, registers.
-        dropout: of each block's MLP, in training.
-        attention_dropout: of each block's attention scores, in training.
-        activation: after the first Dense of each MLP.
-        output_activation: after the second Dense of each MLP; the course's program has `"gelu"` there too.
-        use_bias: whether the attention's projections have one.
-        layer_norm_epsilon: added to the variance in every normalisation.
-        kernel_initializer: of every kernel but the patch projection's; with a seed, each block gets one of its own.
-        data_format: None for Keras's global setting.
-        stem: `"patches"`, `"shifted"` or `"conv"`.
-        stem_filters: of the `ConvStem`: the width of each convolution. Its activation is `activation`.
-        stem_strides: of the `ConvStem`: the stride of each; None for 2 each.
-        stem_pools: of the `ConvStem`: the side of the max pooling after each; None for no pooling.
-        stem_dropout: of the `ConvStem`, wherever it makes the image smaller, in training.
-        stem_normalization: of the `ConvStem`: `"layer"`, or None for none.
-        stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
-            over the blocks, block i of L (from 1) has i / L of it.
-        hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.
-        projection_dropout: of the output of each block's attention, in training (the published ViT's; the course's
-            program has none there).
-        embedding_dropout: of the tokens before the first block, in training (the same).
-        locality: None for attention that knows places from the position vectors alone (the published ViT). A number
-            adds a `RelativePositionBias` to each block: 0 for one that begins with zeros, above 0 (1, say) for one that
-            begins as a convolution does, which a small data set teaches sooner. Prefix tokens have no place: a head
-            that reads the class token alone sees nothing of it in the last block.
-        frozen_layers: names of layers, of those in `layers`, that do not train. It is how `backbone.get_layer(name)
-            .trainable = False` survives saving.
-        dtype: a dtype policy, such as `"mixed_bfloat16"`; None for Keras's global one.
-        name: of the model. Two models inside of one want two names: Keras on torch finds a weight by its path, which
-            begins with the name.
-        trainable: False to freeze all of it.
+        num_prefix_tokens: number of learned tokens before the patches: a class token, registers.
+        dropout: dropout rate of each block's MLP, in training.
+        attention_dropout: dropout rate of each block's attention scores, in training.
+        activation: activation after the first Dense layer of each MLP.
+        output_activation: activation after the second Dense layer of each MLP. Defaults to none, as in the published
+            ViT; the course's program has `"gelu"`.
+        use_bias: whether the attention's projections have a bias.
+        layer_norm_epsilon: number added to the variance in every normalisation.
+        kernel_initializer: initializer of every kernel but the patch projection's. If it has an int seed, each block
+            derives its own seed from it.
+        data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras's global setting.
+        stem: a layer from images to `(B, N, P)`, with one vector per patch in reading order: `Patches(patch_size)`,
+            `ShiftedPatches(patch_size)`, `ConvStem(filters)` or your own. Defaults to `Patches(patch_size)`.
+        position_bias: a layer from tokens to a bias of the attention scores, for each block. Defaults to none, as in
+            the published ViT. `RelativePositionBias()` learns from zeros; `RelativePositionBias(locality=1.0)` makes
+            attention begin as a convolution does, which needs less data. Prefix tokens have no place: a head that reads
+            the class token alone gets nothing from the bias of the last block.
+        stochastic_depth: probability that training skips a branch of a block for an image; it increases linearly to
+            this value in the last block.
+        hidden_dropout: dropout rate after the first Dense layer of each MLP. Defaults to `dropout`.
+        projection_dropout: dropout rate of the output of each block's attention, in training (the published ViT; the
+            course's program has none there).
+        embedding_dropout: dropout rate of the tokens before the first block, in training (likewise).
+        frozen_layers: names of those layers in `layers` that do not train. This is how
+            `backbone.get_layer(name).trainable = False` survives saving.
+        dtype: a dtype policy, such as `"mixed_bfloat16"`. Defaults to Keras's global policy.
+        name: name of the model. Give each submodel of a model a unique name: Keras on torch finds a weight by its
+            path, which begins with the name.
+        trainable: False to freeze the whole model.
 
     There is no `seed`: `keras.utils.set_random_seed` before the constructor fixes weights and dropout masks, to the
     same bits on every backend.
@@ -76,17 +81,14 @@ class ViTBackbone(keras.Model):
         Tokens `(B, num_prefix_tokens + N, D)`.
 
     Raises:
-        ValueError: for sizes that are no positive ints, a rate outside [0, 1), a patch that does not divide the image,
-            or a frozen layer that there is not; for an unknown stem; for strides that do not multiply to `patch_size`;
-            for shifted patches of one pixel's width or height; for a `locality` below 0.
+        ValueError: if a size is not a positive int, a rate is outside [0, 1), the patch does not divide the image,
+            the stem does not give one vector per patch, `stem` or `position_bias` is not a layer, or a frozen layer
+            does not exist.
 
     References:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equations 1 to 4.
-        Xiao et al., "Early convolutions help transformers see better" (NeurIPS 2021), arXiv 2106.14881.
-        Lee et al., "Vision transformer for small-size datasets" (2021), arXiv 2112.13492, on the stem `"shifted"`.
         Huang et al., "Deep networks with stochastic depth" (ECCV 2016), arXiv 1603.09382.
-        Liu et al., "Swin transformer" (ICCV 2021), arXiv 2103.14030, and d'Ascoli et al., "ConViT" (ICML 2021), arXiv
-        2103.10697, on `locality`.
+        The stems and the position bias name their own sources.
 
     Examples:
         >>> backbone = ViTBackbone((28, 28, 1), 7, 64, num_layers=2, num_heads=4, key_dim=16, mlp_dim=128)
@@ -96,6 +98,12 @@ class ViTBackbone(keras.Model):
         >>> scores = backbone.attention_scores(np.zeros((1, 28, 28, 1)))
         >>> [tuple(of_a_block.shape) for of_a_block in scores]
         [(1, 4, 16, 16), (1, 4, 16, 16)]
+
+        A hybrid of convolutions and attention, for a small data set:
+
+        >>> hybrid = ViTBackbone((28, 28, 1), 4, 64, 2, 4, 16, 128, stem=ConvStem(filters=(16, 32)))
+        >>> hybrid.output_shape
+        (None, 49, 64)
     """
 
     def __init__(
@@ -116,17 +124,12 @@ class ViTBackbone(keras.Model):
         layer_norm_epsilon: float = 1e-6,
         kernel_initializer: Any = "glorot_uniform",
         data_format: str | None = None,
-        stem: str = "patches",
-        stem_filters: Sequence[int] = (),
-        stem_strides: Sequence[int] | None = None,
-        stem_pools: Sequence[int] | None = None,
-        stem_dropout: float = 0.0,
-        stem_normalization: str | None = None,
+        stem: keras.layers.Layer | None = None,
+        position_bias: keras.layers.Layer | None = None,
         stochastic_depth: float = 0.0,
         hidden_dropout: float | None = None,
         projection_dropout: float = 0.0,
         embedding_dropout: float = 0.0,
-        locality: float | None = None,
         frozen_layers: Sequence[str] = (),
         dtype: Any = None,
         name: str | None = None,
@@ -136,54 +139,24 @@ class ViTBackbone(keras.Model):
         image_shape = _checks.image_shape(image_shape)
         num_layers = _checks.positive_int("num_layers", num_layers)
         kernel_initializer = initializers.get(kernel_initializer)
-
         stochastic_depth = _checks.dropout_rate("stochastic_depth", stochastic_depth)
         embedding_dropout = _checks.dropout_rate("embedding_dropout", embedding_dropout)
-        stem_filters = _checks.ints("stem_filters", stem_filters)
-        stem_strides = None if stem_strides is None else _checks.ints("stem_strides", stem_strides)
-        stem_pools = None if stem_pools is None else _checks.ints("stem_pools", stem_pools)
-        if stem not in STEMS:
-            raise ValueError(f"`stem` must be one of {tuple(STEMS)}. Received: stem={stem!r}")
-        stem_dropout = _checks.dropout_rate("stem_dropout", stem_dropout)
-        if stem != "conv" and (stem_filters or stem_strides or stem_pools or stem_dropout or stem_normalization):
-            raise ValueError(
-                "`stem_filters`, `stem_strides`, `stem_pools`, `stem_dropout` and `stem_normalization` are of the stem "
-                '"conv". Received: '
-                f"stem={stem!r}, stem_filters={stem_filters}, stem_strides={stem_strides}, stem_pools={stem_pools}, "
-                f"stem_dropout={stem_dropout}, stem_normalization={stem_normalization!r}"
-            )
+        stem_template = template_of("stem", stem)
+        position_bias_template = template_of("position_bias", position_bias)
 
         patches = Patches(patch_size, data_format=data_format, dtype=policy, name="patches")
         images = keras.Input(image_shape, name="images")
-        rows, columns = cast(tuple[int, int], patches.grid_size(images.shape))  # an image of known size has both
-        to_patches: Patches | ShiftedPatches | ConvStem = patches
-        if stem == "shifted":
-            to_patches = ShiftedPatches(patch_size, patches.data_format, dtype=policy, name="shifted_patches")
-        if stem == "conv":
-            to_patches = ConvStem(
-                stem_filters,
-                stem_strides,
-                stem_pools,
-                stem_dropout,
-                stem_normalization,
-                activation=activation,
-                kernel_initializer=initializers.for_child(kernel_initializer, "conv_stem"),
-                data_format=patches.data_format,
-                dtype=policy,
-                name="conv_stem",
-            )
-            stem_strides, stem_pools = to_patches.strides, to_patches.pools
-            if patches.patch_size != (to_patches.stride, to_patches.stride):
-                raise ValueError(
-                    "`patch_size` must be the product of the stem's strides and pools, "
-                    f"{' * '.join(map(str, (*stem_strides, *stem_pools)))} = {to_patches.stride}. "
-                    f"Received: patch_size={patches.patch_size}, stem_filters={stem_filters}"
-                )
+        grid_size = cast(tuple[int, int], patches.grid_size(images.shape))  # an image of known size has both
+        bias = None if position_bias_template is None else with_sizes(position_bias_template, grid_size=grid_size)
+        to_patches = patches
+        if stem_template is not None:
+            to_patches = _stem_from(stem_template, patches, policy)
+            stem_template = completed(stem_template, to_patches)
         patch_encoder = PatchEncoder(
-            rows * columns,
+            grid_size[0] * grid_size[1],
             projection_dim,
             num_prefix_tokens=num_prefix_tokens,
-            grid_size=(rows, columns),
+            grid_size=grid_size,
             dtype=policy,
             name="patch_encoder",
         )
@@ -202,8 +175,7 @@ class ViTBackbone(keras.Model):
                 layer_norm_epsilon=layer_norm_epsilon,
                 kernel_initializer=initializers.for_child(kernel_initializer, f"transformer_block_{i}"),
                 stochastic_depth=stochastic_depth * (i + 1) / num_layers,
-                grid_size=None if locality is None else (rows, columns),
-                locality=0.0 if locality is None else locality,
+                position_bias=bias,
                 dtype=policy,
                 name=f"transformer_block_{i}",
             )
@@ -214,7 +186,9 @@ class ViTBackbone(keras.Model):
 
         name = name or unique_name("vit_backbone")
         with keras.name_scope(name):  # or the weights of two models would have the same paths: see `unique_name`
-            tokens = patch_encoder(to_patches(images))  # (B, num_prefix_tokens + N, D)
+            vectors = to_patches(images)  # (B, N, P)
+            _check_vectors(vectors, to_patches, patches, images)
+            tokens = patch_encoder(vectors)  # (B, num_prefix_tokens + N, D)
             if embedding_dropout:
                 tokens = PortableDropout(embedding_dropout, dtype=policy, name="embedding_dropout")(tokens)
             for block in blocks:
@@ -226,7 +200,7 @@ class ViTBackbone(keras.Model):
         self.trainable = trainable
         self.image_shape = image_shape
         self.patch_size = patches.patch_size
-        self.grid_size = (rows, columns)
+        self.grid_size = grid_size
         self.projection_dim = patch_encoder.projection_dim
         self.num_layers = num_layers
         self.num_heads = block.num_heads
@@ -241,18 +215,18 @@ class ViTBackbone(keras.Model):
         self.layer_norm_epsilon = block.layer_norm_epsilon
         self.kernel_initializer = kernel_initializer
         self.data_format = patches.data_format
-        self.stem = stem
-        self.stem_filters = stem_filters
-        self.stem_strides = stem_strides
-        self.stem_pools = stem_pools
-        self.stem_dropout = stem_dropout
-        self.stem_normalization = stem_normalization
         self.stochastic_depth = stochastic_depth
         self.hidden_dropout = block.hidden_dropout
         self.projection_dropout = block.projection_dropout
         self.embedding_dropout = embedding_dropout
-        self.locality = None if block.grid_size is None else block.locality
+        self._stem_name = to_patches.name
+        self._stem_template, self._position_bias_template = stem_template, position_bias_template
         freeze(self.layers, frozen_layers)
+
+    @property
+    def stem(self) -> keras.layers.Layer:
+        """The layer that turns images into a vector per patch."""
+        return self.get_layer(self._stem_name)
 
     @property
     def transformer_blocks(self) -> list[TransformerBlock]:
@@ -290,8 +264,7 @@ class ViTBackbone(keras.Model):
     def _look_inside(self, images: Any) -> tuple[dict[str, Any], list[Any]]:
         """Tokens by layer, and the attention scores of each block; no dropout acts."""
         images = ops.cast(ops.convert_to_tensor(images), self.compute_dtype)
-        to_patches = self.get_layer(STEMS[self.stem])
-        tokens = self.get_layer("patch_encoder")(to_patches(images))
+        tokens = self.get_layer("patch_encoder")(self.stem(images))
         after, scores = {"patch_encoder": tokens}, []
         for block in self.transformer_blocks:
             tokens, of_this_block = block(tokens, return_attention_scores=True, training=False)
@@ -303,7 +276,8 @@ class ViTBackbone(keras.Model):
     def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "trainable": self.trainable,
+            # Layers that were thawed since train, although the model as a whole does not.
+            "trainable": self.trainable or any(layer.trainable_weights for layer in self.layers),
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "image_shape": self.image_shape,
             "patch_size": self.patch_size,
@@ -321,19 +295,47 @@ class ViTBackbone(keras.Model):
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "data_format": self.data_format,
-            "stem": self.stem,
-            "stem_filters": self.stem_filters,
-            "stem_strides": self.stem_strides,
-            "stem_pools": self.stem_pools,
-            "stem_dropout": self.stem_dropout,
-            "stem_normalization": self.stem_normalization,
+            "stem": self._stem_template,
+            "position_bias": self._position_bias_template,
             "stochastic_depth": self.stochastic_depth,
             "hidden_dropout": self.hidden_dropout,
             "projection_dropout": self.projection_dropout,
             "embedding_dropout": self.embedding_dropout,
-            "locality": self.locality,
             "frozen_layers": self.frozen_layers,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ViTBackbone":
+        """The model that `get_config` describes; also from a flat configuration, as files from before 0.1.0 have."""
+        if flat_config.is_flat(config):
+            own = ("kernel_initializer", "frozen_layers", "name", "trainable")
+            shared = {name: config[name] for name in own if name in config}
+            config = {**flat_config.backbone_arguments(config), **shared}
+        return cls(**config)
+
+
+def _stem_from(template: Template, patches: Patches, policy: keras.DTypePolicy) -> Any:
+    """A copy of the stem for this model."""
+    known = {f"keras_vit_edu>{cls.__name__}": name for cls, name in STEM_NAMES.items()}
+    name = known.get(template["registered_name"], "stem")
+    stem = layer_from(template, name, policy, patches.data_format, patch_size=patches.patch_size)
+    if isinstance(stem, ConvStem) and patches.patch_size != (stem.stride, stem.stride):
+        raise ValueError(
+            "`patch_size` must be the product of the stem's strides and pools, "
+            f"{' * '.join(map(str, (*stem.strides, *stem.pools)))} = {stem.stride}. "
+            f"Received: patch_size={patches.patch_size}, filters={stem.filters}"
+        )
+    return stem
+
+
+def _check_vectors(vectors: Any, stem: keras.layers.Layer, patches: Patches, images: Any) -> None:
+    """Raise a ValueError unless the stem gives a vector for each patch."""
+    count = patches.compute_output_shape(images.shape)[1]
+    if len(vectors.shape) != 3 or vectors.shape[1] not in (None, count):
+        raise ValueError(
+            f"`stem` must turn images into (B, {count}, P): one vector for each patch of {patches.patch_size}. "
+            f"Received: {stem.name}, which gives {tuple(vectors.shape)}"
+        )
 
 
 def unique_name(prefix: str) -> str:

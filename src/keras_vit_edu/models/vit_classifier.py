@@ -1,6 +1,7 @@
 """The Vision Transformer with a head: an image becomes one score per class."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -8,72 +9,46 @@ from keras import ops
 
 from keras_vit_edu import _checks, initializers
 from keras_vit_edu.layers import PortableDropout, SequencePooling
+from keras_vit_edu.models import flat_config
 from keras_vit_edu.models.dense_head import dense_head
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.vit_backbone import ViTBackbone, freeze, names_of_frozen, unique_name
 
-HEADS = ("flatten", "token", "mean", "sequence")
+HEADS = ("flatten", "token", "mean", "mean_with_prefix", "sequence")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
 class ViTClassifier(Preset, keras.Model):
     """Vision Transformer from image to logits: `(B, H, W, C)` to `(B, num_classes)`.
 
-    A `ViTBackbone`, then a head: the tokens become one vector, dropout, a Dense layer with dropout for each of
-    `head_units`, and a Dense layer to the logits. The head says how tokens become one vector:
+    A `ViTBackbone`, then a head: the tokens become one vector; then, for each of `head_units`, dropout and a Dense
+    layer; then dropout and a Dense layer to the logits. `head` says how tokens become one vector:
 
     - `"flatten"`: all tokens, one after the other (the course's program);
     - `"token"`: the first token, which must be a prefix token (the class token of the published ViT);
-    - `"mean"`: the mean of the patches' tokens, prefix tokens left out;
-    - `"sequence"`: their mean weighted by attention, `SequencePooling` (the compact transformer's).
+    - `"mean"`: the mean of the patches' tokens, without prefix tokens;
+    - `"mean_with_prefix"`: the mean of all tokens (keras_hub's `"gap"`);
+    - `"sequence"`: the mean of the patches' tokens, weighted by attention: `SequencePooling` (the compact transformer).
 
-    The defaults are those of the course's program for MNIST.
+    `open_vit` makes one of these from a ViT or DeiT of keras_hub.
 
     Args:
+        backbone: a `ViTBackbone`. The classifier uses it itself, not a copy.
         num_classes: number of logits.
-        image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`. This and what follows to
-            `locality` is of the `ViTBackbone`.
-        patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image.
-        projection_dim: D, the width of a token.
-        num_layers: number of transformer blocks.
-        num_heads: attention heads in each.
-        key_dim: size of one head.
-        mlp_dim: width of the hidden layer of each block's MLP.
-        num_prefix_tokens: learned tokens before the patches: a class token, registers.
-        dropout: of each block's MLP, in training.
-        attention_dropout: of each block's attention scores, in training.
-        activation: after the first Dense of each MLP.
-        output_activation: after the second Dense of each MLP; the published ViT has None.
-        use_bias: whether the attention's projections have one.
-        layer_norm_epsilon: added to the variance in every normalisation.
-        kernel_initializer: of every kernel but the patch projection's, here and in the backbone; with a seed, each
-            kernel gets one of its own.
-        data_format: None for Keras's global setting.
-        stem: `"patches"` (the published ViT), `"shifted"` (patches that see across their borders) or `"conv"` (a hybrid
-            of convolutions and attention).
-        stem_filters: with the stem `"conv"`, the width of each of its convolutions.
-        stem_strides: with the stem `"conv"`, the stride of each; None for 2 each.
-        stem_pools: with the stem `"conv"`, the side of the max pooling after each; None for no pooling. The product of
-            strides and pools is `patch_size`.
-        stem_dropout: with the stem `"conv"`, dropout wherever it makes the image smaller, in training.
-        stem_normalization: with the stem `"conv"`, `"layer"` for layer normalization after each convolution.
-        stochastic_depth: probability that training skips a branch of the last block for an image; it grows evenly
-            over the blocks.
-        hidden_dropout: `dropout` after the first Dense of each MLP, if it is another one there; None for `dropout`.
-        projection_dropout: of the output of each block's attention, in training.
-        embedding_dropout: of the tokens before the first block, in training.
-        locality: None for the published attention; a number for one that knows how patches stand to each other, and,
-            above 0, looks at the nearest ones at first (see `ViTBackbone`).
-        head: `"flatten"`, `"token"`, `"mean"` or `"sequence"`.
+        head: how tokens become one vector; see above.
         head_units: widths of the Dense layers before the logits; may be empty.
-        head_dropout: probability of dropping an element before each Dense layer of the head, in training.
-        head_activation: of the Dense layers before the logits.
-        frozen_layers: names of layers that do not train, of those in `layers` and in `backbone.layers`. It is how
+        head_dropout: dropout rate before each Dense layer of the head, in training; or a list with a rate for each of
+            them, the one to the logits too.
+        head_activation: activation of the Dense layers before the logits.
+        activation: activation of the logits. Defaults to none; losses and `classify` expect none.
+        kernel_initializer: initializer of the head's kernels. If it has an int seed, each kernel derives its own seed
+            from it.
+        head_dtype: dtype policy of the head. Defaults to the backbone's, with float32 logits under mixed precision.
+        frozen_layers: names of layers that do not train, among those in `layers` and in `backbone.layers`. This is how
             `classifier.backbone.trainable = False` survives saving.
-        dtype: a dtype policy, such as `"mixed_bfloat16"`; None for Keras's global one.
-        name: of the model. Two models inside of one want two names: Keras on torch finds a weight by its path, which
-            begins with the name.
-        trainable: False to freeze all of it.
+        name: name of the model. Give each submodel of a model a unique name: Keras on torch finds a weight by its
+            path, which begins with the name.
+        trainable: False to freeze the whole model. True leaves the backbone as it is.
 
     There is no `seed`: `keras.utils.set_random_seed` before the constructor fixes weights and dropout masks, to the
     same bits on every backend.
@@ -82,108 +57,60 @@ class ViTClassifier(Preset, keras.Model):
         images: float `(B, H, W, C)`, values in [0, 1].
 
     Returns:
-        Logits `(B, num_classes)`, no softmax; float32 under mixed precision.
+        Logits `(B, num_classes)`, without softmax.
 
     Raises:
-        ValueError: as `ViTBackbone`; for an unknown head; for the head `"token"` without a prefix token.
+        ValueError: if `backbone` is not a `ViTBackbone`, a size is not a positive int, a rate is outside [0, 1), `head`
+            is unknown, `head="token"` meets a backbone without prefix tokens, or a frozen layer does not exist.
 
     References:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021); appendix D.3 compares the heads.
         Hassani et al., "Escaping the big data paradigm with compact transformers" (2021), arXiv 2104.05704, on the
-        stem `"conv"` and the head `"sequence"`.
+        head `"sequence"`.
 
     Examples:
-        >>> classifier = ViTClassifier(num_classes=10, head="mean", head_units=())
+        >>> backbone = ViTBackbone((28, 28, 1), 7, 64, num_layers=4, num_heads=4, key_dim=16, mlp_dim=128)
+        >>> classifier = ViTClassifier(backbone, num_classes=10, head="mean", head_units=())
         >>> classifier.output_shape
         (None, 10)
+        >>> ViTClassifier.from_preset("vit_mnist_program_p", load_weights=False).count_params()
+        4544778
     """
 
     def __init__(
         self,
+        backbone: ViTBackbone,
         num_classes: int = 10,
-        image_shape: Sequence[int] = (28, 28, 1),
-        patch_size: int | Sequence[int] = 7,
-        projection_dim: int = 64,
-        num_layers: int = 4,
-        num_heads: int = 4,
-        key_dim: int = 64,
-        mlp_dim: int = 128,
-        num_prefix_tokens: int = 0,
-        dropout: float = 0.1,
-        attention_dropout: float = 0.1,
-        activation: Any = "gelu",
-        output_activation: Any = "gelu",
-        use_bias: bool = True,
-        layer_norm_epsilon: float = 1e-6,
-        kernel_initializer: Any = "glorot_uniform",
-        data_format: str | None = None,
-        stem: str = "patches",
-        stem_filters: Sequence[int] = (),
-        stem_strides: Sequence[int] | None = None,
-        stem_pools: Sequence[int] | None = None,
-        stem_dropout: float = 0.0,
-        stem_normalization: str | None = None,
-        stochastic_depth: float = 0.0,
-        hidden_dropout: float | None = None,
-        projection_dropout: float = 0.0,
-        embedding_dropout: float = 0.0,
-        locality: float | None = None,
         head: str = "flatten",
         head_units: Sequence[int] = (2048, 1024),
-        head_dropout: float = 0.5,
+        head_dropout: float | Sequence[float] = 0.5,
         head_activation: Any = "gelu",
+        activation: Any = None,
+        kernel_initializer: Any = "glorot_uniform",
+        head_dtype: Any = None,
         frozen_layers: Sequence[str] = (),
-        dtype: Any = None,
         name: str | None = None,
         trainable: bool = True,
     ) -> None:
-        policy = keras.dtype_policies.get(keras.config.dtype_policy() if dtype is None else dtype)
+        if not isinstance(backbone, ViTBackbone):
+            raise ValueError(f"`backbone` must be a ViTBackbone. Received: backbone={_checks.shown(backbone)}")
         num_classes = _checks.positive_int("num_classes", num_classes)
         if _checks.sequence(head_units) is None:
             raise ValueError(
                 f"`head_units` must be a list of widths, or (). Received: head_units={_checks.shown(head_units)}"
             )
         head_units = _checks.ints("head_units", head_units)
-        head_dropout = _checks.dropout_rate("head_dropout", head_dropout)
+        rates = _rates(head_dropout, len(head_units) + 1)
         kernel_initializer = initializers.get(kernel_initializer)
+        num_prefix_tokens = backbone.num_prefix_tokens
         if head not in HEADS:
             raise ValueError(f"`head` must be one of {HEADS}. Received: head={head!r}")
         if head == "token" and num_prefix_tokens == 0:
             raise ValueError('`head="token"` reads the first prefix token. Received: num_prefix_tokens=0')
+        policy = keras.dtype_policies.get(backbone.dtype_policy if head_dtype is None else head_dtype)
 
         name = name or unique_name("vit_classifier")
         with keras.name_scope(name):
-            backbone = ViTBackbone(
-                image_shape,
-                patch_size,
-                projection_dim,
-                num_layers,
-                num_heads,
-                key_dim,
-                mlp_dim,
-                num_prefix_tokens=num_prefix_tokens,
-                dropout=dropout,
-                attention_dropout=attention_dropout,
-                activation=activation,
-                output_activation=output_activation,
-                use_bias=use_bias,
-                layer_norm_epsilon=layer_norm_epsilon,
-                kernel_initializer=initializers.for_child(kernel_initializer, "backbone"),
-                data_format=data_format,
-                stem=stem,
-                stem_filters=stem_filters,
-                stem_strides=stem_strides,
-                stem_pools=stem_pools,
-                stem_dropout=stem_dropout,
-                stem_normalization=stem_normalization,
-                stochastic_depth=stochastic_depth,
-                hidden_dropout=hidden_dropout,
-                projection_dropout=projection_dropout,
-                embedding_dropout=embedding_dropout,
-                locality=locality,
-                dtype=policy,
-                name="backbone",
-            )
             images = keras.Input(backbone.image_shape, name="images")
             x = backbone(images)  # (B, num_prefix_tokens + N, D)
             if head == "flatten":
@@ -192,6 +119,8 @@ class ViTClassifier(Preset, keras.Model):
                 x = x[:, 0]  # (B, D)
             elif head == "mean":
                 x = ops.mean(x[:, num_prefix_tokens:], axis=1)  # (B, D)
+            elif head == "mean_with_prefix":
+                x = ops.mean(x, axis=1)  # (B, D)
             else:
                 pooling = SequencePooling(
                     initializers.for_child(kernel_initializer, "sequence_pooling"),
@@ -199,24 +128,32 @@ class ViTClassifier(Preset, keras.Model):
                     name="sequence_pooling",
                 )
                 x = pooling(x[:, num_prefix_tokens:] if num_prefix_tokens else x)  # (B, D)
-            x = PortableDropout(head_dropout, dtype=policy, name="head_dropout")(x)
-            logits = dense_head(x, num_classes, head_units, head_dropout, head_activation, kernel_initializer, policy)
+            x = PortableDropout(rates[0], dtype=policy, name="head_dropout")(x)
+            # float16 and bfloat16 are too coarse for a loss.
+            logits_dtype = policy.variable_dtype if head_dtype is None else policy
+            logits = dense_head(
+                x, num_classes, head_units, rates[1:], head_activation, kernel_initializer, policy, logits_dtype,
+                activation,
+            )  # fmt: skip
         super().__init__(inputs=images, outputs=logits, name=name)
 
-        self.dtype_policy = policy
-        self.trainable = trainable
+        self.dtype_policy = backbone.dtype_policy  # Keras scales the loss of a model under mixed_float16
+        if not trainable:  # (True would undo what is frozen in the backbone)
+            self.trainable = False
         self.backbone = backbone
         self.num_classes = num_classes
         self.head = head
         self.head_units = head_units
-        self.head_dropout = head_dropout
+        self.head_dropout = rates[0] if len(set(rates)) == 1 else rates
         self.head_activation = keras.activations.get(head_activation)
+        self.activation = keras.activations.get(activation)
         self.kernel_initializer = kernel_initializer
+        self.head_dtype = None if head_dtype is None else policy
         freeze([*self.layers, *backbone.layers], frozen_layers)
 
     @property
     def frozen_layers(self) -> list[str]:
-        """The names of the layers whose weights do not train, those in the backbone among them."""
+        """The names of the layers whose weights do not train, including those in the backbone."""
         parts = self.backbone.layers
         some_train = any(layer.trainable for layer in parts if layer.weights)
         # The backbone's own name would freeze all of it in the next model, whatever was thawed since.
@@ -232,15 +169,71 @@ class ViTClassifier(Preset, keras.Model):
         return self.backbone.intermediates(images)
 
     def get_config(self) -> dict[str, Any]:
+        backbone = keras.saving.serialize_keras_object(self.backbone)
         return {
-            **self.backbone.get_config(),
             "name": self.name,
             "trainable": self.trainable,
+            "backbone": {name: backbone[name] for name in ("module", "class_name", "config", "registered_name")},
             "num_classes": self.num_classes,
             "head": self.head,
             "head_units": self.head_units,
             "head_dropout": self.head_dropout,
             "head_activation": keras.activations.serialize(self.head_activation),
+            "activation": keras.activations.serialize(self.activation),
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "head_dtype": None if self.head_dtype is None else keras.dtype_policies.serialize(self.head_dtype),
             "frozen_layers": self.frozen_layers,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ViTClassifier":
+        """The model that `get_config` describes.
+
+        Also takes a flat configuration, without `backbone`, as presets of format 1 and 2 and files from before 0.1.0
+        hold: the arguments of both constructors under one name each. Arguments that are left out are those of the
+        course's program.
+
+        Examples:
+            >>> ViTClassifier.from_config({"num_layers": 1, "stem": "conv", "stem_filters": [8], "stem_strides": [7]})
+            ... # doctest: +ELLIPSIS
+            <ViTClassifier name=vit_classifier..., built=True>
+        """
+        name = config.get("name") or unique_name("vit_classifier")
+        kernel_initializer = initializers.get(config.get("kernel_initializer", "glorot_uniform"))
+        with _scope_of_backbone(config, name):
+            if "backbone" in config:
+                backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
+            else:
+                own = {"kernel_initializer": initializers.for_child(kernel_initializer, "backbone")}
+                backbone = ViTBackbone(**flat_config.backbone_arguments({**config, **own}), **own, name="backbone")
+        head = flat_config.head_arguments(config)
+        return cls(backbone, **{**head, "kernel_initializer": kernel_initializer, "name": name})
+
+    @classmethod
+    def _from_flat(cls, arguments: Mapping[str, Any]) -> "ViTClassifier":
+        return cls.from_config(dict(arguments))
+
+
+def _scope_of_backbone(config: Mapping[str, Any], name: str) -> contextlib.AbstractContextManager[Any]:
+    """A name scope of the classifier's name for a backbone that is just called "backbone".
+
+    Weights of two presets in one model need different paths. A backbone with a name of its own has the paths that it
+    had when it was saved, which a saved optimizer refers to.
+    """
+    backbone = config.get("backbone")
+    inner = backbone.get("config") if isinstance(backbone, Mapping) else {"name": "backbone"}
+    is_nameless = isinstance(inner, Mapping) and inner.get("name") == "backbone"
+    return keras.name_scope(name) if is_nameless else contextlib.nullcontext()
+
+
+def _rates(dropout: float | Sequence[float], count: int) -> tuple[float, ...]:
+    """A dropout rate before each Dense layer of the head."""
+    rates = _checks.sequence(dropout)
+    if rates is None:
+        rates = (dropout,) * count
+    if len(rates) != count:
+        raise ValueError(
+            f"`head_dropout` must be a rate, or a list of {count}: one before each Dense layer. "
+            f"Received: head_dropout={dropout}"
+        )
+    return tuple(_checks.dropout_rate("head_dropout", rate) for rate in rates)

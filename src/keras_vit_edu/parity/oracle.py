@@ -321,18 +321,20 @@ def vit_backbone(weights: Weights, images: np.ndarray, config: Mapping[str, Any]
     Args:
         weights: by variable path.
         images: in the `data_format` of the config.
-        config: what `get_config()` of the backbone, or of the classifier around it, returns.
+        config: what `get_config()` of the backbone returns.
     """
     if config["data_format"] == "channels_first":
         images = images.transpose(0, 2, 3, 1)
-    if config.get("stem", "patches") == "conv":
+    stem = config.get("stem") or {"class_name": "Patches"}
+    if stem["class_name"] == "ConvStem":
+        options = stem["config"]
         cut = conv_stem(
-            within(weights, "conv_stem"), images, config["stem_strides"], config["activation"], config["stem_pools"]
+            within(weights, "conv_stem"), images, options["strides"], options["activation"], options["pools"]
         )
     else:
-        cut = (shifted_patches if config.get("stem") == "shifted" else patches)(images, config["patch_size"])
+        cut = (shifted_patches if stem["class_name"] == "ShiftedPatches" else patches)(images, config["patch_size"])
     grid_size = None
-    if config.get("locality") is not None:
+    if config.get("position_bias") is not None:
         height, width = config["patch_size"]
         grid_size = (images.shape[1] // height, images.shape[2] // width)
     tokens = patch_encoder(within(weights, "patch_encoder"), cut)
@@ -351,15 +353,19 @@ def vit_backbone(weights: Weights, images: np.ndarray, config: Mapping[str, Any]
 
 def vit_classifier(weights: Weights, images: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
     """`ViTClassifier`: images to logits `(B, num_classes)`; arguments as in `vit_backbone`."""
-    tokens = vit_backbone(weights, images, config)
+    backbone = config["backbone"]["config"]
+    prefix = backbone["num_prefix_tokens"]
+    tokens = vit_backbone(weights, images, backbone)
     if config["head"] == "flatten":
         x = tokens.reshape(len(tokens), -1)  # (B, (num_prefix_tokens + N) * D)
     elif config["head"] == "token":
         x = tokens[:, 0]  # (B, D)
     elif config["head"] == "mean":
-        x = tokens[:, config["num_prefix_tokens"] :].mean(axis=1)  # (B, D)
+        x = tokens[:, prefix:].mean(axis=1)  # (B, D)
+    elif config["head"] == "mean_with_prefix":
+        x = tokens.mean(axis=1)  # (B, D)
     else:
-        x, _ = sequence_pooling(within(weights, "sequence_pooling"), tokens[:, config["num_prefix_tokens"] :])
+        x, _ = sequence_pooling(within(weights, "sequence_pooling"), tokens[:, prefix:])
     for i in range(len(config["head_units"])):
         x = ACTIVATIONS[config["head_activation"]](dense(within(weights, f"head_dense_{i}"), x))
     return dense(within(weights, "logits"), x)

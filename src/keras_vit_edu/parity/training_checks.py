@@ -26,10 +26,8 @@ LOSSES = Tolerance("absolute", 1e-4)
 
 def _small_classifier() -> ViTClassifier:
     random.set_seed(0)
-    return ViTClassifier(
-        projection_dim=8, num_layers=1, num_heads=2, key_dim=4, mlp_dim=12, num_prefix_tokens=1, head="token",
-        head_units=(6,), name="small",
-    )  # fmt: skip
+    sizes = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 4, "mlp_dim": 12, "num_prefix_tokens": 1}
+    return ViTClassifier.from_config({**sizes, "head": "token", "head_units": (6,), "name": "small"})
 
 
 def _write_model(scene: Scene) -> None:

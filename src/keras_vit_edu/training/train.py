@@ -2,6 +2,8 @@
 
 import hashlib
 import inspect
+import json
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,8 @@ import keras
 from rich.console import Console
 
 from keras_vit_edu import _interruption
+from keras_vit_edu._building import budget_for, within
+from keras_vit_edu._configuration import check_numbers
 from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._weights import unshare
 from keras_vit_edu.datasets import Augmentation, Batches, ImageDataset, split
@@ -85,6 +89,7 @@ def _train(
     validation = Batches(x_validation, y_validation, recipe.batch_size, shuffle=False, one_hot=one_hot)
     test = Batches(dataset.x_test, dataset.y_test, recipe.batch_size, shuffle=False, one_hot=one_hot)
 
+    _rewrite_flat_model(run, model)
     run.configure(
         {"recipe": recipe.to_json(), "dataset": fingerprint(dataset), "model": _configuration(model)},
         defaults={"recipe": _default_recipe(recipe), "model": {"config": _default_arguments(model)}},
@@ -151,6 +156,30 @@ def fingerprint(dataset: ImageDataset) -> dict[str, Any]:
 
 def _configuration(model: keras.Model) -> dict[str, Any]:
     return keras.saving.serialize_keras_object(model)
+
+
+def _rewrite_flat_model(run: RunFolder, model: keras.Model) -> None:
+    """Rewrite the model of a run that was begun before 0.1.0, when configurations were flat, as it is written now."""
+    configuration, now = run.record.get("configuration"), _configuration(model)
+    begun = configuration.get("model") if isinstance(configuration, dict) else None
+    config = begun.get("config") if isinstance(begun, dict) else None
+    if (
+        not isinstance(configuration, dict)
+        or not isinstance(config, dict)
+        or "backbone" in config
+        or "backbone" not in now["config"]
+    ):
+        return
+    state = random.getstate()  # building a model draws seeds
+    try:
+        check_numbers(config)
+        with within(budget_for(model.count_params(), len(model.weights))):
+            config = type(model).from_config(config).get_config()
+        configuration["model"] = json.loads(json.dumps({**now, "config": config}))
+    except ValueError:
+        pass  # `configure` says what differs
+    finally:
+        random.setstate(state)
 
 
 def _default_recipe(recipe: Recipe) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from keras_vit_edu import _backend
 
 if not _backend.ONLY_HELP:
+    import keras_vit_edu.transfer.older_files  # registers what they name  # noqa: F401
     from keras_vit_edu.transfer.artifact_files import ArtifactError
     from keras_vit_edu.transfer.classifier import TransferClassifier
     from keras_vit_edu.transfer.features import compute_features, default_cache, feature_model
@@ -13,7 +14,6 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu.transfer.layer_decay import layer_wise
     from keras_vit_edu.transfer.lora import add_lora, merge_lora
     from keras_vit_edu.transfer.open_box import open_vit
-    from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
     from keras_vit_edu.transfer.predictions import Predictions
     from keras_vit_edu.transfer.preprocessing import Preprocessing
 
@@ -23,7 +23,6 @@ __all__ = [
     "ArtifactError",
     "FineTuning",
     "HubPreset",
-    "OpenedViTClassifier",
     "Predictions",
     "Preprocessing",
     "PresetUnavailable",

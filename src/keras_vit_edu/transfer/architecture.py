@@ -1,6 +1,5 @@
 """Which kind of model an artifact holds: as JSON, and as a model of random weights again."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,17 +8,21 @@ import keras
 from keras_vit_edu import _checks
 from keras_vit_edu._building import TooLarge
 from keras_vit_edu._configuration import KERAS_MODULES, check_numbers, check_runs_no_code
-from keras_vit_edu.models import ViTBackbone
+from keras_vit_edu.models import ViTClassifier, size_limits
+from keras_vit_edu.models.flat_config import STEM, flattened
 from keras_vit_edu.transfer import hub
 from keras_vit_edu.transfer.artifact_files import ArtifactError
-from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
+from keras_vit_edu.transfer.open_box import HEADS
 
-# Of format 1, whatever arguments later versions add.
-BACKBONE_FIELDS = (
+# Arguments of a `ViTClassifier`, flat (see `models.flat_config`), that an artifact holds; later versions add some.
+ARGUMENTS = (
     "image_shape", "patch_size", "projection_dim", "num_layers", "num_heads", "key_dim", "mlp_dim", "num_prefix_tokens",
     "dropout", "hidden_dropout", "projection_dropout", "attention_dropout", "embedding_dropout", "stochastic_depth",
-    "activation", "output_activation", "use_bias", "layer_norm_epsilon", "data_format", "dtype",
+    "activation", "output_activation", "use_bias", "layer_norm_epsilon", "data_format", "dtype", "locality", "stem",
+    *STEM, "num_classes", "head", "head_units", "head_dropout", "head_activation", "head_dtype",
 )  # fmt: skip
+# Format 1 holds those of the backbone up to `dtype`, and its own of the head.
+BACKBONE_FIELDS = ARGUMENTS[: ARGUMENTS.index("locality")]
 HEAD_FIELDS = ("num_classes", "pooling", "pre_logits_dim", "head_dropout", "dtype")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "mixed_bfloat16", "mixed_float16")
 ACTIVATIONS = ("linear", "gelu", "relu", "silu", "tanh")
@@ -32,8 +35,8 @@ def describe(model: Any) -> dict[str, Any]:
     Raises:
         ArtifactError: if it is of a kind that cannot be loaded again without running code.
     """
-    if type(model) is OpenedViTClassifier:
-        return _describe_opened(model)
+    if type(model) is ViTClassifier:
+        return _describe_vit(model)
     name = keras.saving.get_registered_name(type(model))
     if name.startswith("keras_hub>") and hasattr(model, "backbone"):
         hub.classifier_class(name)
@@ -44,24 +47,25 @@ def describe(model: Any) -> dict[str, Any]:
             raise ArtifactError(str(error)) from None
         return {"kind": "keras_hub", "class_name": name, "config": config}
     raise ArtifactError(
-        "An artifact holds an opened ViT or DeiT, or an image classifier of keras_hub: other models cannot be made "
-        "again without running code. Keep this one with Keras, `model.save(...)`, and fit it without `run`. "
+        "An artifact holds a ViTClassifier, or an image classifier of keras_hub: other models cannot be made again "
+        "without running code. Keep this one with Keras, `model.save(...)`, and fit it without `run`. "
         f"Received: {model.name}, a {type(model).__name__}"
     )
 
 
-def _describe_opened(model: OpenedViTClassifier) -> dict[str, Any]:
-    backbone = model.backbone.get_config()
-    if backbone["stem"] != "patches":
-        raise ArtifactError(f"An artifact's ViT is one of patches. Received: {model.name}, with a stem of convolutions")
-    described = {field: backbone[field] for field in BACKBONE_FIELDS}
-    head = {field: getattr(model, field) for field in HEAD_FIELDS if field != "dtype"}
-    described["dtype"], head["dtype"] = model.backbone.dtype_policy.name, model.head_dtype.name
+def _describe_vit(model: ViTClassifier) -> dict[str, Any]:
+    flat = flattened(model.get_config())
+    policies = {"dtype": model.backbone.dtype_policy, "head_dtype": model.head_dtype}
+    flat.update({name: None if policy is None else policy.name for name, policy in policies.items()})
+    described = {name: flat.get(name) for name in ARGUMENTS}
     try:
-        _check_names(described, head)
+        if not isinstance(flat["stem"], str) or flat["position_bias"] is not None:
+            raise ValueError("Its stem or position bias is not one of this library's, with the backbone's activation.")
+        _check_names(described)
+        size_limits.check(described)
     except ValueError as error:
         raise ArtifactError(f"{model.name} cannot be kept in an artifact. {error}") from None
-    return {"kind": "opened_vit", "backbone": described, "head": head}
+    return {"kind": "vit", "arguments": described}
 
 
 def _check_holds_no_code(config: Any) -> None:
@@ -107,25 +111,44 @@ def built(architecture: dict[str, Any], shapes: Shapes, num_classes: int) -> ker
         ImportError: for a model that needs keras_hub, without keras_hub.
     """
     kind = architecture.get("kind")
-    if kind == "opened_vit":
+    if kind == "vit":
+        check_fields("`architecture`", architecture, ("kind", "arguments"))
+        check_fields("`arguments`", architecture["arguments"], ARGUMENTS)
+        return _build_vit(architecture["arguments"], shapes, num_classes)
+    if kind == "opened_vit":  # of format 1
         check_fields("`architecture`", architecture, ("kind", "backbone", "head"))
-        return _build_opened(architecture["backbone"], architecture["head"], shapes, num_classes)
+        check_fields("`backbone`", architecture["backbone"], BACKBONE_FIELDS)
+        check_fields("`head`", architecture["head"], HEAD_FIELDS)
+        return _build_vit(_of_format_1(architecture["backbone"], architecture["head"]), shapes, num_classes)
     if kind == "keras_hub":
         check_fields("`architecture`", architecture, ("kind", "class_name", "config"))
         return _build_of_hub(architecture["class_name"], architecture["config"], num_classes)
-    raise ValueError(f"`kind` must be 'opened_vit' or 'keras_hub'. Received: kind={str(kind)[:100]!r}")
+    raise ValueError(f"`kind` must be 'vit' or 'keras_hub'. Received: kind={str(kind)[:100]!r}")
 
 
-def _build_opened(backbone: Any, head: Any, shapes: Shapes, num_classes: int) -> OpenedViTClassifier:
-    check_fields("`backbone`", backbone, BACKBONE_FIELDS)
-    check_fields("`head`", head, HEAD_FIELDS)
-    _check_names(backbone, head)
-    _check_head(head["num_classes"], shapes, num_classes)
-    _check_sizes(backbone, head, shapes)
+def _of_format_1(backbone: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a classifier that format 1 calls an opened ViT."""
+    if not isinstance(head["pooling"], str) or head["pooling"] not in HEADS:
+        raise ValueError(f"`pooling` must be one of {', '.join(HEADS)}. Received: pooling={head['pooling']!r}")
+    width, rate = head["pre_logits_dim"], head["head_dropout"]
+    return {
+        **backbone,
+        "num_classes": head["num_classes"],
+        "head": HEADS[head["pooling"]],
+        "head_units": () if width is None else (width,),
+        "head_dropout": rate if width is None else (0.0, rate),
+        "head_activation": "tanh",
+        "head_dtype": head["dtype"],
+    }
+
+
+def _build_vit(arguments: dict[str, Any], shapes: Shapes, num_classes: int) -> ViTClassifier:
+    _check_names(arguments)
+    _check_head(arguments["num_classes"], shapes, num_classes)
+    check_numbers(arguments)
+    size_limits.check(arguments)
     try:
-        body = ViTBackbone(**backbone)
-        head = {name: value for name, value in head.items() if name != "dtype"} | {"head_dtype": head["dtype"]}
-        return OpenedViTClassifier(body, **head)
+        return ViTClassifier.from_config(arguments)
     except ValueError:
         raise
     except Exception as error:  # what layers and backends raise for arguments that nobody has thought of
@@ -133,14 +156,17 @@ def _build_opened(backbone: Any, head: Any, shapes: Shapes, num_classes: int) ->
         raise ValueError(f"The arguments of its model are refused: {reason}") from None
 
 
-def _check_names(backbone: dict[str, Any], head: dict[str, Any]) -> None:
+def _check_names(arguments: dict[str, Any]) -> None:
     """Complain about dtypes and activations that are not named by what anyone has."""
-    for dtype in (backbone["dtype"], head["dtype"]):
-        if dtype not in DTYPES:
-            raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}")
-    for name in ("activation", "output_activation"):
-        if backbone[name] not in ACTIVATIONS:
-            raise ValueError(f"`{name}` must be one of {', '.join(ACTIVATIONS)}. Received: {name}={backbone[name]!r}")
+    for name in ("dtype", "head_dtype"):
+        if arguments[name] not in DTYPES and not (name == "head_dtype" and arguments[name] is None):
+            raise ValueError(f"`{name}` must be one of {', '.join(DTYPES)}. Received: {name}={arguments[name]!r}")
+    for name in ("activation", "output_activation", "head_activation"):
+        if arguments[name] not in ACTIVATIONS:
+            raise ValueError(f"`{name}` must be one of {', '.join(ACTIVATIONS)}. Received: {name}={arguments[name]!r}")
+    for name in ("stem", "head"):
+        if not isinstance(arguments.get(name, ""), str):
+            raise ValueError(f"`{name}` must be a name. Received: {name}={arguments[name]!r:.100}")
 
 
 def _check_head(declared: Any, shapes: Shapes, num_classes: int) -> None:
@@ -151,42 +177,6 @@ def _check_head(declared: Any, shapes: Shapes, num_classes: int) -> None:
             f"Its head must have as many classes as there are names. Received: {num_classes} class names, "
             f"num_classes={declared!r}, {logits} in the weights of the head."
         )
-
-
-def _check_sizes(backbone: dict[str, Any], head: dict[str, Any], shapes: Shapes) -> None:
-    """Complain if the sizes are not those of the stored arrays, before a model of those sizes takes up memory."""
-    image_shape = _checks.ints("image_shape", backbone["image_shape"])
-    patch = math.prod(_checks.pair_of_ints("patch_size", backbone["patch_size"]))
-    width, heads, key_dim, mlp, layers = (
-        _checks.positive_int(name, backbone[name])
-        for name in ("projection_dim", "num_heads", "key_dim", "mlp_dim", "num_layers")
-    )
-    prefix = _checks.positive_int("num_prefix_tokens", backbone["num_prefix_tokens"], minimum=0)
-    if len(image_shape) != 3 or backbone["data_format"] not in ("channels_first", "channels_last"):
-        raise ValueError(
-            "`image_shape` must be three numbers, and `data_format` tell their order. "
-            f"Received: image_shape={image_shape}, data_format={backbone['data_format']!r}"
-        )
-    channels = image_shape[0 if backbone["data_format"] == "channels_first" else 2]
-    patches = math.prod(image_shape) // channels // patch
-    expected = {
-        "backbone/patch_encoder/projection/kernel": (patch * channels, width),
-        "backbone/patch_encoder/position_embedding": (prefix + patches, width),
-    }
-    blocks = {name.split("/")[1] for name in shapes if name.startswith("backbone/transformer_block_")}
-    if len(blocks) != layers:
-        raise ValueError(f"The weights have {len(blocks)} transformer blocks. Received: num_layers={layers}")
-    last = f"backbone/transformer_block_{layers - 1}"
-    expected[f"{last}/attention/q_dense/kernel"] = (width, heads * key_dim)
-    expected[f"{last}/mlp_hidden/kernel"] = (width, mlp)
-    if head["pre_logits_dim"] is not None:
-        expected["pre_logits/kernel"] = (width, _checks.positive_int("pre_logits_dim", head["pre_logits_dim"]))
-    for name, shape in expected.items():
-        if shapes.get(name) != shape:
-            raise ValueError(
-                f"The weights are not those of its architecture, which has {name} of shape {shape}. "
-                f"Received: {shapes.get(name, 'none')}"
-            )
 
 
 def _build_of_hub(class_name: Any, config: Any, num_classes: int) -> keras.Model:

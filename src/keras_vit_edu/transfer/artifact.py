@@ -1,26 +1,29 @@
 """The saved result of transfer learning: what is in it, and how it becomes a model again.
 
-`artifact.json` is an object with these fields, in format 1:
+`artifact.json` is an object with these fields, in format 2:
 
     format           "keras_vit_edu.TransferClassifier"
-    format_version   1
+    format_version   2
     class_names      what the logits stand for, in their order
     preprocessing    the attributes of `Preprocessing`; `resize_size` and `pillow` only where they are used
-    architecture     {"kind": "opened_vit", "backbone": {...}, "head": {...}}, arguments of `ViTBackbone` and
-                     `OpenedViTClassifier`; or {"kind": "keras_hub", "class_name": ..., "config": {...}}
+    architecture     {"kind": "vit", "arguments": {...}}, those of `ViTClassifier` and its backbone in one list; or
+                     {"kind": "keras_hub", "class_name": ..., "config": {...}}
     weights          {"file", "bytes", "sha256", "dtype", "parameters"}
     versions         of Python and of the packages that it was saved with
     provenance       where the model came from
     metrics          how well it does
 
-The weights of an opened ViT or DeiT are float32 arrays under the names of this library's layers, which do not change:
+The weights of a ViT are float32 arrays under the names of this library's layers, which do not change:
 `backbone/patch_encoder/...`, `backbone/transformer_block_0/...` and so on, `backbone/encoder_norm/...`,
-`pre_logits/...` if there is one, `logits/kernel`, `logits/bias`. It loads without keras_hub.
+`head_dense_0/...` if there is one, `logits/kernel`, `logits/bias`. It loads without keras_hub.
+
+Format 1 is still read. It calls a ViT `opened_vit`, with `backbone` and `head` apart, and `head_dense_0` `pre_logits`.
 
 Models of other families are loaded with keras_hub: their arrays are numbered in its order, and their configuration may
 name nothing but classes that keras_hub registers and Keras's own initializers, activations and dtypes.
 """
 
+import dataclasses
 import hashlib
 import platform
 from collections.abc import Mapping
@@ -35,14 +38,15 @@ from keras_vit_edu._building import budget_for, within
 from keras_vit_edu._keras_internals import layers_within, stored_kernel
 from keras_vit_edu._machine import version_of
 from keras_vit_edu._tensor_file import Header, arrays, encoded, verified
+from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.models.weight_names import weights_by_name
 from keras_vit_edu.transfer import artifact_files
 from keras_vit_edu.transfer.architecture import built, check_fields, describe
 from keras_vit_edu.transfer.artifact_files import MANIFEST, WEIGHTS_NAMES, ArtifactError
 from keras_vit_edu.transfer.freezing import has_lora
-from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 
-FORMAT, FORMAT_VERSION = "keras_vit_edu.TransferClassifier", 1
+FORMAT, FORMAT_VERSION = "keras_vit_edu.TransferClassifier", 2
 FIELDS = (
     "format", "format_version", "class_names", "preprocessing", "architecture", "weights", "versions", "provenance",
     "metrics",
@@ -99,24 +103,11 @@ def _versions() -> dict[str, str]:
 
 
 def _variables(model: Any) -> dict[str, keras.Variable]:
-    """The weights of a model under the names that an artifact has for them; LoRA's are none of them."""
-    if not isinstance(model, OpenedViTClassifier):
-        weights = [weight for weight in model.weights if not _is_of_lora(weight)]
-        return {f"{position:04}/{weight.name}": weight for position, weight in enumerate(weights)}
-    named = {}
-    for prefix, owner in (("backbone/", model.backbone), ("", model)):
-        for layer in owner.layers:
-            if layer is not model.backbone:
-                for weight in layer.weights:
-                    # The path from the layer on: what stands before are the names of models, which vary.
-                    within = weight.path.rpartition(f"{layer.name}/")[2]
-                    if not _is_of_lora(weight):
-                        named[f"{prefix}{layer.name}/{within}"] = weight
-    return named
-
-
-def _is_of_lora(weight: keras.Variable) -> bool:
-    return weight.name.startswith("lora_")
+    """The weights of a model under the names that an artifact has for them; LoRA's have none."""
+    if isinstance(model, ViTClassifier):
+        return weights_by_name(model)
+    weights = [weight for weight in model.weights if not weight.name.startswith("lora_")]
+    return {f"{position:04}/{weight.name}": weight for position, weight in enumerate(weights)}
 
 
 def _weights_to_save(model: Any) -> dict[str, Any]:
@@ -154,6 +145,8 @@ def load(path: str | Path) -> dict[str, Any]:
         with artifact_files.opened(path) as stored:
             manifest = _manifest(stored, path)
             header = _verified_weights(stored, manifest["weights"], path)
+            if manifest["format_version"] == 1:
+                header = dataclasses.replace(header, shapes={_name(name): s for name, s in header.shapes.items()})
             preprocessing = _preprocessing(manifest["preprocessing"])
             class_names = _checks.class_names(manifest["class_names"], distinct=False)
             model: Any = _build(manifest["architecture"], header, len(class_names))
@@ -174,6 +167,11 @@ def load(path: str | Path) -> dict[str, Any]:
         "provenance": manifest["provenance"],
         "metrics": manifest["metrics"],
     }
+
+
+def _name(name: str) -> str:
+    """The name of an array of format 1, as it is now."""
+    return name.replace("pre_logits/", "head_dense_0/") if name.startswith("pre_logits/") else name
 
 
 def _manifest(stored: Any, path: Path) -> dict[str, Any]:

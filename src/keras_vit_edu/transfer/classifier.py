@@ -49,12 +49,11 @@ class TransferClassifier(Predictor):
 
     Examples:
         >>> import numpy as np
-        >>> from keras_vit_edu.models import ViTBackbone
-        >>> from keras_vit_edu.transfer import OpenedViTClassifier
+        >>> from keras_vit_edu.models import ViTBackbone, ViTClassifier
         >>> sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
         >>> backbone = ViTBackbone((32, 32, 3), 8, 12, **sizes)
-        >>> classifier = TransferClassifier(
-        ...     OpenedViTClassifier(backbone, num_classes=2), Preprocessing(32, scale=1 / 255), ["cat", "dog"])
+        >>> model = ViTClassifier(backbone, num_classes=2, head="token", head_units=())
+        >>> classifier = TransferClassifier(model, Preprocessing(32, scale=1 / 255), ["cat", "dog"])
         >>> photographs = [np.zeros((40, 60, 3), "uint8"), np.full((80, 50, 3), 255, "uint8")]
         >>> predictions = classifier.predict(photographs)
         >>> round(sum(probability for _, probability in predictions[0]), 5)
@@ -83,7 +82,7 @@ class TransferClassifier(Predictor):
         are no attention maps.
 
         A new head is a Dense layer of zeros on the pooled token, as the authors of the ViT fine-tune it: they remove
-        the whole head of the pretraining, its layer with tanh (`pre_logits`) too. With zeros every class has the same
+        the whole head of the pretraining, its hidden layer too. With zeros every class has the same
         probability at first, and the first gradients leave the pretrained layers alone.
 
         Args:

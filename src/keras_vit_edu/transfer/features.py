@@ -34,11 +34,10 @@ def feature_model(model: keras.Model) -> keras.Model:
         ValueError: if the model does not end in a Dense layer without activation, in a model within it or not.
 
     Examples:
-        >>> from keras_vit_edu.models import ViTBackbone
-        >>> from keras_vit_edu.transfer import OpenedViTClassifier
+        >>> from keras_vit_edu.models import ViTBackbone, ViTClassifier
         >>> sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
         >>> backbone = ViTBackbone((32, 32, 3), 8, 12, **sizes)
-        >>> feature_model(OpenedViTClassifier(backbone, num_classes=5)).output_shape
+        >>> feature_model(ViTClassifier(backbone, num_classes=5, head="token", head_units=())).output_shape
         (None, 12)
     """
     head_of(model)

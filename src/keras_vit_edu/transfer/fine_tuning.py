@@ -69,7 +69,7 @@ def fine_tune(
     `evaluate.json`, `confusion.png` and `mistakes.png`.
 
     Args:
-        model: preprocessed images to logits, ending in a Dense layer without activation: an `OpenedViTClassifier`, or
+        model: preprocessed images to logits, ending in a Dense layer without activation: a `ViTClassifier`, or
             another model, functional or Sequential (then `blocks` must be None or 0, and the method is not LoRA).
             A subclassed model, or one that ends otherwise, needs `method="full"`; its head keeps its weights.
         preprocessing: from raw images to what the model takes.
@@ -105,11 +105,10 @@ def fine_tune(
         UserWarning: if images of the validation that was given are in training too.
 
     Examples:
-        >>> from keras_vit_edu.models import ViTBackbone
-        >>> from keras_vit_edu.transfer import OpenedViTClassifier
+        >>> from keras_vit_edu.models import ViTBackbone, ViTClassifier
         >>> sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
         >>> backbone = ViTBackbone((32, 32, 3), 8, 12, **sizes)
-        >>> model = OpenedViTClassifier(backbone, num_classes=2)
+        >>> model = ViTClassifier(backbone, num_classes=2, head="token", head_units=())
         >>> images = np.random.default_rng(0).integers(0, 256, (20, 40, 40, 3)).astype("uint8")
         >>> images[:10] //= 2  # ten are dark
         >>> quick = FineTuning(probe_epochs=2, epochs=1, batch_size=8)

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from keras_vit_edu._keras_internals import compile_arguments, layers_within, origin
 
-FINAL_NORM, PRE_LOGITS = "encoder_norm", "pre_logits"  # the last layers before the head of an opened model
+# What lies between the blocks and the logits.
+BEFORE_LOGITS = ("encoder_norm", "sequence_pooling", "head_dense_")
 
 
 class TrainableCount(NamedTuple):
@@ -38,16 +39,16 @@ def freeze(model: keras.Model, console: Console | None = None) -> TrainableCount
 def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = None) -> TrainableCount:
     """Let the head and the last `k` transformer blocks train, freeze the rest, and print how much that is.
 
-    The head is the last Dense layer alone. The final normalisation goes with the last block, and so does `pre_logits`;
-    patch projection, class token and positions train only if everything does. What is frozen is not changed by
-    training, by weight decay neither. (Its dropouts act, though, if it has any.)
+    The head is the last Dense layer alone. The final normalisation and the head's layers below the logits go with the
+    last block. Patch projection, class token and positions train only if everything does. Neither training nor weight
+    decay changes what is frozen. (Its dropouts act, though, if it has any.)
 
     A model that was compiled is compiled again, with a new optimizer: the old one holds moments of other weights, and
     the old step would go on training them. (Keras does not keep what `exclude_from_weight_decay` left
     out: compile the model yourself where that matters.)
 
     Args:
-        model: an `OpenedViTClassifier`; any model that ends in a Dense layer, for which `k` is 0 or None; any other
+        model: a `ViTClassifier`; any model that ends in a Dense layer, for which `k` is 0 or None; any other
             model, for which `k` is None.
         k: how many blocks, from 0 (the head alone) to all of them; None for everything, embeddings too.
         console: where the counts are printed; None for the standard output.
@@ -60,11 +61,10 @@ def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = N
             matrices in it.
 
     Examples:
-        >>> from keras_vit_edu.models import ViTBackbone
-        >>> from keras_vit_edu.transfer import OpenedViTClassifier
+        >>> from keras_vit_edu.models import ViTBackbone, ViTClassifier
         >>> sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
         >>> backbone = ViTBackbone((32, 32, 3), 8, 12, **sizes)
-        >>> model = OpenedViTClassifier(backbone, num_classes=5, name="classifier")
+        >>> model = ViTClassifier(backbone, num_classes=5, head="token", head_units=(), name="classifier")
         >>> count = unfreeze_last(model, 0)  # 12 * 5 weights and 5 biases
         classifier: 65 of 5,189 weights train (1.25%)
     """
@@ -152,9 +152,9 @@ def blocks_of(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def last_before_head(model: Any) -> list[keras.layers.Layer]:
-    """The final normalisation of an opened model, and `pre_logits` if it has one; none of any other model."""
+    """The final normalisation of a ViT and the layers of its head below the logits; none of any other model."""
     layers = (*model.layers, *model.backbone.layers) if blocks_of(model) else ()
-    return [layer for layer in layers if layer.name in (FINAL_NORM, PRE_LOGITS)]
+    return [layer for layer in layers if layer.name.startswith(BEFORE_LOGITS)]
 
 
 def has_lora(layer: keras.layers.Layer) -> bool:

@@ -10,9 +10,9 @@ import numpy as np
 from keras_vit_edu import _checks
 from keras_vit_edu._keras_internals import layers_within
 from keras_vit_edu._weights import copy_variables
+from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.transfer import hub
-from keras_vit_edu.transfer.open_box import BACKBONES, open_vit
-from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
+from keras_vit_edu.transfer.open_box import BACKBONES, HEADS, head_dropout, open_vit
 
 
 def open_or_wrap(
@@ -34,7 +34,7 @@ def open_or_wrap(
         dtype: a dtype policy; None for the preset's.
 
     Returns:
-        An `OpenedViTClassifier`, or `theirs`; without an activation at its end.
+        A `ViTClassifier`, or `theirs`; without an activation at its end.
 
     Raises:
         ValueError: if the head cannot be replaced, gives neither logits nor their softmax, or if the model takes no
@@ -60,29 +60,36 @@ def height_and_width(model: Any) -> tuple[int | None, int | None]:
     return (shape[1], shape[2]) if is_first else (shape[0], shape[1])
 
 
-def _opened(theirs: Any, image_size: int | Sequence[int] | None, num_new_classes: int | None) -> OpenedViTClassifier:
+def _opened(theirs: Any, image_size: int | Sequence[int] | None, num_new_classes: int | None) -> ViTClassifier:
     """keras_hub's classifier out of our layers, without an activation; with a new head of zeros if asked for."""
+    if num_new_classes is not None:
+        return _with_new_head(theirs, open_vit(theirs.backbone, image_size), num_new_classes)
     opened = open_vit(theirs, image_size)
-    if num_new_classes is None:
-        _check_activation(theirs, theirs.activation)
-        if keras.activations.get(theirs.activation) is keras.activations.linear:
-            return opened
-    has_token = opened.backbone.num_prefix_tokens > 0
-    classifier = OpenedViTClassifier(
-        opened.backbone,
-        num_new_classes or opened.num_classes,
-        pooling=opened.pooling if has_token or num_new_classes is None else "gap",
-        pre_logits_dim=None if num_new_classes else opened.pre_logits_dim,
-        head_dropout=opened.head_dropout,
-        head_dtype=opened.head_dtype,
-    )
-    if num_new_classes:
-        _set_to_zero(classifier.get_layer("logits"))
-        return classifier
-    for name in ("pre_logits", "logits"):
-        if name == "logits" or opened.pre_logits_dim is not None:
-            copy_variables(opened.get_layer(name).weights, classifier.get_layer(name).weights)
+    _check_activation(theirs, theirs.activation)
+    if opened.activation is keras.activations.linear:
+        return opened
+    head = {name: getattr(opened, name) for name in ("head", "head_units", "head_dropout", "head_activation")}
+    classifier = ViTClassifier(opened.backbone, opened.num_classes, **head, head_dtype=opened.head_dtype)
+    copy_variables(_head_weights(opened), _head_weights(classifier))
     return classifier
+
+
+def _with_new_head(theirs: Any, backbone: ViTBackbone, num_classes: int) -> ViTClassifier:
+    """The opened backbone with one Dense layer of zeros; without a class token it reads the mean of all tokens."""
+    classifier = ViTClassifier(
+        backbone,
+        num_classes,
+        head=HEADS[theirs.pooling] if backbone.num_prefix_tokens else "mean_with_prefix",
+        head_units=(),
+        head_dropout=head_dropout(theirs),
+        head_dtype=theirs.output_dense.dtype_policy,
+    )
+    _set_to_zero(classifier.get_layer("logits"))
+    return classifier
+
+
+def _head_weights(model: ViTClassifier) -> list[Any]:
+    return [weight for layer in model.layers if layer is not model.backbone for weight in layer.weights]
 
 
 def _wrapped(theirs: Any, image_size: int | Sequence[int] | None, new_head: bool) -> Any:

@@ -56,7 +56,7 @@ def clipped(gradients: Sequence[Any], longest: float) -> list[Any]:
 def steps_below_head(model: keras.Model) -> dict[str, int]:
     """How many layers below the head each variable of a model lies, by its path.
 
-    0 for the head, `pre_logits` and the final normalisation; 1 for the last block, L for the first of L blocks; L + 1
+    0 for the whole head and the final normalisation; 1 for the last block, L for the first of L blocks; L + 1
     for the rest: patch projection, positions and prefix tokens. A model that is not an opened one has its head at 0 and
     all the rest at 1; one that does not say which layer is its head has all at 0.
     """
@@ -99,11 +99,10 @@ def layer_wise(
         Bao, Dong, Piao, Wei, "BEiT" (ICLR 2022), arXiv 2106.08254: for ViTs, with these steps.
 
     Examples:
-        >>> from keras_vit_edu.models import ViTBackbone
-        >>> from keras_vit_edu.transfer import OpenedViTClassifier
+        >>> from keras_vit_edu.models import ViTBackbone, ViTClassifier
         >>> sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
         >>> backbone = ViTBackbone((32, 32, 3), 8, 12, **sizes)
-        >>> model = OpenedViTClassifier(backbone, num_classes=5)
+        >>> model = ViTClassifier(backbone, num_classes=5, head="token", head_units=())
         >>> optimizer = layer_wise(model, lambda factor: keras.optimizers.AdamW(1e-3 * factor), decay=0.5)
         >>> sorted(round(float(one.learning_rate) * 1e3, 6) for one in optimizer.optimizers)
         [0.125, 0.25, 0.5, 1.0]

@@ -6,19 +6,19 @@ from typing import Any
 from keras_vit_edu import _checks, initializers, random
 from keras_vit_edu._keras_internals import layers_within, sublayers
 from keras_vit_edu._weights import copy_of, copy_variables
+from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.transfer.freezing import blocks_of, has_lora, head_of, set_trainable, train_only
-from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
 
 PROJECTIONS = ("q_dense", "k_dense", "v_dense", "out_dense")
 
 
 def add_lora(
-    model: OpenedViTClassifier,
+    model: ViTClassifier,
     rank: int = 8,
     alpha: float | None = None,
     projections: Sequence[str] = ("q_dense", "v_dense"),
     seed: int = 0,
-) -> OpenedViTClassifier:
+) -> ViTClassifier:
     r"""A copy of a model in which the head trains, and besides it only small additions to projections of attention.
 
     A kernel \(W\) becomes \(W + \frac{\alpha}{r} A B\), where A is `(D, r)` and B is `(r, D)`. A is random, with the
@@ -33,7 +33,7 @@ def add_lora(
         seed: int in [0, 2**31), of A.
 
     Returns:
-        Another `OpenedViTClassifier`, uncompiled, that computes the same.
+        Another `ViTClassifier`, uncompiled, that computes the same.
 
     Raises:
         ValueError: for a model that is not an opened one, or has LoRA already, or arguments out of range.
@@ -42,10 +42,10 @@ def add_lora(
         Hu et al., "LoRA: low-rank adaptation of large language models" (ICLR 2022), arXiv 2106.09685.
 
     Examples:
-        >>> from keras_vit_edu.models import ViTBackbone
+        >>> from keras_vit_edu.models import ViTBackbone, ViTClassifier
         >>> sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
         >>> backbone = ViTBackbone((32, 32, 3), 8, 12, **sizes)
-        >>> tuned = add_lora(OpenedViTClassifier(backbone, num_classes=5), rank=2)
+        >>> tuned = add_lora(ViTClassifier(backbone, num_classes=5, head="token", head_units=()), rank=2)
         >>> sum(w.shape[0] * w.shape[1] for w in tuned.trainable_weights if "lora" in w.path)  # 2 * 2 * (12*2 + 2*12)
         192
     """
@@ -94,7 +94,7 @@ def train_only_lora_and_head(model: Any, projections: Sequence[str]) -> None:
                 set_trainable(layer, False)
 
 
-def merge_lora(model: OpenedViTClassifier, into: OpenedViTClassifier | None = None) -> OpenedViTClassifier:
+def merge_lora(model: ViTClassifier, into: ViTClassifier | None = None) -> ViTClassifier:
     r"""A model with plain kernels that computes what one with LoRA does: \(W + \frac{\alpha}{r} A B\) is added up.
 
     Args:

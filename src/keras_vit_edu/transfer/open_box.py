@@ -11,12 +11,12 @@ from keras_vit_edu._keras_internals import layers_within
 from keras_vit_edu._weights import copy_of
 from keras_vit_edu.layers import TransformerBlock
 from keras_vit_edu.layers.patch_encoder import resize_positions
-from keras_vit_edu.models import ViTBackbone
+from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.models.vit_backbone import unique_name
-from keras_vit_edu.transfer.opened_vit import POOLINGS, OpenedViTClassifier
 
 # By the names under which keras_hub registers its classes, so that nothing here imports it.
 BACKBONES = ("keras_hub>ViTBackbone", "keras_hub>DeiTBackbone")
+HEADS = {"token": "token", "gap": "mean_with_prefix"}  # ours, by keras_hub's pooling
 CLASSIFIERS = ("keras_hub>ViTImageClassifier", "keras_hub>DeiTImageClassifier")
 
 
@@ -35,7 +35,7 @@ def open_vit(model: keras.Model, image_size: int | Sequence[int] | None = None) 
             are interpolated bicubically, as `PatchEncoder.resized` does it. None for the source's size.
 
     Returns:
-        A `ViTBackbone` for a backbone, an `OpenedViTClassifier` for a classifier.
+        A `ViTBackbone` for a backbone, a `ViTClassifier` for a classifier.
 
     Raises:
         ValueError: for any other model, one that is quantized, and an image size that the patch does not divide.
@@ -63,8 +63,10 @@ def open_vit(model: keras.Model, image_size: int | Sequence[int] | None = None) 
             )
     if kind not in CLASSIFIERS:
         return _open_backbone(backbone, image_size)
-    if model.pooling not in POOLINGS:
-        raise ValueError(f"A classifier can be opened if its pooling is one of {POOLINGS}. Received: {model.pooling!r}")
+    if model.pooling not in HEADS:
+        raise ValueError(
+            f"A classifier can be opened if its pooling is one of {tuple(HEADS)}. Received: {model.pooling!r}"
+        )
     return _open_classifier(model, _open_backbone(backbone, image_size))
 
 
@@ -113,23 +115,28 @@ def _open_backbone(source: Any, image_size: int | Sequence[int] | None) -> ViTBa
     return opened
 
 
-def _open_classifier(source: Any, backbone: ViTBackbone) -> OpenedViTClassifier:
-    # A DeiTImageClassifier makes a dropout layer and does not use it; only a ViTImageClassifier has `pre_logits`.
-    is_deit = type(source).__name__ == "DeiTImageClassifier"
-    pre_logits_dim = None if is_deit else source.intermediate_dim
-    opened = OpenedViTClassifier(
+def _open_classifier(source: Any, backbone: ViTBackbone) -> ViTClassifier:
+    width = getattr(source, "intermediate_dim", None)  # a DeiTImageClassifier never has a hidden layer
+    rate = head_dropout(source)
+    opened = ViTClassifier(
         backbone,
         source.num_classes,
-        pooling=source.pooling,
-        pre_logits_dim=pre_logits_dim,
-        head_dropout=0.0 if is_deit else source.dropout,
+        head=HEADS[source.pooling],
+        head_units=() if width is None else (width,),
+        head_dropout=rate if width is None else (0.0, rate),
+        head_activation="tanh",
         activation=source.activation,
         head_dtype=source.output_dense.dtype_policy,
     )
-    if pre_logits_dim is not None:
-        _copy_dense(source.intermediate_layer, opened.get_layer("pre_logits"))
+    if width is not None:
+        _copy_dense(source.intermediate_layer, opened.get_layer("head_dense_0"))
     _copy_dense(source.output_dense, opened.get_layer("logits"))
     return opened
+
+
+def head_dropout(source: Any) -> float:
+    """The dropout before a classifier's logits; a DeiTImageClassifier makes a dropout layer and does not use it."""
+    return 0.0 if type(source).__name__ == "DeiTImageClassifier" else source.dropout
 
 
 def _image_shape(source: Any, image_size: int | Sequence[int] | None) -> tuple[int, ...]:

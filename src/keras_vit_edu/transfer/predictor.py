@@ -13,11 +13,17 @@ from keras_vit_edu._files import printable
 from keras_vit_edu._inference import turn
 from keras_vit_edu.datasets import ImageFolder
 from keras_vit_edu.evaluation import Evaluation
+from keras_vit_edu.models import ViTClassifier
 from keras_vit_edu.transfer import photographs
 from keras_vit_edu.transfer.class_names import checked_names, indices_of_labels
 from keras_vit_edu.transfer.model_checks import check_classifier
-from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
-from keras_vit_edu.transfer.predictions import Predictions, Progress, best, probabilities_of_all, probabilities_of_each
+from keras_vit_edu.transfer.predictions import (
+    Predictions,
+    Progress,
+    best,
+    probabilities_of_all,
+    probabilities_of_each,
+)
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 from keras_vit_edu.transfer.split_images import under_class_numbers
 
@@ -51,7 +57,7 @@ class Predictor:
     @property
     def is_opened(self) -> bool:
         """Whether the model is a ViT or DeiT made of this library's layers, so that its attention can be seen."""
-        return isinstance(self.model, OpenedViTClassifier)
+        return isinstance(self.model, ViTClassifier)
 
     def predict(
         self, images: Any, top: int = 5, batch_size: int = BATCH_SIZE, progress: Progress | None = None

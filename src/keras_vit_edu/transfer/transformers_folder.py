@@ -20,8 +20,7 @@ import numpy as np
 from keras_vit_edu import _checks
 from keras_vit_edu._files import read_json
 from keras_vit_edu.layers.patch_encoder import resize_positions
-from keras_vit_edu.models import ViTBackbone, size_limits
-from keras_vit_edu.transfer.opened_vit import OpenedViTClassifier
+from keras_vit_edu.models import ViTBackbone, ViTClassifier, size_limits
 from keras_vit_edu.transfer.transformers_weights import StoredWeights
 
 CONFIG = "config.json"
@@ -53,7 +52,7 @@ def load_model(
     image_size: int | Sequence[int] | None = None,
     load_weights: bool = True,
     dtype: Any = None,
-) -> tuple[OpenedViTClassifier, tuple[str, ...] | None]:
+) -> tuple[ViTClassifier, tuple[str, ...] | None]:
     """The classifier in a folder, and the names of its classes.
 
     The logits are those of transformers on the class token. (transformers' `DeiTForImageClassificationWithTeacher`
@@ -90,7 +89,9 @@ def load_model(
                 "classes"
             )
     backbone = ViTBackbone(**sizes.arguments(image_size), dtype=dtype)
-    model = OpenedViTClassifier(backbone, count)
+    model = ViTClassifier(
+        backbone, count, head="token", head_units=(), head_dropout=0.0, head_dtype=backbone.dtype_policy
+    )
     if stored is not None:
         _assign(backbone, sizes, stored)
     head = model.get_layer("logits")

@@ -1,28 +1,14 @@
-"""`OpenedViTClassifier` by itself; keras_hub is not needed."""
+"""A backbone that is given to a classifier: it stays itself, whatever trains."""
 
 import keras
 import numpy as np
 import pytest
 
 from keras_vit_edu.models import ViTBackbone
-from keras_vit_edu.parity.testing import constructor_arguments
-from keras_vit_edu.transfer import OpenedViTClassifier
-from tests.support import assert_agree, random_weights, revived, to_numpy
+from tests.support import assert_agree, opened_vit, random_weights, to_numpy
 
 SIZES = {"projection_dim": 8, "num_layers": 2, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype("float32")
-
-FROZEN = ["patch_encoder", "transformer_block_1"]
-HEAD = {
-    "num_classes": 5,
-    "pooling": "gap",
-    "pre_logits_dim": 7,
-    "head_dropout": 0.25,
-    "activation": "softmax",
-    "head_dtype": keras.DTypePolicy("float32"),
-    "name": "whole",
-    "trainable": True,
-}
 
 
 def backbone(**arguments):
@@ -32,24 +18,9 @@ def backbone(**arguments):
     return model
 
 
-def test_every_argument_of_a_classifier_survives_its_configuration():
-    assert set(HEAD) | {"backbone"} == constructor_arguments(OpenedViTClassifier) - {"dtype"}
-    model = OpenedViTClassifier(backbone(embedding_dropout=0.5, frozen_layers=FROZEN, dtype="mixed_bfloat16"), **HEAD)
-    copy = revived(model)
-    assert copy.get_config() == model.get_config()
-    for one in (model, copy):
-        for argument, value in HEAD.items():
-            if argument == "activation":
-                assert one.activation is keras.activations.softmax
-            else:
-                assert getattr(one, argument) == value, argument
-        assert one.backbone.frozen_layers == FROZEN
-        assert one.get_layer("head_dropout").rate == 0.25
-
-
 @pytest.mark.parametrize("part", ["all", "backbone"])
 def test_what_is_frozen_stays_frozen_after_saving(part, tmp_path):
-    model = OpenedViTClassifier(backbone(), num_classes=3)
+    model = opened_vit(backbone(), num_classes=3)
     (model if part == "all" else model.backbone).trainable = False
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -58,7 +29,7 @@ def test_what_is_frozen_stays_frozen_after_saving(part, tmp_path):
 
 
 def test_the_numbers_are_those_of_the_equations():
-    model = OpenedViTClassifier(backbone(), num_classes=3)
+    model = opened_vit(backbone(), num_classes=3)
     random_weights(model)
     tokens = to_numpy(model.intermediates(IMAGES)["encoder_norm"])
     logits = model.get_layer("logits")
@@ -68,16 +39,11 @@ def test_the_numbers_are_those_of_the_equations():
 
 
 def test_a_backbone_takes_another_head_and_trains():
-    first = OpenedViTClassifier(backbone(), num_classes=3)
-    second = OpenedViTClassifier(first.backbone, num_classes=4)
+    first = opened_vit(backbone(), num_classes=3)
+    second = opened_vit(first.backbone, num_classes=4)
     assert second.backbone is first.backbone
     before = [to_numpy(w) for w in second.trainable_weights]
     second.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     second.fit(IMAGES, np.array([0, 3]), verbose=0)
     moved = [np.abs(to_numpy(w) - old).max() > 0 for w, old in zip(second.trainable_weights, before, strict=True)]
     assert np.mean(moved) > 0.9
-
-
-def test_an_unknown_pooling_is_refused():
-    with pytest.raises(ValueError, match=r"`pooling` must be one of \('token', 'gap'\)\. Received: pooling='mean'"):
-        OpenedViTClassifier(backbone(), num_classes=3, pooling="mean")
