@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vit_edu._types import DataFormat
+
 MOST_CLASSES = 100_000
 LONGEST_SEQUENCE = 1000  # more layers, or dimensions, than anyone asks for
 
@@ -168,7 +170,7 @@ def known_sizes(shape: Iterable[Any]) -> tuple[int | None, ...]:
     return tuple(int(size) if isinstance(size, (int, np.integer)) else None for size in shape)
 
 
-def data_format(value: Any) -> str:
+def data_format(value: Any) -> DataFormat:
     """`value`, or Keras's global setting for None."""
     chosen = keras.config.image_data_format() if value is None else value
     if chosen not in ("channels_last", "channels_first"):

@@ -20,13 +20,14 @@ Any other seed is a `ValueError`.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_vit_edu import random
+from keras_vit_edu._types import DType, Initializer, Seed, Tensor
 
 # The standard deviation of a standard normal truncated at +-2.
 TRUNCATED_STDDEV = 0.87962566103423978
@@ -34,7 +35,7 @@ TRUNCATED_STDDEV = 0.87962566103423978
 _register = keras.saving.register_keras_serializable(package="keras_vit_edu")
 
 
-def _checked(seed: Any) -> Any:
+def _checked(seed: Seed | dict | None) -> Seed | dict | None:
     """Check a seed, as in this file's docstring. A dict is the config of a `SeedGenerator`."""
     return seed if isinstance(seed, (dict, keras.random.SeedGenerator)) else random.check_seed(seed)
 
@@ -51,14 +52,16 @@ class _PortableDraws:
             return int(seed), (int(counter),)
         return self.seed, (0,)
 
-    def _uniform(self, shape: Sequence[int], low: float, high: float, dtype: Any) -> Any:
+    def _uniform(self, shape: Sequence[int], low: float, high: float, dtype: DType | None) -> Tensor:
         return _as_tensor(low + (high - low) * random.uniform(*self._stream(), shape), dtype)
 
-    def _normal(self, shape: Sequence[int], mean: float, stddev: float, dtype: Any, limit: float = math.inf) -> Any:
+    def _normal(
+        self, shape: Sequence[int], mean: float, stddev: float, dtype: DType | None, limit: float = math.inf
+    ) -> Tensor:
         return _as_tensor(mean + stddev * random.normal(*self._stream(), shape, limit), dtype)
 
 
-def _as_tensor(values: np.ndarray, dtype: Any) -> Any:
+def _as_tensor(values: np.ndarray, dtype: DType | None) -> Tensor:
     # NumPy rounds to float32. A narrower dtype then rounds to nearest even on every backend.
     return ops.cast(ops.convert_to_tensor(values.astype("float32")), dtype or keras.config.floatx())
 
@@ -73,10 +76,10 @@ class RandomUniform(_PortableDraws, keras.initializers.RandomUniform):
         seed: see `keras_vit_edu.initializers`.
     """
 
-    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: Any = None) -> None:
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: Seed | None = None) -> None:
         super().__init__(minval=minval, maxval=maxval, seed=_checked(seed))
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: DType | None = None) -> Tensor:
         return self._uniform(shape, self.minval, self.maxval, dtype)
 
 
@@ -90,10 +93,10 @@ class RandomNormal(_PortableDraws, keras.initializers.RandomNormal):
         seed: see `keras_vit_edu.initializers`.
     """
 
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: Any = None) -> None:
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: Seed | None = None) -> None:
         super().__init__(mean=mean, stddev=stddev, seed=_checked(seed))
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: DType | None = None) -> Tensor:
         return self._normal(shape, self.mean, self.stddev, dtype)
 
 
@@ -107,10 +110,10 @@ class TruncatedNormal(_PortableDraws, keras.initializers.TruncatedNormal):
         seed: see `keras_vit_edu.initializers`.
     """
 
-    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: Any = None) -> None:
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: Seed | None = None) -> None:
         super().__init__(mean=mean, stddev=stddev, seed=_checked(seed))
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: DType | None = None) -> Tensor:
         return self._normal(shape, self.mean, self.stddev, dtype, limit=2)
 
 
@@ -123,7 +126,7 @@ class _VarianceScalingDraws(_PortableDraws):
     input_axes: Sequence[int] | None
     output_axes: Sequence[int] | None
 
-    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Any:
+    def __call__(self, shape: Sequence[int], dtype: DType | None = None) -> Tensor:
         fan_in, fan_out = _fans(shape, self.input_axes, self.output_axes)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         variance = self.scale / max(1.0, fan)
@@ -162,9 +165,9 @@ class VarianceScaling(_VarianceScalingDraws, keras.initializers.VarianceScaling)
     def __init__(
         self,
         scale: float = 1.0,
-        mode: str = "fan_in",
-        distribution: str = "truncated_normal",
-        seed: Any = None,
+        mode: Literal["fan_in", "fan_out", "fan_avg"] = "fan_in",
+        distribution: Literal["truncated_normal", "untruncated_normal", "uniform"] = "truncated_normal",
+        seed: Seed | None = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
@@ -183,7 +186,7 @@ class _NamedVarianceScaling(_VarianceScalingDraws):
 
     def __init__(
         self,
-        seed: Any = None,
+        seed: Seed | None = None,
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
@@ -291,7 +294,7 @@ PORTABLE = {
 PORTABLE |= {cls.__name__: cls for cls in PORTABLE.values()}
 
 
-def get(identifier: Any) -> Any:
+def get(identifier: Initializer | type | None) -> Any:
     """Get an initializer.
 
     Args:

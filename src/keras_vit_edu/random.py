@@ -29,6 +29,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks, _keras_internals
+from keras_vit_edu._types import Tensor
 
 SEED_LIMIT = 2**31  # the limit of torch
 
@@ -172,7 +173,7 @@ def _hash(x: np.ndarray, key_0: np.uint32, key_1: np.uint32) -> np.ndarray:
 # The same in keras.ops, on int32. -------------------------------------------------------------------------------------
 
 
-def bits_in_graph(state: Any, shape: Sequence[Any]) -> Any:
+def bits_in_graph(state: Tensor, shape: Sequence[int | Tensor]) -> Tensor:
     """The twin of `bits` in `keras.ops`, for use inside a training step.
 
     Args:
@@ -187,14 +188,14 @@ def bits_in_graph(state: Any, shape: Sequence[Any]) -> Any:
     return ops.reshape(_hash_in_graph(position, key[0], key[1]), shape)
 
 
-def _stream_key_in_graph(words: Any) -> Any:
+def _stream_key_in_graph(words: Tensor) -> Tensor:
     salt = ops.convert_to_tensor([_as_int32(word) for word in KEY_SALT], dtype="int32")
     words = _hash_in_graph(words + salt, 0, 0)
     words += ops.flip(words) * salt
     return _hash_in_graph(words, 0, 0)
 
 
-def _hash_in_graph(x: Any, key_0: Any, key_1: Any) -> Any:
+def _hash_in_graph(x: Tensor, key_0: Tensor, key_1: Tensor) -> Tensor:
     """The twin of `_hash`. It may overwrite `x`.
 
     On torch `x *= y` works in place: a new buffer for every step would cost more than the step. On TensorFlow and JAX
@@ -212,7 +213,7 @@ def _hash_in_graph(x: Any, key_0: Any, key_1: Any) -> Any:
     return _xor_shift(x, LAST_SHIFT)
 
 
-def _xor_shift(x: Any, shift: int) -> Any:
+def _xor_shift(x: Tensor, shift: int) -> Tensor:
     shifted = ops.right_shift(x, shift)
     shifted &= (1 << (32 - shift)) - 1  # int32 shifts in copies of the sign bit: mask them off
     x ^= shifted
@@ -249,7 +250,7 @@ def dropout_mask(seed: int, counter: int, shape: Sequence[int], rate: float) -> 
     return bits(seed, counter, shape).view(np.int32) >= _keep_threshold(rate)
 
 
-def dropout_mask_in_graph(state: Any, shape: Sequence[Any], rate: float) -> Any:
+def dropout_mask_in_graph(state: Tensor, shape: Sequence[int | Tensor], rate: float) -> Tensor:
     """The twin of `dropout_mask` in `keras.ops`; `state` and `shape` as in `bits_in_graph`."""
     return ops.greater_equal(bits_in_graph(state, shape), _keep_threshold(rate))
 

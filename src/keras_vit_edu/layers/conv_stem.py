@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
+from keras_vit_edu._types import Activation, DataFormat, Initializer, Shape, Tensor
 from keras_vit_edu.layers.layer_normalization import LayerNormalization
 from keras_vit_edu.layers.portable_dropout import PortableDropout
 
@@ -71,10 +72,10 @@ class ConvStem(keras.layers.Layer):
         strides: Sequence[int] | None = None,
         pools: Sequence[int] | None = None,
         dropout: float = 0.0,
-        normalization: str | None = None,
-        activation: Any = "gelu",
-        kernel_initializer: Any = "glorot_uniform",
-        data_format: str | None = None,
+        normalization: Literal["layer"] | None = None,
+        activation: Activation | None = "gelu",
+        kernel_initializer: Initializer = "glorot_uniform",
+        data_format: DataFormat | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -122,14 +123,14 @@ class ConvStem(keras.layers.Layer):
         """How many pixels lie between one place and the next."""
         return math.prod((*self.strides, *self.pools))
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         shape = self._channels_last(input_shape)
         for convolution, normalization, pool in zip(self.convolutions, self.normalizations, self.pools, strict=True):
             convolution.build((shape[0], None, None, shape[3]))  # of any size, padding included
             shape = self._after(shape, convolution, pool)
             normalization.build((shape[0], None, None, shape[3]))
 
-    def call(self, images: Any, training: bool = False) -> Any:
+    def call(self, images: Tensor, training: bool = False) -> Tensor:
         self._channels_last(images.shape)  # complains about a wrong rank
         x = ops.cast(images, self.compute_dtype)
         x = ops.transpose(x, (0, 2, 3, 1)) if self.data_format == "channels_first" else x  # (B, H, W, C)
@@ -144,22 +145,22 @@ class ConvStem(keras.layers.Layer):
         batch, rows, columns, width = ops.shape(x)
         return ops.reshape(x, (batch, rows * columns, width))
 
-    def grid_size(self, image_shape: Sequence[int | None]) -> tuple[int | None, int | None]:
+    def grid_size(self, image_shape: Shape) -> tuple[int | None, int | None]:
         """`(rows, columns)` of places in images of the shape `(B, H, W, C)`, or `(B, C, H, W)` if channels_first."""
         shape = self._channels_last(image_shape)
         for convolution, pool in zip(self.convolutions, self.pools, strict=True):
             shape = self._after(shape, convolution, pool)
         return shape[1], shape[2]
 
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         rows, columns = self.grid_size(input_shape)
         num_places = None if rows is None or columns is None else rows * columns
         return _checks.known_sizes(input_shape)[0], num_places, self.filters[-1]
 
-    def compute_output_spec(self, images: Any, training: bool = False) -> keras.KerasTensor:
+    def compute_output_spec(self, images: Tensor, training: bool = False) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(images.shape), dtype=self.compute_dtype)
 
-    def _channels_last(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    def _channels_last(self, shape: Shape) -> tuple[int | None, ...]:
         shape = _checks.known_sizes(shape)
         if len(shape) != 4:
             layout = "(B, C, H, W)" if self.data_format == "channels_first" else "(B, H, W, C)"

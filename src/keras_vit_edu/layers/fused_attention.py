@@ -1,13 +1,14 @@
 """Attention as one operation of the backend."""
 
 import math
-from typing import Any
 
 import keras
 from keras import ops
 
+from keras_vit_edu._types import Tensor
 
-def fused_attention(query: Any, key: Any, value: Any, mask: Any = None) -> Any:
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V in one operation of the backend, which need not keep the weights.
 
     The same numbers as `matmul(attention_weights(query, key, mask), value)`, in another layout: heads are the third

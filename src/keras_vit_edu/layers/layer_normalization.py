@@ -1,9 +1,9 @@
 """Layer normalization that every exporter of torch takes."""
 
-from typing import Any
-
 import keras
 from keras import ops
+
+from keras_vit_edu._types import Tensor
 
 
 # Keras names the weights in a file after the class, so it has the name of Keras's own.
@@ -24,7 +24,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
         (2, 5, 4)
     """
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         if keras.backend.backend() != "torch":
             return super().call(inputs)
         import torch

@@ -19,7 +19,6 @@ Attention from one sequence to another has T queries and S keys and values; its 
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -27,6 +26,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks, initializers, random
+from keras_vit_edu._types import Constraint, Initializer, Regularizer, Shape, Tensor
 from keras_vit_edu.layers import attention_conversion
 from keras_vit_edu.layers.attention_masks import AttentionMasks, check_broadcasts
 from keras_vit_edu.layers.fused_attention import fused_attention, has_fused_attention
@@ -37,7 +37,7 @@ from keras_vit_edu.layers.token_dense import TokenDense
 LARGEST_NEGATIVE = float(np.finfo("float32").min)
 
 
-def attention_weights(query: Any, key: Any, mask: Any = None, bias: Any = None) -> Any:
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """softmax(Q K^T / sqrt(d) + bias), over the keys.
 
     Args:
@@ -141,13 +141,13 @@ class MyMultiHeadAttention(keras.layers.Layer):
         dropout: float = 0.1,
         use_bias: bool = True,
         output_shape: int | None = None,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer | None = None,
+        bias_regularizer: Regularizer | None = None,
+        activity_regularizer: Regularizer | None = None,
+        kernel_constraint: Constraint | None = None,
+        bias_constraint: Constraint | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -196,7 +196,7 @@ class MyMultiHeadAttention(keras.layers.Layer):
             name=name,
         )
 
-    def build(self, query_shape: Sequence[Any], value_shape: Sequence[Any], key_shape: Any = None) -> None:
+    def build(self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> None:
         key_shape = value_shape if key_shape is None else key_shape
         output_shape = self.compute_output_shape(query_shape, value_shape, key_shape)
         query_shape, value_shape, key_shape = map(_checks.known_sizes, (query_shape, value_shape, key_shape))
@@ -209,18 +209,18 @@ class MyMultiHeadAttention(keras.layers.Layer):
 
     def call(
         self,
-        query: Any,
-        value: Any,
-        key: Any = None,
-        query_mask: Any = None,
-        value_mask: Any = None,
-        key_mask: Any = None,
-        attention_mask: Any = None,
+        query: Tensor,
+        value: Tensor,
+        key: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        value_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         return_attention_scores: bool = False,
         training: bool | None = None,
         use_causal_mask: bool = False,
-        attention_bias: Any = None,
-    ) -> Any:
+        attention_bias: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         key = value if key is None else key
         masks = AttentionMasks(query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
         self._check(query, value, key, masks, attention_bias)
@@ -239,12 +239,14 @@ class MyMultiHeadAttention(keras.layers.Layer):
         output = self.out_dense(self._join_heads(heads))  # (B, T, D)
         return (output, scores) if return_attention_scores else output
 
-    def _split_heads(self, x: Any) -> Any:
+    def _split_heads(self, x: Tensor) -> Tensor:
         """`(B, T, h * d)` to `(B, T, h, d)`."""
         batch, length, width = ops.shape(x)
         return ops.reshape(x, (batch, length, self.num_heads, width // self.num_heads))
 
-    def _attend(self, query: Any, key: Any, value: Any, mask: Any, bias: Any, training: bool | None) -> tuple[Any, Any]:
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, bias: Tensor, training: bool | None
+    ) -> tuple[Tensor, Tensor]:
         """The explicit path: heads `(B, T, h, dv)` and scores `(B, h, T, S)`."""
         query, key, value = (ops.swapaxes(x, 1, 2) for x in (query, key, value))  # (B, h, T or S, d or dv)
         scores = attention_weights(query, key, mask, bias)  # (B, h, T, S)
@@ -252,14 +254,14 @@ class MyMultiHeadAttention(keras.layers.Layer):
         heads = ops.matmul(self.score_dropout(scores, training=training), value)  # (B, h, T, dv)
         return ops.swapaxes(heads, 1, 2), scores
 
-    def _join_heads(self, x: Any) -> Any:
+    def _join_heads(self, x: Tensor) -> Tensor:
         """`(B, T, h, d)` to `(B, T, h * d)`."""
         batch, length, heads, width = ops.shape(x)
         return ops.reshape(x, (batch, length, heads * width))
 
     _fused_is_faster = staticmethod(has_fused_attention)
 
-    def _check(self, query: Any, value: Any, key: Any, masks: AttentionMasks, bias: Any) -> None:
+    def _check(self, query: Tensor, value: Tensor, key: Tensor, masks: AttentionMasks, bias: Tensor) -> None:
         """Raise a ValueError for shapes that do not fit each other."""
         self.compute_output_shape(query.shape, value.shape, key.shape)
         batch, rows, columns = _checks.known_sizes((query.shape[0], query.shape[1], key.shape[1]))
@@ -267,7 +269,7 @@ class MyMultiHeadAttention(keras.layers.Layer):
         check_broadcasts("attention_bias", bias, (batch, self.num_heads, rows, columns))
 
     def compute_output_shape(
-        self, query_shape: Sequence[Any], value_shape: Sequence[Any], key_shape: Any = None
+        self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None
     ) -> tuple[Any, ...]:
         key_shape = value_shape if key_shape is None else key_shape
         query_sizes, value_sizes, key_sizes = map(_checks.known_sizes, (query_shape, value_shape, key_shape))
@@ -282,18 +284,18 @@ class MyMultiHeadAttention(keras.layers.Layer):
 
     def compute_output_spec(
         self,
-        query: Any,
-        value: Any,
-        key: Any = None,
-        query_mask: Any = None,
-        value_mask: Any = None,
-        key_mask: Any = None,
-        attention_mask: Any = None,
+        query: Tensor,
+        value: Tensor,
+        key: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        value_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         return_attention_scores: bool = False,
         training: bool | None = None,
         use_causal_mask: bool = False,
-        attention_bias: Any = None,
-    ) -> Any:
+        attention_bias: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         key = value if key is None else key
         masks = AttentionMasks(query_mask, value_mask, key_mask, attention_mask, use_causal_mask)
         self._check(query, value, key, masks, attention_bias)

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
+from keras_vit_edu._types import Shape, Tensor
 from keras_vit_edu._weights import copy_of
 from keras_vit_edu.layers.token_dense import TokenDense
 
@@ -78,7 +79,7 @@ class PatchEncoder(keras.layers.Layer):
             dtype=self.dtype_policy,
         )
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         input_shape = _checks.known_sizes(input_shape)
         self._check_input_shape(input_shape)
         if input_shape[2] is None:
@@ -99,7 +100,7 @@ class PatchEncoder(keras.layers.Layer):
             initializer=initializers.RandomUniform(),
         )
 
-    def call(self, patches: Any) -> Any:
+    def call(self, patches: Tensor) -> Tensor:
         self._check_input_shape(patches.shape)
         batch = ops.shape(patches)[0]
         if patches.shape[1] is None:  # under `tf.function`: another number fails here, where adding might broadcast it
@@ -152,7 +153,7 @@ class PatchEncoder(keras.layers.Layer):
         )
         return encoder
 
-    def _check_input_shape(self, shape: Sequence[int | None]) -> None:
+    def _check_input_shape(self, shape: Shape) -> None:
         known = _checks.known_sizes(shape)
         if len(known) != 3:
             raise ValueError(f"Patches must have 3 dimensions, (B, N, P). Received: patches of shape {known}")
@@ -162,7 +163,7 @@ class PatchEncoder(keras.layers.Layer):
                 f"`resized` makes one for another grid. Received: patches of shape {known}"
             )
 
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         self._check_input_shape(input_shape)
         return _checks.known_sizes(input_shape)[0], self.num_prefix_tokens + self.num_patches, self.projection_dim
 

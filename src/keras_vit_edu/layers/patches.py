@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_vit_edu import _checks
+from keras_vit_edu._types import DataFormat, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -43,15 +44,15 @@ class Patches(keras.layers.Layer):
         [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
     """
 
-    def __init__(self, patch_size: int | Sequence[int], data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, patch_size: int | Sequence[int], data_format: DataFormat | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.patch_size = _checks.pair_of_ints("patch_size", patch_size)
         self.data_format = _checks.data_format(data_format)
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.compute_output_shape(input_shape)  # complains about a shape that cannot be cut
 
-    def call(self, images: Any) -> Any:
+    def call(self, images: Tensor) -> Tensor:
         self.compute_output_shape(images.shape)
         patch_height, patch_width = self.patch_size
         batch, rows, columns, channels = self._grid(ops.shape(images))
@@ -64,12 +65,12 @@ class Patches(keras.layers.Layer):
         # x: (B, rows, columns, ph, pw, C)
         return ops.reshape(x, (batch, rows * columns, patch_height * patch_width * channels))
 
-    def grid_size(self, image_shape: Sequence[int | None]) -> tuple[int | None, int | None]:
+    def grid_size(self, image_shape: Shape) -> tuple[int | None, int | None]:
         """`(rows, columns)` of patches in images of the shape `(B, H, W, C)`, or `(B, C, H, W)` if channels_first."""
         self.compute_output_shape(image_shape)  # complains about a shape that cannot be cut
         return self._grid(image_shape)[1:3]
 
-    def restore(self, patches: Any, image_size: int | Sequence[int]) -> Any:
+    def restore(self, patches: Tensor, image_size: int | Sequence[int]) -> Tensor:
         """Put patches together again: the exact inverse of calling the layer.
 
         Args:
@@ -104,7 +105,7 @@ class Patches(keras.layers.Layer):
         x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (B, rows, ph, columns, pw, C)
         return ops.reshape(x, (batch, height, width, channels))
 
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         shape = _checks.known_sizes(input_shape)
         if len(shape) != 4:
             layout = "(B, C, H, W)" if self.data_format == "channels_first" else "(B, H, W, C)"
@@ -132,7 +133,7 @@ class Patches(keras.layers.Layer):
         columns = None if width is None else width // patch_width
         return batch, rows, columns, channels
 
-    def compute_output_spec(self, images: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, images: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(images.shape), dtype=images.dtype)
 
     def get_config(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks, random
+from keras_vit_edu._types import Shape, Tensor
 from keras_vit_edu.layers.recomputation import Draws
 
 
@@ -54,9 +55,7 @@ class PortableDropout(keras.layers.Dropout):
         [0.0, 2.0]
     """
 
-    def __init__(
-        self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, rate: float, noise_shape: Shape | None = None, seed: int | None = None, **kwargs: Any) -> None:
         if noise_shape is not None:
             sizes = _checks.sequence(noise_shape)
             if sizes is None:
@@ -70,14 +69,14 @@ class PortableDropout(keras.layers.Dropout):
         )
         self._draws = Draws()
 
-    def call(self, inputs: Any, training: bool = False) -> Any:
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training or self.rate == 0:
             return inputs
         state = self._draws.next(self.seed_generator)  # (2,): seed, counter
         keep = random.dropout_mask_in_graph(state, self._mask_shape(inputs), self.rate)
         return ops.where(keep, inputs * (1 / (1 - self.rate)), 0.0)
 
-    def _mask_shape(self, inputs: Any) -> Sequence[Any]:
+    def _mask_shape(self, inputs: Tensor) -> Sequence[Any]:
         shape = ops.shape(inputs)
         if self.noise_shape is None:
             return shape

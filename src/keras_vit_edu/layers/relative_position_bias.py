@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks
+from keras_vit_edu._types import DType, Shape, Tensor
 
 # exp() of it is 1 in 3,000: little enough to be no neighbour at first, enough to learn to be one.
 LOWEST = -8.0
@@ -77,7 +78,7 @@ class RelativePositionBias(keras.layers.Layer):
         self.locality = _checks.non_negative("locality", locality)
         self.supports_masking = True
 
-    def build(self, tokens_shape: Sequence[int | None]) -> None:
+    def build(self, tokens_shape: Shape) -> None:
         self.compute_output_shape(tokens_shape)  # complains about a shape that does not fit
         rows, columns = self._sizes()[1]
         self.table = self.add_weight(
@@ -95,10 +96,10 @@ class RelativePositionBias(keras.layers.Layer):
             )
         return self.num_heads, self.grid_size
 
-    def _first_table(self, shape: Sequence[int], dtype: Any) -> Any:
+    def _first_table(self, shape: Sequence[int], dtype: DType | None) -> Tensor:
         return ops.convert_to_tensor(local_bias(*self._sizes(), self.locality), dtype=dtype)
 
-    def call(self, tokens: Any) -> Any:
+    def call(self, tokens: Tensor) -> Tensor:
         self.compute_output_shape(tokens.shape)
         grid_size = self._sizes()[1]
         prefix = ops.shape(tokens)[1] - grid_size[0] * grid_size[1]
@@ -106,10 +107,10 @@ class RelativePositionBias(keras.layers.Layer):
         bias = ops.transpose(bias, (2, 0, 1))  # (h, N, N); exporters of torch cannot take along axis 1
         return ops.pad(bias, ((0, 0), (prefix, 0), (prefix, 0)))[None]  # (1, h, T, T)
 
-    def compute_mask(self, tokens: Any, previous_mask: Any) -> None:
+    def compute_mask(self, tokens: Tensor, previous_mask: Tensor) -> None:
         """What says which tokens are real says nothing about offsets."""
 
-    def compute_output_shape(self, tokens_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, tokens_shape: Shape) -> tuple[int | None, ...]:
         num_heads, (rows, columns) = self._sizes()
         known = _checks.known_sizes(tokens_shape)
         if len(known) != 3 or (known[1] is not None and known[1] < rows * columns):

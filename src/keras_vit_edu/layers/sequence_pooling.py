@@ -1,12 +1,12 @@
 """Many tokens become one vector: their mean, weighted by attention."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
+from keras_vit_edu._types import Initializer, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -45,7 +45,7 @@ class SequencePooling(keras.layers.Layer):
         ((2, 64), (2, 49))
     """
 
-    def __init__(self, kernel_initializer: Any = "glorot_uniform", **kwargs: Any) -> None:
+    def __init__(self, kernel_initializer: Initializer = "glorot_uniform", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.score_dense = keras.layers.Dense(
@@ -56,11 +56,11 @@ class SequencePooling(keras.layers.Layer):
             name="score_dense",
         )
 
-    def build(self, tokens_shape: Sequence[int | None]) -> None:
+    def build(self, tokens_shape: Shape) -> None:
         self._check_rank(tokens_shape)
         self.score_dense.build(_checks.known_sizes(tokens_shape))
 
-    def call(self, tokens: Any, return_attention_scores: bool = False) -> Any:
+    def call(self, tokens: Tensor, return_attention_scores: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         self._check_rank(tokens.shape)
         tokens = ops.cast(tokens, self.compute_dtype)
         scores = self.score_dense(tokens)  # (B, N, 1)
@@ -68,12 +68,14 @@ class SequencePooling(keras.layers.Layer):
         pooled = ops.sum(ops.cast(scores, tokens.dtype) * tokens, axis=1)  # (B, D)
         return (pooled, ops.squeeze(scores, axis=2)) if return_attention_scores else pooled
 
-    def compute_output_shape(self, tokens_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, tokens_shape: Shape) -> tuple[int | None, ...]:
         self._check_rank(tokens_shape)
         batch, _, width = _checks.known_sizes(tokens_shape)
         return batch, width
 
-    def compute_output_spec(self, tokens: Any, return_attention_scores: bool = False) -> Any:
+    def compute_output_spec(
+        self, tokens: Tensor, return_attention_scores: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         self._check_rank(tokens.shape)
         batch, length, width = tokens.shape
         pooled = keras.KerasTensor((batch, width), dtype=self.compute_dtype)
@@ -81,7 +83,7 @@ class SequencePooling(keras.layers.Layer):
         return (pooled, scores) if return_attention_scores else pooled
 
     @staticmethod
-    def _check_rank(shape: Sequence[int | None]) -> None:
+    def _check_rank(shape: Shape) -> None:
         if len(shape) != 3:
             raise ValueError(
                 f"Tokens must have 3 dimensions, (B, N, D). Received: tokens of shape {_checks.known_sizes(shape)}"

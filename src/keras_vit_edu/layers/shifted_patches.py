@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_vit_edu import _checks
+from keras_vit_edu._types import DataFormat, Shape, Tensor
 from keras_vit_edu.layers.patches import Patches
 
 
@@ -47,7 +48,7 @@ class ShiftedPatches(keras.layers.Layer):
         (2, 49, 80)
     """
 
-    def __init__(self, patch_size: int | Sequence[int], data_format: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, patch_size: int | Sequence[int], data_format: DataFormat | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.patches = Patches(patch_size, data_format=data_format, dtype=self.dtype_policy, name="patches")
         self.patch_size = self.patches.patch_size
@@ -55,13 +56,13 @@ class ShiftedPatches(keras.layers.Layer):
         if min(self.patch_size) < 2:
             raise ValueError(f"`patch_size` must be 2 or more, to be halved. Received: patch_size={self.patch_size}")
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         self.compute_output_shape(input_shape)  # complains about a shape that cannot be cut
         self.patches.build(
             _checks.known_sizes(input_shape)
         )  # has no weights, so that the number of channels does not matter
 
-    def call(self, images: Any) -> Any:
+    def call(self, images: Tensor) -> Tensor:
         self.compute_output_shape(images.shape)
         is_first = self.data_format == "channels_first"
         up, left = (side // 2 for side in self.patch_size)
@@ -75,11 +76,11 @@ class ShiftedPatches(keras.layers.Layer):
                 views.append(padded[:, :, rows, columns] if is_first else padded[:, rows, columns])
         return self.patches(ops.concatenate(views, axis=1 if is_first else 3))
 
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         batch, num_patches, length = self.patches.compute_output_shape(input_shape)
         return batch, num_patches, None if length is None else 5 * length
 
-    def compute_output_spec(self, images: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, images: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(images.shape), dtype=images.dtype)
 
     def get_config(self) -> dict[str, Any]:

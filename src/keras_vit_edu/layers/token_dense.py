@@ -1,12 +1,12 @@
 """A Dense layer for tokens: the same numbers as Keras's, sooner."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_vit_edu import _checks
+from keras_vit_edu._types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -25,13 +25,13 @@ class TokenDense(keras.layers.Dense):
         (2, 5, 3)
     """
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(_checks.known_sizes(input_shape))
 
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> tuple[int | None, ...]:
         return (*_checks.known_sizes(input_shape)[:-1], self.units)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         kernel, bias = self.kernel, self.bias
         if keras.backend.backend() == "torch":
             import torch

@@ -1,12 +1,12 @@
 """One block of the transformer's encoder: attention, then an MLP, each around a skip connection."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_vit_edu import _checks, initializers, random
+from keras_vit_edu._types import Activation, Initializer, Shape, Tensor
 from keras_vit_edu.layers.layer_normalization import LayerNormalization
 from keras_vit_edu.layers.my_multi_head_attention import MyMultiHeadAttention
 from keras_vit_edu.layers.portable_dropout import PortableDropout
@@ -81,11 +81,11 @@ class TransformerBlock(keras.layers.Layer):
         mlp_dim: int,
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
-        activation: Any = "gelu",
-        output_activation: Any = None,
+        activation: Activation | None = "gelu",
+        output_activation: Activation | None = None,
         use_bias: bool = True,
         layer_norm_epsilon: float = 1e-6,
-        kernel_initializer: Any = "glorot_uniform",
+        kernel_initializer: Initializer = "glorot_uniform",
         stochastic_depth: float = 0.0,
         hidden_dropout: float | None = None,
         projection_dropout: float = 0.0,
@@ -164,7 +164,7 @@ class TransformerBlock(keras.layers.Layer):
             for name in ("attention_branch", "mlp_branch")
         )
 
-    def build(self, tokens_shape: Sequence[Any]) -> None:
+    def build(self, tokens_shape: Shape) -> None:
         shape = self.compute_output_shape(tokens_shape)
         hidden_shape = (*shape[:-1], self.mlp_dim)
         if self.position_bias is not None:
@@ -189,11 +189,11 @@ class TransformerBlock(keras.layers.Layer):
 
     def call(
         self,
-        tokens: Any,
-        attention_mask: Any = None,
+        tokens: Tensor,
+        attention_mask: Tensor | None = None,
         return_attention_scores: bool = False,
         training: bool | None = None,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         self.compute_output_shape(tokens.shape)  # complains about a wrong rank
         normalised = self.attention_norm(tokens)  # (B, N, D)
         attended = self.attention(
@@ -216,7 +216,7 @@ class TransformerBlock(keras.layers.Layer):
         tokens = ops.add(tokens, self.mlp_branch(output, training=training))
         return (tokens, scores) if return_attention_scores else tokens
 
-    def compute_output_shape(self, tokens_shape: Sequence[Any]) -> tuple[Any, ...]:
+    def compute_output_shape(self, tokens_shape: Shape) -> tuple[int | None, ...]:
         known = _checks.known_sizes(tokens_shape)
         if len(known) != 3:
             raise ValueError(f"Tokens must have 3 dimensions, (B, N, D). Received: tokens of shape {known}")
@@ -226,11 +226,11 @@ class TransformerBlock(keras.layers.Layer):
 
     def compute_output_spec(
         self,
-        tokens: Any,
-        attention_mask: Any = None,
+        tokens: Tensor,
+        attention_mask: Tensor | None = None,
         return_attention_scores: bool = False,
         training: bool | None = None,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         self.compute_output_shape(tokens.shape)  # complains about a wrong rank
         return self.attention.compute_output_spec(
             tokens, tokens, attention_mask=attention_mask, return_attention_scores=return_attention_scores

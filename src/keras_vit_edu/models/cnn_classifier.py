@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
+from keras_vit_edu._types import Activation, DataFormat, DType, Initializer
 from keras_vit_edu.layers import PortableDropout
 from keras_vit_edu.models.dense_head import dense_head
 from keras_vit_edu.models.preset import Preset
@@ -70,13 +71,13 @@ class CNNClassifier(Preset, keras.Model):
         filters: Sequence[int] = (32, 64, 128),
         convolutions: int = 2,
         dropout: float = 0.25,
-        activation: Any = "gelu",
+        activation: Activation | None = "gelu",
         head_units: Sequence[int] = (128,),
         head_dropout: float = 0.5,
-        kernel_initializer: Any = "glorot_uniform",
-        data_format: str | None = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        data_format: DataFormat | None = None,
         frozen_layers: Sequence[str] = (),
-        dtype: Any = None,
+        dtype: DType | None = None,
         name: str | None = None,
         trainable: bool = True,
     ) -> None:

@@ -1,12 +1,13 @@
 """The Vision Transformer without its head: an image becomes tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import keras
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
+from keras_vit_edu._types import Activation, DataFormat, DType, Initializer, Tensor
 from keras_vit_edu.layers import ConvStem, PatchEncoder, Patches, PortableDropout, ShiftedPatches, TransformerBlock
 from keras_vit_edu.layers.layer_normalization import LayerNormalization
 from keras_vit_edu.layers.template import Template, completed, layer_from, template_of, with_sizes
@@ -118,12 +119,12 @@ class ViTBackbone(keras.Model):
         num_prefix_tokens: int = 0,
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
-        activation: Any = "gelu",
-        output_activation: Any = None,
+        activation: Activation | None = "gelu",
+        output_activation: Activation | None = None,
         use_bias: bool = True,
         layer_norm_epsilon: float = 1e-6,
-        kernel_initializer: Any = "glorot_uniform",
-        data_format: str | None = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        data_format: DataFormat | None = None,
         stem: keras.layers.Layer | None = None,
         position_bias: keras.layers.Layer | None = None,
         stochastic_depth: float = 0.0,
@@ -131,7 +132,7 @@ class ViTBackbone(keras.Model):
         projection_dropout: float = 0.0,
         embedding_dropout: float = 0.0,
         frozen_layers: Sequence[str] = (),
-        dtype: Any = None,
+        dtype: DType | None = None,
         name: str | None = None,
         trainable: bool = True,
     ) -> None:
@@ -238,7 +239,7 @@ class ViTBackbone(keras.Model):
         """The names of the layers whose weights do not train."""
         return names_of_frozen(self.layers)
 
-    def attention_scores(self, images: Any) -> list[Any]:
+    def attention_scores(self, images: Tensor) -> list[Tensor]:
         """Who attends to whom, in every block, the first one first.
 
         Args:
@@ -250,7 +251,7 @@ class ViTBackbone(keras.Model):
         """
         return self._look_inside(images)[1]
 
-    def intermediates(self, images: Any) -> dict[str, Any]:
+    def intermediates(self, images: Tensor) -> dict[str, Tensor]:
         """The tokens after each layer, by the layer's name.
 
         Args:
@@ -261,7 +262,7 @@ class ViTBackbone(keras.Model):
         """
         return self._look_inside(images)[0]
 
-    def _look_inside(self, images: Any) -> tuple[dict[str, Any], list[Any]]:
+    def _look_inside(self, images: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Tokens by layer, and the attention scores of each block; no dropout acts."""
         images = ops.cast(ops.convert_to_tensor(images), self.compute_dtype)
         tokens = self.get_layer("patch_encoder")(self.stem(images))
@@ -305,7 +306,7 @@ class ViTBackbone(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ViTBackbone":
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> "ViTBackbone":
         """The model that `get_config` describes; also from a flat configuration, as files from before 0.1.0 have."""
         if flat_config.is_flat(config):
             own = ("kernel_initializer", "frozen_layers", "name", "trainable")
@@ -314,7 +315,7 @@ class ViTBackbone(keras.Model):
         return cls(**config)
 
 
-def _stem_from(template: Template, patches: Patches, policy: keras.DTypePolicy) -> Any:
+def _stem_from(template: Template, patches: Patches, policy: keras.DTypePolicy) -> keras.layers.Layer:
     """A copy of the stem for this model."""
     known = {f"keras_vit_edu>{cls.__name__}": name for cls, name in STEM_NAMES.items()}
     name = known.get(template["registered_name"], "stem")
@@ -328,7 +329,7 @@ def _stem_from(template: Template, patches: Patches, policy: keras.DTypePolicy) 
     return stem
 
 
-def _check_vectors(vectors: Any, stem: keras.layers.Layer, patches: Patches, images: Any) -> None:
+def _check_vectors(vectors: Tensor, stem: keras.layers.Layer, patches: Patches, images: Tensor) -> None:
     """Raise a ValueError unless the stem gives a vector for each patch."""
     count = patches.compute_output_shape(images.shape)[1]
     if len(vectors.shape) != 3 or vectors.shape[1] not in (None, count):

@@ -2,19 +2,21 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 from keras import ops
 
 from keras_vit_edu import _checks, initializers
+from keras_vit_edu._types import Activation, DType, Initializer, Tensor
 from keras_vit_edu.layers import PortableDropout, SequencePooling
 from keras_vit_edu.models import flat_config
 from keras_vit_edu.models.dense_head import dense_head
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.vit_backbone import ViTBackbone, freeze, names_of_frozen, unique_name
 
-HEADS = ("flatten", "token", "mean", "mean_with_prefix", "sequence")
+Head = Literal["flatten", "token", "mean", "mean_with_prefix", "sequence"]
+HEADS = get_args(Head)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -81,13 +83,13 @@ class ViTClassifier(Preset, keras.Model):
         self,
         backbone: ViTBackbone,
         num_classes: int = 10,
-        head: str = "flatten",
+        head: Head = "flatten",
         head_units: Sequence[int] = (2048, 1024),
         head_dropout: float | Sequence[float] = 0.5,
-        head_activation: Any = "gelu",
-        activation: Any = None,
-        kernel_initializer: Any = "glorot_uniform",
-        head_dtype: Any = None,
+        head_activation: Activation | None = "gelu",
+        activation: Activation | None = None,
+        kernel_initializer: Initializer = "glorot_uniform",
+        head_dtype: DType | None = None,
         frozen_layers: Sequence[str] = (),
         name: str | None = None,
         trainable: bool = True,
@@ -160,11 +162,11 @@ class ViTClassifier(Preset, keras.Model):
         own = [layer for layer in self.layers if not (some_train and layer is self.backbone)]
         return names_of_frozen([*own, *parts])
 
-    def attention_scores(self, images: Any) -> list[Any]:
+    def attention_scores(self, images: Tensor) -> list[Tensor]:
         """As `ViTBackbone.attention_scores`."""
         return self.backbone.attention_scores(images)
 
-    def intermediates(self, images: Any) -> dict[str, Any]:
+    def intermediates(self, images: Tensor) -> dict[str, Tensor]:
         """As `ViTBackbone.intermediates`."""
         return self.backbone.intermediates(images)
 
@@ -186,7 +188,7 @@ class ViTClassifier(Preset, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ViTClassifier":
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> "ViTClassifier":
         """The model that `get_config` describes.
 
         Also takes a flat configuration, without `backbone`, as presets of format 1 and 2 and files from before 0.1.0

@@ -13,10 +13,11 @@ from keras_vit_edu.layers import TransformerBlock
 from keras_vit_edu.layers.patch_encoder import resize_positions
 from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.models.vit_backbone import unique_name
+from keras_vit_edu.models.vit_classifier import Head
 
 # By the names under which keras_hub registers its classes, so that nothing here imports it.
 BACKBONES = ("keras_hub>ViTBackbone", "keras_hub>DeiTBackbone")
-HEADS = {"token": "token", "gap": "mean_with_prefix"}  # ours, by keras_hub's pooling
+HEADS: dict[str, Head] = {"token": "token", "gap": "mean_with_prefix"}  # ours, by keras_hub's pooling
 CLASSIFIERS = ("keras_hub>ViTImageClassifier", "keras_hub>DeiTImageClassifier")
 
 
