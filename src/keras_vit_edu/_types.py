@@ -16,3 +16,6 @@ Initializer = str | Mapping[str, Any] | keras.initializers.Initializer | Callabl
 Regularizer = str | Mapping[str, Any] | keras.regularizers.Regularizer | Callable[[Tensor], Tensor]
 Constraint = str | Mapping[str, Any] | keras.constraints.Constraint | Callable[[Tensor], Tensor]
 Seed = int | keras.random.SeedGenerator
+
+# Raw images or files: an array or tensor, an image of Pillow, a path, a binary stream, or a list of these.
+Images = Any

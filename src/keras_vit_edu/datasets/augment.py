@@ -13,6 +13,7 @@ steps use whole numbers, or floats that hold whole numbers exactly:
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -341,7 +342,7 @@ AUGMENTATIONS = {
 }
 
 
-def load_augmentation(value: Any) -> Augmentation | None:
+def load_augmentation(value: Augmentation | Mapping[str, Any] | str | None) -> Augmentation | None:
     """Get an augmentation.
 
     Args:
@@ -350,8 +351,10 @@ def load_augmentation(value: Any) -> Augmentation | None:
     Raises:
         ValueError: for an unknown name, or a JSON object that is not an augmentation.
     """
-    if value is None or value == "none" or isinstance(value, Augmentation):
-        return None if value == "none" else value
+    if value is None or isinstance(value, Augmentation):
+        return value
+    if value == "none":
+        return None
     if not isinstance(value, str):
         return Augmentation.from_json(value)
     if value not in AUGMENTATIONS:

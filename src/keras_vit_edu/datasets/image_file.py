@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -24,13 +24,16 @@ from keras_vit_edu.datasets.image_source import (
     regular_file,
 )
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 CHUNK = 1 << 16  # pixels
 MAX_SIDE = 1_000_000  # pixels
 ORIENTATION = 0x0112  # EXIF's tag
 EXIF_GROUPS = (0x8769, 0x8825, 0xA005)  # tags that hold further tags: camera, GPS, interoperability
 
 
-def read_image(file: str | os.PathLike | BinaryIO | Any) -> np.ndarray:
+def read_image(file: "str | os.PathLike | BinaryIO | Image") -> np.ndarray:
     """Read an image file: its first frame, upright, as RGB.
 
     A photograph is rotated as its EXIF says. Damaged EXIF is ignored. Transparent areas become white, or black beneath
@@ -68,7 +71,7 @@ def read_image(file: str | os.PathLike | BinaryIO | Any) -> np.ndarray:
         return _as_rgb(_upright(image))
 
 
-def check_header(file: str | os.PathLike | BinaryIO | Any) -> None:
+def check_header(file: "str | os.PathLike | BinaryIO | Image") -> None:
     """Raise the errors of `read_image` for the first bytes only: about a millisecond, without the rest."""
     with _opened(file):
         pass

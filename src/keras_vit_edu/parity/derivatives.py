@@ -7,12 +7,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vit_edu._types import Tensor
+
 
 def output_and_gradients(
     layer: keras.layers.Layer,
     inputs: Sequence[np.ndarray],
     cotangent: np.ndarray | None = None,
-    call: Callable[..., Any] | None = None,
+    call: Callable[..., Tensor] | None = None,
     training: bool = False,
 ) -> tuple[np.ndarray, list[np.ndarray], dict[str, np.ndarray]]:
     """Run a layer forward and backward.

@@ -22,14 +22,18 @@ from keras_vit_edu.parity.run import run
 
 FORWARD, FILES = "own-code", "save-load"
 
+# An array, or the shape of one to be made; several by position or by name.
+Input = np.ndarray | tuple[int, ...]
+Inputs = Input | Sequence[Input] | Mapping[str, Input]
+
 
 class ParityError(RuntimeError):
     """A `build_fn` that does not do its work in every process; the text says where and why."""
 
 
 def check(
-    build_fn: Callable[[], Any] | str,
-    inputs: Any,
+    build_fn: Callable[[], keras.layers.Layer] | str,
+    inputs: Inputs,
     *,
     backends: Sequence[str] | None = None,
     training: bool = False,
@@ -78,8 +82,8 @@ def check(
 
 
 def check_saving(
-    build_fn: Callable[[], Any] | str,
-    inputs: Any,
+    build_fn: Callable[[], keras.layers.Layer] | str,
+    inputs: Inputs,
     *,
     backends: Sequence[str] | None = None,
     tolerance: float = 1e-5,
@@ -103,7 +107,7 @@ def check_saving(
 
 def _run_own(
     kind: str,
-    build_fn: Callable[[], Any] | str,
+    build_fn: Callable[[], keras.layers.Layer] | str,
     inputs: Any,
     backends: Sequence[str] | None,
     seed: int,
@@ -132,7 +136,7 @@ def _run_own(
         return Report("own", results, rows(results, [checks(own_code)[kind]]))
 
 
-def _importable(build_fn: Callable[[], Any] | str) -> str:
+def _importable(build_fn: Callable[[], keras.layers.Layer] | str) -> str:
     """`"module:function"`, if that can be imported."""
     if isinstance(build_fn, str):
         name = build_fn

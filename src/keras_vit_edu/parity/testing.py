@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit_edu.parity.own_code import check, check_saving
+from keras_vit_edu.parity.own_code import Inputs, check, check_saving
 
 OF_EVERY_LAYER = {"name", "trainable", "dtype"}
 PLAIN = (bool, int, float, str, tuple, list, type(None))
@@ -89,7 +89,7 @@ def assert_config_round_trip(cls: type, arguments: Mapping[str, Any]) -> None:
         assert _as_json(value) == _as_json(config[name]), f"{name} was {config[name]!r} and came back as {value!r}"
 
 
-def assert_builds_and_calls(make: Callable[[], Any], *inputs: np.ndarray, **arguments: Any) -> None:
+def assert_builds_and_calls(make: Callable[[], keras.layers.Layer], *inputs: np.ndarray, **arguments: Any) -> None:
     """A layer has the same variables whether built or called, and promises the shapes and dtypes that it gives.
 
     Args:
@@ -118,13 +118,18 @@ def assert_builds_and_calls(make: Callable[[], Any], *inputs: np.ndarray, **argu
         assert promised == given, f"a symbolic call promises {promised}, an eager one gives {given}"
 
 
-def assert_same_on_every_backend(build_fn: Callable[[], Any] | str, inputs: Any, **options: Any) -> None:
+def assert_same_on_every_backend(
+    build_fn: Callable[[], keras.layers.Layer] | str, inputs: Inputs, **options: Any
+) -> None:
     """Outputs and gradients agree on all installed backends; arguments as in `keras_vit_edu.parity.check`."""
     check(build_fn, inputs, **options).raise_for_differences()
 
 
 def assert_saves_and_loads(
-    build_fn: Callable[[], Any] | str, inputs: Any, backends: Sequence[str] | None = None, **options: Any
+    build_fn: Callable[[], keras.layers.Layer] | str,
+    inputs: Inputs,
+    backends: Sequence[str] | None = None,
+    **options: Any,
 ) -> None:
     """What each installed backend saves, each loads, nine pairs for three; as `keras_vit_edu.parity.check_saving`."""
     check_saving(build_fn, inputs, backends=backends, **options).raise_for_differences()

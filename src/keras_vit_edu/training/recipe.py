@@ -189,7 +189,7 @@ class Recipe:
 
     # What Keras makes of it. ------------------------------------------------------------------------------------------
 
-    def learning_rate_schedule(self, steps_per_epoch: int) -> Any:
+    def learning_rate_schedule(self, steps_per_epoch: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
         """The rate by step: a number, or a Keras schedule."""
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         if self.schedule == "constant" and not warmup_steps:

@@ -3,9 +3,11 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from keras_vit_edu._inference import turn
+from keras_vit_edu._types import DType
+from keras_vit_edu.datasets import ImageFolder
 from keras_vit_edu.evaluation import Evaluation
 from keras_vit_edu.training.run_folder import CLASSIFIER, RunFolder
 from keras_vit_edu.transfer import artifact
@@ -74,7 +76,7 @@ class TransferClassifier(Predictor):
         load_weights: bool = True,
         fallback: str | None = None,
         preprocessing: Preprocessing | None = None,
-        dtype: Any = None,
+        dtype: DType | None = None,
     ) -> "TransferClassifier":
         """A pretrained model of keras_hub, with its own classes or with a new head for others.
 
@@ -116,11 +118,11 @@ class TransferClassifier(Predictor):
 
     def fit(
         self,
-        train: Any,
-        validation: Any = None,
+        train: str | Path | ImageFolder | tuple[Any, Any],
+        validation: str | Path | ImageFolder | tuple[Any, Any] | None = None,
         options: FineTuning | None = None,
         run: str | Path | RunFolder | None = None,
-        class_weights: Mapping[int, float] | str | None = BALANCED,
+        class_weights: Mapping[int, float] | Literal["balanced"] | None = BALANCED,
         **arguments: Any,
     ) -> dict[str, Any]:
         """Fine-tune the model on photographs: `fine_tune`, by default a linear probe and then all of it.
@@ -161,9 +163,8 @@ class TransferClassifier(Predictor):
         options = options or FineTuning()
         if run is not None:
             artifact.describe(self.model)  # complains, before hours of training, if it cannot be saved
-        train, validation = parts_of_split(train, validation, arguments.get("console"))
-        train = under_class_numbers(train, self.class_names)
-        validation = under_class_numbers(validation, self.class_names)
+        parts = parts_of_split(train, validation, arguments.get("console"))
+        to_train, to_validate = (under_class_numbers(part, self.class_names) for part in parts)
         with contextlib.ExitStack() as stack:
             if isinstance(run, (str, Path)):
                 run = stack.enter_context(RunFolder(run))
@@ -178,8 +179,8 @@ class TransferClassifier(Predictor):
             return fine_tune(
                 self.model,
                 self.preprocessing,
-                train,
-                validation,
+                to_train,
+                to_validate,
                 options,
                 run,
                 class_weights,

@@ -18,6 +18,7 @@ from keras_vit_edu._files import write_atomically
 from keras_vit_edu._inference import predict_batch
 from keras_vit_edu._keras_internals import origin
 from keras_vit_edu._machine import device, environment, matrix_precision, version_of
+from keras_vit_edu.datasets import ImageFolder
 from keras_vit_edu.training.progress import counting
 from keras_vit_edu.transfer.freezing import head_of
 from keras_vit_edu.transfer.preprocessing import Preprocessing
@@ -55,7 +56,7 @@ def _before_head(model: Any) -> keras.Model:
 def compute_features(
     part: keras.Model,
     preprocessing: Preprocessing,
-    data: Any,
+    data: ImageFolder | tuple[Any, Any] | TrainingImages,
     cache: str | Path | None = None,
     batch_size: int = 32,
     console: Console | None = None,

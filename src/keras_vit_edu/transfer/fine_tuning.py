@@ -4,7 +4,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, Literal, cast
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from rich.console import Console
 from keras_vit_edu import _interruption, random
 from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._keras_internals import layers_within, seed_generators
-from keras_vit_edu.datasets import Augmentation, class_weights
+from keras_vit_edu.datasets import Augmentation, ImageFolder, class_weights
 from keras_vit_edu.evaluation import Evaluation, probabilities, write_evaluation
 from keras_vit_edu.training.pictures import draw_curves, summary
 from keras_vit_edu.training.progress import counting
@@ -35,17 +35,17 @@ from keras_vit_edu.transfer.preprocessing import Preprocessing
 from keras_vit_edu.transfer.split_images import Part, split_images
 from keras_vit_edu.transfer.training_images import scaled
 
-BALANCED = "balanced"
+BALANCED: Final = "balanced"
 
 
 def fine_tune(
-    model: Any,
+    model: keras.Model,
     preprocessing: Preprocessing,
-    train: Any,
-    validation: Any = None,
+    train: ImageFolder | tuple[Any, Any],
+    validation: ImageFolder | tuple[Any, Any] | None = None,
     options: FineTuning | None = None,
     run: RunFolder | None = None,
-    class_weights: Mapping[int, float] | str | None = BALANCED,
+    class_weights: Mapping[int, float] | Literal["balanced"] | None = BALANCED,
     class_names: Sequence[str] | None = None,
     cache: str | Path | None = None,
     console: Console | None = None,

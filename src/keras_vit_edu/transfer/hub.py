@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -125,7 +125,12 @@ def _image_size(name: str, description: str) -> int | None:
     return size if size >= 128 and size % 16 == 0 else None
 
 
-def load(preset: str | Path, task: str = "classifier", fallback: str | None = None, **arguments: Any) -> Any:
+def load(
+    preset: str | Path,
+    task: Literal["classifier", "backbone"] = "classifier",
+    fallback: str | None = None,
+    **arguments: Any,
+) -> keras.Model:
     """A pretrained model of keras_hub.
 
     Args:

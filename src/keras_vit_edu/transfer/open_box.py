@@ -21,7 +21,7 @@ HEADS: dict[str, Head] = {"token": "token", "gap": "mean_with_prefix"}  # ours, 
 CLASSIFIERS = ("keras_hub>ViTImageClassifier", "keras_hub>DeiTImageClassifier")
 
 
-def open_vit(model: keras.Model, image_size: int | Sequence[int] | None = None) -> Any:
+def open_vit(model: keras.Model, image_size: int | Sequence[int] | None = None) -> ViTBackbone | ViTClassifier:
     """The same model, weights included, made of this library's layers.
 
     Outputs are equal (to 1e-5 of the largest value in float32), and so are the tokens after every block; what keras_hub

@@ -11,6 +11,7 @@ import numpy as np
 from keras_vit_edu import _checks
 from keras_vit_edu._files import printable
 from keras_vit_edu._inference import turn
+from keras_vit_edu._types import Images
 from keras_vit_edu.datasets import ImageFolder
 from keras_vit_edu.evaluation import Evaluation
 from keras_vit_edu.models import ViTClassifier
@@ -60,7 +61,7 @@ class Predictor:
         return isinstance(self.model, ViTClassifier)
 
     def predict(
-        self, images: Any, top: int = 5, batch_size: int = BATCH_SIZE, progress: Progress | None = None
+        self, images: Images, top: int = 5, batch_size: int = BATCH_SIZE, progress: Progress | None = None
     ) -> Predictions:
         """The most probable classes of each image.
 
@@ -105,7 +106,7 @@ class Predictor:
         return predictions
 
     def predict_each(
-        self, files: Any, top: int = 5, batch_size: int = BATCH_SIZE
+        self, files: Images, top: int = 5, batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[Any, list[tuple[str, float]], str]]:
         """As `predict`, file by file, as they are done: for thousands of them.
 
@@ -126,7 +127,9 @@ class Predictor:
             for place, row, reason in probabilities_of_each(self.model, self.preprocessing, paths, batch_size)
         )
 
-    def probabilities(self, images: Any, batch_size: int = BATCH_SIZE, progress: Progress | None = None) -> np.ndarray:
+    def probabilities(
+        self, images: Images, batch_size: int = BATCH_SIZE, progress: Progress | None = None
+    ) -> np.ndarray:
         """How probable each class is: the softmax of the logits. Arguments and warnings are those of `predict`.
 
         Returns:
@@ -141,7 +144,7 @@ class Predictor:
     def _rows(self, images: Sequence[Any], batch_size: int, progress: Progress | None) -> np.ndarray:
         return probabilities_of_all(self.model, self.preprocessing, images, batch_size, progress)
 
-    def attention_scores(self, images: Any) -> list[np.ndarray]:
+    def attention_scores(self, images: Images) -> list[np.ndarray]:
         """Who attends to whom, in every block, the first one first.
 
         Args:
@@ -164,7 +167,7 @@ class Predictor:
             scores = self.model.attention_scores(preprocessed)
         return [keras.ops.convert_to_numpy(keras.ops.cast(of_a_block, "float32")) for of_a_block in scores]
 
-    def preprocess(self, images: Any) -> np.ndarray:
+    def preprocess(self, images: Images) -> np.ndarray:
         """Raw images, or files, as the model takes them: float32 `(B, height, width, 3)`.
 
         (Or `(B, 3, height, width)`, if `preprocessing.data_format` is `"channels_first"`.)
@@ -176,7 +179,11 @@ class Predictor:
         return photographs.converted(photographs.images_given(images), self.preprocessing)
 
     def evaluate(
-        self, data: Any, labels: Any = None, batch_size: int = BATCH_SIZE, progress: Progress | None = None
+        self,
+        data: Images,
+        labels: Sequence[int] | Sequence[str] | np.ndarray | None = None,
+        batch_size: int = BATCH_SIZE,
+        progress: Progress | None = None,
     ) -> Evaluation:
         """Classify images whose classes are known.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_vit_edu import _checks
 from keras_vit_edu import _pixels as rules
+from keras_vit_edu._types import Images
 from keras_vit_edu.transfer.given_images import array_of, arrays_of
 from keras_vit_edu.transfer.resampling import INTERPOLATIONS, resize, resize_as_pillow
 
@@ -221,7 +222,7 @@ class Preprocessing:
             )
         return cls(**values)
 
-    def __call__(self, images: Any) -> np.ndarray:
+    def __call__(self, images: Images) -> np.ndarray:
         several, is_single = arrays_of(images)
         checked = checked_images(several, self.data_format, stacklevel=3)  # each (H, W, 1 or 3)
         sizes = {image.shape[:2] for image in checked}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from keras_vit_edu._types import DType
 from keras_vit_edu.transfer import artifact_files, hub, hub_classifier, hugging_face, transformers_folder
 from keras_vit_edu.transfer.class_names import checked_names
 from keras_vit_edu.transfer.preprocessing import Preprocessing
@@ -31,7 +32,7 @@ def load_pretrained(
     load_weights: bool = True,
     fallback: str | None = None,
     preprocessing: Preprocessing | None = None,
-    dtype: Any = None,
+    dtype: DType | None = None,
 ) -> Pretrained:
     """Arguments and errors are those of `TransferClassifier.from_preset`.
 
@@ -68,7 +69,7 @@ def _from_transformers(
     image_size: int | Sequence[int] | None,
     load_weights: bool,
     preprocessing: Preprocessing | None,
-    dtype: Any,
+    dtype: DType | None,
 ) -> Pretrained:
     if preprocessing is None:
         kind = str(transformers_folder.model_type_of(folder))
@@ -95,10 +96,10 @@ def _from_keras_hub(
     load_weights: bool,
     fallback: str | None,
     preprocessing: Preprocessing | None,
-    dtype: Any,
+    dtype: DType | None,
 ) -> Pretrained:
     num_new_classes = None if names is None else len(names)
-    given = {"num_classes": num_new_classes, "dtype": dtype}
+    given: dict[str, Any] = {"num_classes": num_new_classes, "dtype": dtype}
     arguments = {name: value for name, value in given.items() if value is not None}
     try:
         theirs, loaded = hub.load_and_name(preset, fallback=fallback, load_weights=load_weights, **arguments)
