@@ -1,9 +1,12 @@
 """One name, whatever kind of classifier it stands for."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from keras_vit_edu import load_classifier
+from keras_vit_edu.load_classifier import evaluation_folder
 from keras_vit_edu.transfer import TransferClassifier
 from tests.support import vit_classifier
 from tests.transfer.small import PREPROCESSING, classifier
@@ -35,3 +38,9 @@ def test_a_folder_with_a_preset(tmp_path, rng):
 def test_what_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="nowhere"):
         load_classifier(tmp_path / "nowhere")
+
+
+def test_a_report_has_a_folder_named_after_classifier_and_images():
+    for name in ("pets", "runs/pets", "runs/pets/classifier", "pets.zip"):
+        assert evaluation_folder(name, "photos") == Path("evaluate-pets-photos")
+    assert evaluation_folder("runs/v1.2", "mnist") == Path("evaluate-v1.2-mnist")

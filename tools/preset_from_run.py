@@ -23,7 +23,6 @@ import keras
 import numpy as np
 
 from keras_vit_edu import datasets, training
-from keras_vit_edu.cli.train import SAMPLE_EPOCHS
 from keras_vit_edu.models import preset_files, reference_logits
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.training.run_folder import differences
@@ -115,8 +114,6 @@ def reproducing_command(record: dict[str, Any], name: str) -> str:
     if recipe["name"] not in training.RECIPES:
         raise ValueError(f"The recipe must be one with a name. Received: {recipe['name']!r}")
     named = training.load_recipe(recipe["name"])
-    if dataset == "mnist-sample" and named.name == "program-p":
-        named = named.replace(epochs=SAMPLE_EPOCHS)
     words = ["keras-vit-edu train", f"--preset {name}", f"--dataset {dataset}", f"--recipe {named.name}"]
     for field, usual in named.to_json().items():
         value = recipe[field]

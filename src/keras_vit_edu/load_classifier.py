@@ -72,6 +72,22 @@ def load_classifier(name: str | os.PathLike[str], fallback: str | None = None) -
     return LoadedClassifier(model, class_names, dataset=dataset)
 
 
+def evaluation_folder(name: str, images: str) -> Path:
+    """The folder in which `keras-vit-edu evaluate` keeps a report: `evaluate-NAME-IMAGES`.
+
+    Args:
+        name: of the classifier. Its folder has a short name: `pets` for `runs/pets/classifier` and `pets.zip`.
+        images: name of the dataset or folder.
+
+    Examples:
+        >>> [str(evaluation_folder(name, "photos")) for name in ("runs/pets", "runs/pets/classifier", "pets.zip")]
+        ['evaluate-pets-photos', 'evaluate-pets-photos', 'evaluate-pets-photos']
+    """
+    path = Path(name).resolve()
+    short = path.parent.name if path.name == CLASSIFIER else path.name.removesuffix(".zip")
+    return Path(f"evaluate-{short}-{images}")
+
+
 # The steps of `load_classifier`, for code that knows the kind. --------------------------------------------------------
 
 

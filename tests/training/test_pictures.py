@@ -2,10 +2,12 @@ import importlib.util
 import io
 
 import keras
+import numpy as np
 import pytest
 from rich.console import Console
 
-from keras_vit_edu.training import RunFolder
+from keras_vit_edu.datasets import ImageDataset
+from keras_vit_edu.training import Recipe, RunFolder, draw_augmentation
 from keras_vit_edu.training.pictures import draw_layers
 
 
@@ -33,3 +35,13 @@ def test_what_is_missing_is_named_and_nothing_else(tmp_path, monkeypatch, has_py
         assert {name for name in ("pydot", "`dot`") if name in line} == named
         assert ("pip install" in line) == (not has_pydot)
         assert run.record["notes"] == [line]
+
+
+def test_an_augmentation_is_drawn_into_a_new_folder(tmp_path):
+    images, labels = np.zeros((4, 8, 8, 1), "uint8"), np.array([0, 1, 0, 1])
+    dataset = ImageDataset("two", "memory", images, labels, images, labels, ("cat", "dog"))
+    file = draw_augmentation(dataset, Recipe(augmentation={"mixup": 0.5, "shift": 1}), tmp_path / "sheets")
+    assert file == tmp_path / "sheets" / "augmentation.png"
+    assert file.stat().st_size > 1000
+    with pytest.raises(ValueError, match="The recipe program-p has no augmentation to show"):
+        draw_augmentation(dataset, Recipe(), tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 from keras_vit_edu.datasets import AUGMENTATIONS, Augmentation
 from keras_vit_edu.models.preset import Preset
-from keras_vit_edu.training import RECIPES, Recipe, load_recipe
+from keras_vit_edu.training import RECIPES, Recipe, load_recipe, recipe_for
 from tests.support import vit_classifier
 
 
@@ -17,6 +17,12 @@ def test_program_p_is_the_courses():
     assert (recipe.epochs, recipe.batch_size, recipe.validation_split) == (60, 256, 0.1)
     assert (recipe.schedule, recipe.warmup_epochs, recipe.label_smoothing) == ("constant", 0, 0)
     assert (recipe.clip_norm, recipe.ema, recipe.no_weight_decay) == (None, None, ())
+
+
+def test_the_sample_is_trained_for_fewer_epochs():
+    sample, other = recipe_for("mnist-sample"), recipe_for("flowers")
+    assert (sample.name, other.name) == ("program-p-sample", "program-p")
+    assert sample == other.replace(name="program-p-sample", epochs=20)
 
 
 EVERYTHING = {
@@ -73,7 +79,8 @@ def test_the_augmentation_of_a_batch_has_the_recipes_seed_and_the_epochs_strengt
 def test_a_named_recipe_has_that_name_and_fits_its_preset(name):
     recipe = load_recipe(name)
     assert recipe.name == name
-    presets = {"program-p": "vit_mnist_program_p", "pure": "vit_mnist_pure", "hybrid": "vit_mnist_hybrid",
+    presets = {"program-p": "vit_mnist_program_p", "program-p-sample": "vit_mnist_program_p",
+               "pure": "vit_mnist_pure", "hybrid": "vit_mnist_hybrid",
                "fashion-hybrid": "vit_fashion_hybrid", "cnn": "cnn_mnist", "cnn-augmented": "cnn_mnist"}  # fmt: skip
     model = Preset.from_preset(presets[name], load_weights=False)
     exempt = {variable.path for variable in recipe.exempt_from_decay(model)}

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from keras_vit_edu.training import RunFolder
+from keras_vit_edu.training import RunFolder, RunFolderError
 
 
 def test_run_json_is_replaced_whole(tmp_path):
@@ -199,3 +199,14 @@ def test_a_place_that_nobody_can_write():
     # Not even root makes folders in /proc.
     with pytest.raises(ValueError, match="cannot be written"):
         RunFolder("/proc/run")
+
+
+def test_a_configuration_of_an_older_version_is_compared_as_this_one_writes_it(tmp_path):
+    with RunFolder(tmp_path / "run") as run:
+        run.configure({"recipe": {"epochs": 3, "clip": 1.0}})
+        run.update(status="interrupted")
+    renamed = {"present": lambda old: {"recipe": {"epochs": 3, "clipnorm": old["recipe"]["clip"]}}}
+    with RunFolder(tmp_path / "run") as run:
+        run.configure({"recipe": {"epochs": 3, "clipnorm": 1.0}}, **renamed)  # writes nothing yet
+    with RunFolder(tmp_path / "run") as run, pytest.raises(RunFolderError, match=r"recipe.clipnorm was 1.0 and is 2.0"):
+        run.configure({"recipe": {"epochs": 3, "clipnorm": 2.0}}, **renamed)

@@ -13,11 +13,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit_edu.cli.data import dataset_of_run
 from keras_vit_edu.load_classifier import trained
 from keras_vit_edu.models import CNNClassifier, ViTBackbone
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.training import load_recipe
+from keras_vit_edu.training.run_images import dataset_of_run
 from keras_vit_edu.transfer import Preprocessing, TransferClassifier
 from tests.support import opened_vit, vit_classifier
 

@@ -14,13 +14,13 @@ from keras_vit_edu.cli.mistakes import checking, complain
 from keras_vit_edu.cli.options import BackendOption, FallbackOption
 
 if not _backend.ONLY_HELP:
-    from keras_vit_edu import datasets
     from keras_vit_edu._files import check_writable, printable
     from keras_vit_edu._printing import Console, print_json
     from keras_vit_edu.classify_files import (
         PICTURED,
         DigitSheet,
         PhotographSheet,
+        check_reads_digits,
         classify_digits,
         classify_photographs,
     )
@@ -77,11 +77,11 @@ def classify(
         loaded = load_classifier(preset, hub.COURSES_FALLBACK if fallback else None)
         if loaded.photographs is not None:
             sheet = PhotographSheet(loaded.photographs) if picture else None
-            results = classify_photographs(paths, loaded.photographs, top or 5, sheet)
+            results = classify_photographs(paths, loaded.photographs, top, sheet)
         else:
-            _check_reads_digits(preset, loaded.model, loaded.class_names)
+            check_reads_digits(preset, loaded)
             sheet = DigitSheet() if picture else None
-            results = classify_digits(paths, loaded.model, top or 3, check, sheet, HINT)
+            results = classify_digits(paths, loaded.model, top, check, sheet, HINT)
     console = Console(quiet=json_only, soft_wrap=True)
     several: list[Classified] = []
     _backend.announce()
@@ -134,13 +134,3 @@ def _check_outputs(threshold: float, picture: Path | None, table: Path | None) -
             check_writable(file)
     if picture is not None:
         from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is reported before the work begins)
-
-
-def _check_reads_digits(name: str, model: Any, class_names: tuple[str, ...] | None) -> None:
-    image_shape, classes = tuple(model.input_shape[1:]), model.output_shape[-1]
-    known = class_names or (datasets.DIGITS if classes == len(datasets.DIGITS) else ())
-    if image_shape != (28, 28, 1) or known != datasets.DIGITS:
-        raise ValueError(
-            "A model for digits takes images of shape (28, 28, 1) and has the classes 0 to 9. "
-            f"Received: {name}, images of shape {image_shape}, {classes} classes: {', '.join(known) or 'without names'}"
-        )

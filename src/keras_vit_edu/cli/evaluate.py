@@ -18,15 +18,18 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu import datasets, training
     from keras_vit_edu._files import check_writable, printable
     from keras_vit_edu._printing import Console, print_json
-    from keras_vit_edu.cli.data import SAMPLE, as_learned_from, dataset_of_run, images_named, images_of_run, sides
+    from keras_vit_edu.cli.data import sides
     from keras_vit_edu.cli.progress_bar import progress_bar
     from keras_vit_edu.datasets.image_csv import scan_images
-    from keras_vit_edu.datasets.mnist import CLASS_NAMES
     from keras_vit_edu.datasets.thumbnail import thumbnail
     from keras_vit_edu.evaluation import CONFUSED
-    from keras_vit_edu.load_classifier import located, photograph_classifier, trained
-    from keras_vit_edu.training.run_folder import CLASSIFIER
-    from keras_vit_edu.training.train import fingerprint
+    from keras_vit_edu.load_classifier import (
+        evaluation_folder,
+        is_of_photographs,
+        load_classifier,
+        located,
+        refuse_run,
+    )
     from keras_vit_edu.transfer.artifact_files import is_artifact
 
 
@@ -63,33 +66,22 @@ def evaluate(
     confident mistakes).
     """
     named, model = model, located(model)
-    if photos is not None or is_artifact(model):
-        if photos is not None and out is None:
-            out = Path(f"evaluate-{_short_name(named)}-{photos.resolve().name}")
-        _evaluate_photographs(model, photos, dataset, data, out, most, json_only)
+    if photos is not None or is_of_photographs(model):
+        _evaluate_photographs(named, photos, dataset, data, out, most, json_only)
         return
     with checking():
-        classifier, of_run, class_names = trained(model)
-        is_own, are_all = dataset is None and data is None and of_run is not None, False
-        if is_own:
-            images = images_of_run(Path(model), sides(classifier))
-        elif data is not None and dataset is None and (of_run is None or of_run not in CLASS_NAMES or of_run == SAMPLE):
-            size = sides(classifier) if os.path.isdir(data) else None
-            images = images_named(None, data, size, keep_test=False)
-            own = None if images.has_test or of_run is None else as_learned_from(Path(model), data, size)
-            are_all = not images.has_test and own is None
-            images = own or images
-        else:
-            images = datasets.load(dataset or of_run or SAMPLE, data)
+        loaded = load_classifier(model)
+        classifier, class_names = loaded.model, loaded.class_names
+        run = None if loaded.dataset is None else Path(model)
+        with progress_bar("looking at the files") as progress:
+            images, is_own, are_all = training.images_to_test(run, dataset, data, sides(classifier), progress)
         dataset = images.name
         if class_names is not None and class_names != images.class_names:
             raise ValueError(
                 f"{named} was trained on different classes than {dataset}. Choose the test images with --dataset. "
                 f"Received: {', '.join(class_names[:3])}... and {', '.join(images.class_names[:3])}..."
             )
-        if out is None and of_run is not None and not is_own:
-            is_own = fingerprint(images) == dataset_of_run(Path(model))[0]
-        folder = out or (Path(model) if is_own else Path(f"evaluate-{_short_name(named)}-{dataset}"))
+        folder = out or (Path(model) if is_own else evaluation_folder(named, dataset))
         from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is reported before the work begins)
 
         _make_folder(folder)
@@ -111,12 +103,6 @@ def evaluate(
     )
 
 
-def _short_name(name: str) -> str:
-    """A short name: `pets` for `runs/pets`, `runs/pets/classifier` and `pets.zip`."""
-    path = Path(name).resolve()
-    return path.parent.name if path.name == CLASSIFIER else path.name.removesuffix(".zip")
-
-
 def _make_folder(folder: Path) -> None:
     """Check the folder of the report before the long work."""
     if folder.exists() and not folder.is_dir():
@@ -134,26 +120,34 @@ def _by_class(found: training.Evaluation) -> Table:
 
 
 def _evaluate_photographs(
-    model: str,
+    named: str,
     photos: Path | None,
     dataset: str | None,
     data: Path | None,
-    folder: Path | None,
+    out: Path | None,
     most: int,
     json_only: bool,
 ) -> None:
+    model = located(named)
     with checking():
-        if photos is None or folder is None:
-            raise ValueError(f"A classifier of photographs needs a folder of photographs: evaluate {model} PHOTOS")
+        if photos is None:
+            unknown = "" if is_artifact(model) else f"There is no run and no preset of this library {model!r}. "
+            raise ValueError(
+                f"{unknown}A classifier of photographs needs a folder of photographs: evaluate {model} PHOTOS"
+            )
         if dataset is not None or data is not None:
             raise ValueError("Leave out --dataset and --data: PHOTOS has the images.")
         from keras_vit_edu import plots  # noqa: F401  (a missing matplotlib is reported before the work begins)
 
-        classifier = photograph_classifier(model)
+        refuse_run(model)
+        classifier = load_classifier(model).photographs
+        if classifier is None:
+            raise ValueError(f"A preset of digits or clothes does not classify photographs. Received: {model}")
         with progress_bar("looking at the files") as progress:
             images = scan_images(photos, progress=progress)
         for file, reason in images.skipped:
             complain(f"{file}: {reason}", 0)
+        folder = out or evaluation_folder(named, photos.resolve().name)
         _make_folder(folder)
     _backend.announce()
     with checking(only_ours=True), progress_bar("classifying") as progress:

@@ -21,6 +21,8 @@ AS_OPTIONS = {
     "Pass `overwrite=True`": "Pass --overwrite",
     "pass `image_size=64`": "pass --image-size 64",
     "Pass `path=...`": "Pass --data PATH",
+    "Choose one with `augmentation`": "Choose one with --augmentation",
+    "Choose the test images with `data`": "Choose the test images with --data",
     "Load one with `datasets.load(name, path)`": "Choose one with --dataset NAME",
     "call `datasets.load_data(path)`": "leave out --dataset",
 }

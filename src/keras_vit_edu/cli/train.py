@@ -18,19 +18,17 @@ from keras_vit_edu.training.recipe import Recipe
 
 if not _backend.ONLY_HELP:
     import keras
-    import numpy as np
 
     from keras_vit_edu import datasets, training
     from keras_vit_edu._files import printable
     from keras_vit_edu._printing import Console
-    from keras_vit_edu.cli.data import image_size_of, images_named
+    from keras_vit_edu.cli.data import image_size_of
+    from keras_vit_edu.cli.progress_bar import progress_bar
     from keras_vit_edu.models import overrides_for_images
     from keras_vit_edu.models.fit_to_images import NoFit
     from keras_vit_edu.models.preset import Preset
     from keras_vit_edu.random import set_seed
-    from keras_vit_edu.training.run_folder import AUGMENTATION
-
-SAMPLE_EPOCHS = 20  # a few minutes on the bundled sample; the course trains 60 on all of MNIST
+    from keras_vit_edu.training.run_images import SAMPLE
 
 
 @with_options_of(Recipe, show_defaults=False)
@@ -65,8 +63,12 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="Name of a recipe, or a JSON file, with the defaults of the options below.")
-    ] = "program-p",
+        str | None,
+        typer.Option(
+            help="Name of a recipe, or a JSON file, with the defaults of the options below. [default: program-p; "
+            "on mnist-sample program-p-sample]"
+        ),
+    ] = None,
     backend: BackendOption = None,
     run: Annotated[
         Path | None, typer.Option(help="Folder to write into. [default: runs/PRESET-DATASET-BACKEND-SEED]")
@@ -91,21 +93,20 @@ def train(
     console = Console(quiet=quiet, soft_wrap=True)
     size = image_size_of(image_size)
     with checking():
-        chosen = training.load_recipe(recipe)
-        if data is None and dataset in (None, "mnist-sample") and recipe == "program-p":
-            chosen = chosen.replace(epochs=SAMPLE_EPOCHS)
-        chosen = chosen.replace(**settings)
+        usual = training.recipe_for(dataset or (SAMPLE if data is None else data.name))
+        chosen = (usual if recipe is None else training.load_recipe(recipe)).replace(**settings)
         weakening, strength = settings["augmentation_final_epochs"], settings["augmentation_final_strength"]
         if chosen.augmentation is None and (weakening or strength):
             raise ValueError("`--augmentation-final-*` requires `--augmentation`.")
         if strength is not None and not chosen.augmentation_final_epochs:
             raise ValueError("`--augmentation-final-strength` requires `--augmentation-final-epochs`.")
-        begun = run or Path("runs") / f"{Path(preset).resolve().name}-mnist-{keras.backend.backend()}-{chosen.seed}"
-        images = images_named(dataset, data, size, begun)
-        kept = datasets.split(images, chosen.validation_split)[1][1]  # raises an error if it leaves nothing
-        notes = [*images.notes, *_without_validation(images, kept)]
+        begun = run or training.default_run(preset, "mnist", chosen.seed)
+        with progress_bar("looking at the files") as progress:
+            images = training.images_to_train_on(begun, dataset, data, size, progress)
+        missing = datasets.classes_without_validation(images, chosen.validation_split)
+        notes = [*images.notes, *([_without_validation(missing)] if missing else [])]
         if show_augmentation:
-            console.print(str(_draw_augmentation(images, chosen, run)))
+            console.print(str(training.draw_augmentation(images, chosen, run or Path())))
             return
         given = _overrides(override or ())
         try:
@@ -117,8 +118,7 @@ def train(
         model: Any = Preset.from_preset(preset, load_weights=False, **arguments)
         _check_fit(model, images)
         chosen.exempt_from_decay(model)  # raises an error for a part of a path that no variable has
-        here = keras.backend.backend()
-        run = run or Path("runs") / f"{Path(preset).resolve().name}-{images.name}-{here}-{chosen.seed}"
+        run = run or training.default_run(preset, images.name, chosen.seed)
         folder = training.RunFolder(run, overwrite=overwrite)
 
     if not quiet:
@@ -128,7 +128,8 @@ def train(
     if adapted:
         console.print(f"{model.name} is adapted to the images: {', '.join(adapted)}")
     console.print(
-        f"{model.name}, {model.count_params():,} parameters, on {here} ({training.device()}), seed {chosen.seed}\n"
+        f"{model.name}, {model.count_params():,} parameters, on {keras.backend.backend()} ({training.device()}), "
+        f"seed {chosen.seed}\n"
         f"{printable(images.name)} from {printable(images.source)}: {len(images.x_train):,} training images, "
         f"the last {chosen.validation_split:.0%} of them for validation; {len(images.x_test):,} test images\n"
         f"recipe {chosen.name}, {chosen.epochs} epochs, into {folder}"
@@ -142,30 +143,9 @@ def train(
     )
 
 
-def _without_validation(images: datasets.ImageDataset, kept: np.ndarray) -> list[str]:
-    """A note about classes without a validation image."""
-    missing = np.setdiff1d(images.y_train, kept)
-    names = ", ".join(printable(images.class_names[label]) for label in missing[:5].tolist())
+def _without_validation(missing: Sequence[str]) -> str:
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    return [f"validation has no image of class {names}{more}"] if len(missing) else []
-
-
-def _draw_augmentation(images: datasets.ImageDataset, recipe: training.Recipe, run: Path | None) -> Path:
-    """Draw the first training images with the augmentation at full strength; returns the file."""
-    from keras_vit_edu import plots
-
-    if recipe.augmentation is None:
-        raise ValueError(f"The recipe {recipe.name} has no augmentation to show. Choose one with --augmentation.")
-    count, epochs = 10, 9
-    originals, labels = images.x_train[:count], images.y_train[:count]
-    rows = np.eye(len(images.class_names), dtype="float32")[labels]
-    varied = np.stack(
-        [recipe.augmentation(originals, rows, recipe.seed, epoch, 0)[0] for epoch in range(epochs)], axis=1
-    )
-    file = (run or Path()) / AUGMENTATION
-    file.parent.mkdir(parents=True, exist_ok=True)
-    plots.augmentation(originals, varied, [images.class_names[label] for label in labels], file)
-    return file
+    return f"validation has no image of class {', '.join(map(printable, missing[:5]))}{more}"
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from keras_vit_edu.datasets.batches import Batches
 from keras_vit_edu.datasets.class_balance import class_weights, stratified_split
 from keras_vit_edu.datasets.emnist import EMNIST
 from keras_vit_edu.datasets.image_csv import scan_csv
-from keras_vit_edu.datasets.image_dataset import ImageDataset, resized, split
+from keras_vit_edu.datasets.image_dataset import ImageDataset, classes_without_validation, resized, split
 from keras_vit_edu.datasets.image_file import read_image
 from keras_vit_edu.datasets.image_folder import ImageFolder, scan_folder
 from keras_vit_edu.datasets.load_data import load_data
@@ -27,6 +27,7 @@ __all__ = [
     "SplitFolder",
     "check_digit",
     "class_weights",
+    "classes_without_validation",
     "digit_from_photo",
     "find_split",
     "image_files_fingerprint",

@@ -85,6 +85,25 @@ def split(dataset: ImageDataset, validation_split: float = 0.1) -> tuple[tuple, 
     return (dataset.x_train[:at], dataset.y_train[:at]), (dataset.x_train[at:], dataset.y_train[at:])
 
 
+def classes_without_validation(dataset: ImageDataset, validation_split: float = 0.1) -> tuple[str, ...]:
+    """The names of the classes that have images for training, and none for validation.
+
+    Args:
+        dataset, validation_split: as in `split`.
+
+    Raises:
+        ValueError: as `split`.
+
+    Examples:
+        >>> images, labels = np.zeros((4, 8, 8, 1), "uint8"), np.array([0, 0, 1, 1])
+        >>> sorted_by_class = ImageDataset("two", "memory", images, labels, images, labels, ("cat", "dog"))
+        >>> classes_without_validation(sorted_by_class, 0.5)
+        ('cat',)
+    """
+    _, (_, kept) = split(dataset, validation_split)
+    return tuple(dataset.class_names[label] for label in np.setdiff1d(dataset.y_train, kept))
+
+
 def resized(dataset: ImageDataset, image_size: int | Sequence[int]) -> ImageDataset:
     """Resize the images of a dataset: scale them until they cover the size, and crop evenly on both sides.
 

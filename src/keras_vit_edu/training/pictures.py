@@ -1,15 +1,19 @@
-"""What a run shows of its model and its epochs: `summary.txt`, `model.png`, `accuracy.png`, `loss.png`."""
+"""Pictures of a run: its layers, its epochs, its augmentation; and `summary.txt`."""
 
 import importlib.util
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import keras
+import numpy as np
 from rich.console import Console
 
 from keras_vit_edu._install import install_command
-from keras_vit_edu.training.run_folder import RunFolder
+from keras_vit_edu.datasets import ImageDataset
+from keras_vit_edu.training.recipe import Recipe
+from keras_vit_edu.training.run_folder import AUGMENTATION, RunFolder
 
 
 def draw_layers(model: keras.Model, run: RunFolder, console: Console) -> None:
@@ -68,3 +72,34 @@ def draw_curves(
         return
     for metric in ("accuracy", "loss"):
         plots.learning_curve(history, metric, run / f"{metric}.png", (measured or {}).get(metric), phases)
+
+
+def draw_augmentation(dataset: ImageDataset, recipe: Recipe, folder: str | Path) -> Path:
+    """Draw the first training images, each several times, with a recipe's augmentation at full strength.
+
+    Args:
+        dataset: where the images come from.
+        recipe: a recipe with an augmentation.
+        folder: where to write `augmentation.png`; it is made.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: if the recipe has no augmentation.
+        ImportError: without matplotlib.
+    """
+    from keras_vit_edu import plots
+
+    if recipe.augmentation is None:
+        raise ValueError(f"The recipe {recipe.name} has no augmentation to show. Choose one with `augmentation`.")
+    count, epochs = 10, 9
+    originals, labels = dataset.x_train[:count], dataset.y_train[:count]
+    rows = np.eye(len(dataset.class_names), dtype="float32")[labels]
+    varied = np.stack(
+        [recipe.augmentation(originals, rows, recipe.seed, epoch, 0)[0] for epoch in range(epochs)], axis=1
+    )
+    file = Path(folder) / AUGMENTATION
+    file.parent.mkdir(parents=True, exist_ok=True)
+    plots.augmentation(originals, varied, [dataset.class_names[label] for label in labels], file)
+    return file

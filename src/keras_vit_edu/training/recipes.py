@@ -31,6 +31,7 @@ HYBRID = SMALL_DATA.replace(
 
 RECIPES = {
     "program-p": Recipe(),
+    "program-p-sample": Recipe(name="program-p-sample", epochs=20),  # minutes; for the bundled sample
     "pure": HYBRID.replace(name="pure", learning_rate=1.5e-3),
     "hybrid": HYBRID,
     "fashion-hybrid": HYBRID.replace(
@@ -41,6 +42,19 @@ RECIPES = {
     ),
     "cnn-augmented": HYBRID.replace(name="cnn-augmented", no_weight_decay=("bias",)),
 }
+
+
+def recipe_for(dataset: str) -> Recipe:
+    """The course's recipe for a dataset: `program-p`, or `program-p-sample` for the sample in the package.
+
+    Args:
+        dataset: the name of an `ImageDataset`.
+
+    Examples:
+        >>> recipe_for("mnist-sample").epochs, recipe_for("mnist").epochs
+        (20, 60)
+    """
+    return RECIPES["program-p-sample" if dataset == "mnist-sample" else "program-p"]
 
 
 def load_recipe(name_or_file: str | Path) -> Recipe:

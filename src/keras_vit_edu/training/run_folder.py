@@ -30,6 +30,21 @@ CHOOSE = "Choose another folder, or pass `overwrite=True`."
 START_AGAIN = "Pass `overwrite=True` to start the run again."
 
 
+def default_run(preset: str | Path, dataset: str, seed: int) -> Path:
+    """The folder in which `keras-vit-edu train` keeps a run: `runs/PRESET-DATASET-BACKEND-SEED`.
+
+    Args:
+        preset: name or folder of the preset.
+        dataset: name of the dataset.
+        seed: of the recipe.
+
+    Examples:
+        >>> default_run("vit_mnist_pure", "mnist", 0).name.split("-")[::3]
+        ['vit_mnist_pure', '0']
+    """
+    return Path("runs") / f"{Path(preset).resolve().name}-{dataset}-{keras.backend.backend()}-{seed}"
+
+
 class RunFolder:
     """The folder of one run, new or to be resumed.
 
@@ -131,20 +146,26 @@ class RunFolder:
     def __str__(self) -> str:
         return str(self.path)
 
-    def configure(self, configuration: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+    def configure(
+        self,
+        configuration: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+        present: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> None:
         """Say what the run is; an unfinished run in this folder must be the same.
 
         Args:
             configuration: JSON; everything that decides how the run comes out, on whatever backend.
             defaults: what entries mean that a run does not have which an older version began, laid out as the
                 configuration is.
+            present: from a configuration of an older version to the one that this version would write.
 
         Raises:
             RunFolderError: if the run that was begun here was configured otherwise; names what differs.
         """
         configuration = json.loads(json.dumps(configuration))
         if self.record:
-            begun = completed(self.record.get("configuration", {}), configuration, defaults or {})
+            begun = completed(present(self.record.get("configuration", {})), configuration, defaults or {})
             differing = list(differences(begun, configuration))
             if differing and not self._overwrite:
                 raise RunFolderError(f"{self.path} holds another run: {'; '.join(differing)}. {CHOOSE}")

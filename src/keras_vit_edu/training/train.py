@@ -91,8 +91,9 @@ def _train(
 
     _rewrite_flat_model(run, model)
     run.configure(
-        {"recipe": recipe.to_json(), "dataset": fingerprint(dataset), "model": _configuration(model)},
+        {"recipe": _without_name(recipe.to_json()), "dataset": fingerprint(dataset), "model": _configuration(model)},
         defaults={"recipe": _default_recipe(recipe), "model": {"config": _default_arguments(model)}},
+        present=_present,
     )
     layers = summary(model)  # before it is compiled: the optimizer's parameters are not the model's
     session = Session(run, console, callbacks, jit_compile)
@@ -180,6 +181,17 @@ def _rewrite_flat_model(run: RunFolder, model: keras.Model) -> None:
         pass  # `configure` says what differs
     finally:
         random.setstate(state)
+
+
+def _without_name(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The fields that decide how a run comes out."""
+    return {field: value for field, value in recipe.items() if field != "name"}
+
+
+def _present(configuration: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run that an older version began, as this version has it."""
+    recipe = configuration.get("recipe")
+    return {**configuration, "recipe": _without_name(recipe)} if isinstance(recipe, dict) else configuration
 
 
 def _default_recipe(recipe: Recipe) -> dict[str, Any]:
