@@ -26,7 +26,7 @@ def run(rounds: int) -> dict[str, dict[str, dict[str, Timing]]]:
     labels = (np.arange(IMAGES) % CLASSES).astype("int32")
     theirs = hub_models.keras_hubs("DeiT-Ti/16", CLASSES)
     ours = hub_models.opened(theirs)
-    options = FineTuning(method="probe", probe_epochs=EPOCHS, batch_size=BATCH, validation_share=0.0)
+    options = FineTuning(method="probe", probe_epochs=EPOCHS, batch_size=BATCH, validation_split=0.0)
 
     def fit() -> None:
         theirs.backbone.trainable = False

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SCHEDULE = (
-    "--schedule cosine --warmup-epochs 3 --final-learning-rate 1e-6 --clip-norm 1 --weight-decay 0.05 "
+    "--schedule cosine --warmup-epochs 3 --final-learning-rate 1e-6 --global-clipnorm 1 --weight-decay 0.05 "
     "--no-weight-decay bias --no-weight-decay norm --no-weight-decay position_embedding"
 )
 EMA = "--ema 0.99"  # of the last 100 steps, where the recipes for 60,000 images have 0.999

@@ -19,7 +19,10 @@ FIRST = {
     "train": ["--preset", "--dataset", "--data", "--recipe", "--run", "--epochs"],
     "fine-tune": ["--preset", "--run", "--options", "--method", "--probe-epochs", "--epochs"],
 }
-ONLY_IN_FILES = {Recipe: {"name"}, FineTuning: {"warmup", "clip_norm", "alpha", "projections", "new_head"}}
+ONLY_IN_FILES = {
+    Recipe: {"name"},
+    FineTuning: {"warmup_epochs", "global_clipnorm", "alpha", "target_layer_names", "new_head"},
+}
 
 
 @dataclass(frozen=True)

@@ -281,8 +281,8 @@ def test_what_no_preset_is_made_of(run, data, tmp_path, capsys):
     assert "one with a name. Received: 'mine'" in complaint(changed(recipe={**recipe, "name": "mine"}), *name)
     sessions = [{"backend": "jax", "jit_compile": None}, {"backend": "torch", "jit_compile": None}]
     assert "Received: jax, torch" in complaint(changed(sessions=sessions), *name)
-    unclipped = {**recipe, "name": "hybrid", "clip_norm": None}
-    assert "No option of train gives 'clip_norm'" in complaint(changed(recipe=unclipped), *name)
+    unclipped = {**recipe, "name": "hybrid", "global_clipnorm": None}
+    assert "No option of train gives 'global_clipnorm'" in complaint(changed(recipe=unclipped), *name)
     assert "gives 'augmentation'" in complaint(changed(recipe={**recipe, "augmentation": {"rotation": 1}}), *name)
     sessions = [{"backend": "jax", "jit_compile": True}, {"backend": "jax", "jit_compile": None}]
     assert "compiled by XLA from beginning to end" in complaint(changed(sessions=sessions), *name)

@@ -15,7 +15,7 @@ from tests.support import vit_classifier
 
 # Everything that has a state: an average, a schedule, moments, dropout in every place, one-hot labels, clipping.
 RECIPE = Recipe(
-    epochs=4, batch_size=50, ema=0.9, schedule="cosine", warmup_epochs=1, label_smoothing=0.1, clip_norm=1.0,
+    epochs=4, batch_size=50, ema=0.9, schedule="cosine", warmup_epochs=1, label_smoothing=0.1, global_clipnorm=1.0,
     no_weight_decay=("bias", "norm"),
 )  # fmt: skip
 

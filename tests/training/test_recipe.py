@@ -16,7 +16,7 @@ def test_program_p_is_the_courses():
     assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == ("adamw", 1e-3, 1e-4)
     assert (recipe.epochs, recipe.batch_size, recipe.validation_split) == (60, 256, 0.1)
     assert (recipe.schedule, recipe.warmup_epochs, recipe.label_smoothing) == ("constant", 0, 0)
-    assert (recipe.clip_norm, recipe.ema, recipe.no_weight_decay) == (None, None, ())
+    assert (recipe.global_clipnorm, recipe.ema, recipe.no_weight_decay) == (None, None, ())
 
 
 def test_the_sample_is_trained_for_fewer_epochs():
@@ -35,7 +35,7 @@ EVERYTHING = {
     "weight_decay": 0.05,
     "no_weight_decay": ["bias", "norm"],
     "label_smoothing": 0.1,
-    "clip_norm": 1.0,
+    "global_clipnorm": 1.0,
     "ema": 0.999,
     "epochs": 7,
     "batch_size": 32,
@@ -94,6 +94,13 @@ def test_a_file_with_a_few_fields_changes_those(tmp_path):
     assert load_recipe(tmp_path / "short.json") == Recipe(name="short", epochs=2, ema=0.99)
 
 
+def test_a_recipe_of_an_older_version_is_understood(tmp_path):
+    (tmp_path / "old.json").write_text('{"clip_norm": 2.0, "epochs": 2}')
+    recipe = load_recipe(tmp_path / "old.json")
+    assert recipe == Recipe(name="old", global_clipnorm=2.0, epochs=2)
+    assert "clip_norm" not in recipe.to_json()
+
+
 def test_replace_changes_what_is_given():
     assert Recipe().replace(epochs=3, seed=None) == Recipe(epochs=3)
 
@@ -114,7 +121,7 @@ def test_replace_changes_what_is_given():
         ("no_weight_decay", "bias"),
         ("no_weight_decay", [1]),
         ("label_smoothing", 1.0),
-        ("clip_norm", 0),
+        ("global_clipnorm", 0),
         ("ema", 1.0),
         ("ema", True),
         ("epochs", 0),
@@ -205,7 +212,7 @@ def small_model():
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lion"])
 def test_each_optimizer_takes_what_the_recipe_says(name):
     model, _ = small_model()
-    optimizer = Recipe(optimizer=name, weight_decay=0.1, clip_norm=2.0, ema=0.5).build_optimizer(model, 10)
+    optimizer = Recipe(optimizer=name, weight_decay=0.1, global_clipnorm=2.0, ema=0.5).build_optimizer(model, 10)
     assert optimizer.name.startswith(name.replace("adamw", "adam"))
     assert optimizer.weight_decay == 0.1
     assert optimizer.global_clipnorm == 2.0

@@ -130,7 +130,9 @@ def test_a_run_begun_before_images_were_cropped_is_gone_on_with(tmp_path, small)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())], **recipe)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    del record["configuration"]["recipe"]["augmentation"]["crop"]
+    older = record["configuration"]["recipe"]
+    del older["augmentation"]["crop"]
+    older["name"], older["clip_norm"] = "another", older.pop("global_clipnorm")  # as it was written once
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     _, record = trained(tmp_path / "run", small, **recipe)
     assert (record["status"], len(record["sessions"])) == ("finished", 2)

@@ -207,7 +207,7 @@ def test_a_preset_by_name_at_its_real_size(fine_tune, photographs, tmp_path, mon
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
     preset = "deit_tiny_distilled_patch16_224_imagenet"
     fill_cache(tmp_path / "cache", preset)
-    quick = ["--probe-epochs", 2, "--epochs", 1, "--blocks", 1, "--batch-size", 4, "--validation-share", 0.8]
+    quick = ["--probe-epochs", 2, "--epochs", 1, "--blocks", 1, "--batch-size", 4, "--validation-split", 0.8]
     assert fine_tune(*quick, "--preset", preset)[0] == 0
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     block, norm, head = 12 * 192**2 + 13 * 192, 2 * 192, 3 * 192 + 3

@@ -128,7 +128,7 @@ def test_the_tuning_begins_where_the_probe_ends(tune):
 def test_a_probe_is_the_training_of_a_frozen_model(tune):
     # The same steps taken by Keras on the whole model, the backbone frozen, dropout off.
     quiet = {"dropout": 0.0, "attention_dropout": 0.0, "embedding_dropout": 0.0}
-    model, record = tune(classifier(**quiet), method="probe", probe_epochs=1, validation_share=0, batch_size=36)
+    model, record = tune(classifier(**quiet), method="probe", probe_epochs=1, validation_split=0, batch_size=36)
     theirs = classifier(**quiet)
     head = theirs.get_layer("logits")
     for weight in head.weights:
@@ -162,7 +162,9 @@ def test_a_new_head_begins_at_zero_and_an_old_one_where_it_is(tune):
 
 
 def test_the_first_step_of_a_warm_up_moves_the_weights(tune):
-    model, _ = tune(method="full", epochs=1, batch_size=36, validation_share=0, warmup=0.9)  # one step, of warm-up
+    model, _ = tune(
+        method="full", epochs=1, batch_size=36, validation_split=0, warmup_epochs=0.9
+    )  # one step, of warm-up
     assert to_numpy(model.get_layer("logits").kernel).any()  # which was 0
 
 
@@ -182,7 +184,7 @@ def test_class_weights_decide_what_the_loss_is(tune):
     images, labels = DATA
     few = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1), np.flatnonzero(labels == 2)[:3]])
     unbalanced = images[few], labels[few]
-    sure = {"method": "probe", "validation_share": 0, "probe_epochs": 30}
+    sure = {"method": "probe", "validation_split": 0, "probe_epochs": 30}
     balanced, _ = tune(data=unbalanced, **sure)
     plain, _ = tune(data=unbalanced, class_weights=None, **sure)
     given, _ = tune(data=unbalanced, class_weights={0: 0.75, 1: 0.75, 2: 3.0}, **sure)  # 27 / (3 * 12), 27 / (3 * 3)
@@ -413,7 +415,7 @@ class StopTraining(keras.callbacks.Callback):
 def test_a_rate_that_is_too_high_is_reported(tune):
     model = classifier()
     with pytest.raises(TrainingFailed, match="loss is"):
-        tune(model, method="full", learning_rate=1e30, clip_norm=None, warmup=0.0)
+        tune(model, method="full", learning_rate=1e30, global_clipnorm=None, warmup_epochs=0.0)
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
@@ -524,10 +526,10 @@ def test_arguments_that_do_not_fit_are_refused(tune, changes, message):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("method", "head"), ("probe_epochs", 0), ("probe_epochs", 2_000_000), ("epochs", 1.5), ("warmup", 1),
-        ("layer_decay", 0), ("blocks", -1), ("weight_decay", -1), ("clip_norm", 0), ("rank", True), ("alpha", 0),
-        ("projections", ()), ("projections", ("query",)), ("projections", ("q_dense",) * 2),
-        ("augmentation", "pictures"), ("label_smoothing", 1), ("batch_size", 0), ("validation_share", 1),
+        ("method", "head"), ("probe_epochs", 0), ("probe_epochs", 2_000_000), ("epochs", 1.5), ("warmup_epochs", 10),
+        ("layer_decay", 0), ("blocks", -1), ("weight_decay", -1), ("global_clipnorm", 0), ("rank", True), ("alpha", 0),
+        ("target_layer_names", ()), ("target_layer_names", ("query",)), ("target_layer_names", ("q_dense",) * 2),
+        ("augmentation", "pictures"), ("label_smoothing", 1), ("batch_size", 0), ("validation_split", 1),
         ("learning_rate", 0), ("new_head", 1), ("seed", 2**31), ("probe_learning_rate", float("nan")),
     ],
 )  # fmt: skip
@@ -542,12 +544,45 @@ def test_lora_takes_no_number_of_blocks():
 
 
 def test_options_survive_json():
-    options = FineTuning(method="lora", projections=["q_dense"], augmentation=Augmentation(mirror=0.5))
+    options = FineTuning(method="lora", target_layer_names=["q_dense"], augmentation=Augmentation(mirror=0.5))
     assert FineTuning.from_json(json.loads(json.dumps(options.to_json()))) == options
     none = FineTuning(augmentation=None)
     assert FineTuning.from_json(none.to_json()) == none
     with pytest.raises(ValueError, match=r"Fine-tuning has no field 'epoch'. Did you mean epochs\?"):
         FineTuning.from_json({"epoch": 3})
+
+
+OLDER = {
+    "method": "lora", "epochs": 4, "warmup": 0.25, "clip_norm": 2.0, "projections": ["q_dense"],
+    "validation_share": 0.3,
+}  # fmt: skip
+
+
+def test_options_of_an_older_version_are_understood():
+    options = FineTuning.from_json(OLDER)
+    assert (options.warmup_epochs, options.global_clipnorm, options.validation_split) == (1.0, 2.0, 0.3)
+    assert options.target_layer_names == ("q_dense",)
+    assert options.to_json().keys().isdisjoint(OLDER.keys() - {"method", "epochs"})
+    assert FineTuning.from_json({"warmup": 0.1}) == FineTuning()  # the default, whatever the number of epochs
+    assert FineTuning(epochs=5).tuning.warmup_epochs == 0.5
+    for nonsense in ("long", [1], 2, {}):
+        with pytest.raises(ValueError, match="`warmup_epochs` must be"):
+            FineTuning.from_json({"warmup": nonsense})
+
+
+def test_a_run_of_an_older_version_is_resumed(tune, tmp_path):
+    """Its `run.json` has the names of that version."""
+    few = {"method": "full", "epochs": 2, "batch_size": 12}
+    with pytest.raises(KeyboardInterrupt):
+        tune(run=tmp_path / "run", callbacks=[Stop(0)], **few)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    of_run = record["configuration"]["fine_tuning"]
+    for new, old in (("global_clipnorm", "clip_norm"), ("validation_split", "validation_share")):
+        of_run[old] = of_run.pop(new)
+    of_run["projections"], of_run["warmup"] = of_run.pop("target_layer_names"), 0.1
+    assert of_run.pop("warmup_epochs") is None
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    assert tune(run=tmp_path / "run", **few)[1]["status"] == "finished"
 
 
 # TransferClassifier.fit. ----------------------------------------------------------------------------------------------
@@ -617,7 +652,7 @@ def test_fit_refuses_at_once_what_could_not_be_kept(tmp_path):
 
 def test_without_a_run_folder_no_lock_is_needed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "filelock", None)
-    options = FineTuning(method="probe", probe_epochs=1, validation_share=0)
+    options = FineTuning(method="probe", probe_epochs=1, validation_split=0)
     ours = TransferClassifier(classifier(), PREPROCESSING, ["a", "b", "c"])
     ours.fit(DATA, options=options, cache=tmp_path / "features", console=Console(quiet=True))
     assert ours.provenance["fine_tuning"]["method"] == "probe"

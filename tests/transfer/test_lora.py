@@ -31,20 +31,20 @@ def test_it_begins_where_the_model_is_and_leaves_it_alone():
     np.testing.assert_array_equal(model.predict(IMAGES, verbose=0), expected)
 
 
-@pytest.mark.parametrize("projections", [("q_dense", "v_dense"), ("q_dense", "k_dense", "v_dense", "out_dense")])
-def test_only_the_additions_and_the_head_train(projections):
-    tuned = add_lora(classifier(), rank=2, projections=projections)
+@pytest.mark.parametrize("names", [("q_dense", "v_dense"), ("q_dense", "k_dense", "v_dense", "out_dense")])
+def test_only_the_additions_and_the_head_train(names):
+    tuned = add_lora(classifier(), rank=2, target_layer_names=names)
     before = weights(tuned)
     moved = changed(trained(tuned), before)
     assert moved == {w.path for w in tuned.trainable_weights}
     assert {path.split("/")[-1] for path in moved if "logits" not in path} == {"lora_kernel_a", "lora_kernel_b"}
-    assert {path.split("/")[-2] for path in moved if "lora" in path} == set(projections)
-    assert len(moved) == 3 * len(projections) * 2 + 2
+    assert {path.split("/")[-2] for path in moved if "lora" in path} == set(names)
+    assert len(moved) == 3 * len(names) * 2 + 2
 
 
 def test_merged_weights_are_the_sum():
     model = classifier()
-    tuned = trained(add_lora(model, rank=2, alpha=6, projections=("q_dense",)))
+    tuned = trained(add_lora(model, rank=2, alpha=6, target_layer_names=("q_dense",)))
     kernel = to_numpy(model.backbone.transformer_blocks[1].attention.q_dense.kernel)
     of_tuned = tuned.backbone.transformer_blocks[1].attention.q_dense
     a, b = to_numpy(of_tuned.lora_kernel_a), to_numpy(of_tuned.lora_kernel_b)
@@ -104,10 +104,13 @@ def test_mixed_precision():
         ({"rank": 0}, "`rank` must be 1 or more"),
         ({"alpha": 0}, r"`alpha` must be a number above 0.*Received: alpha=0"),
         pytest.param({"alpha": 10**400}, r"`alpha` must be a number above 0.*Received: alpha=10", id="beyond floats"),
-        ({"projections": ("query",)}, r"`projections` must be some of q_dense.*Received: projections=\('query',\)"),
-        ({"projections": ()}, "`projections` must be some of q_dense"),
-        ({"projections": ("q_dense", "q_dense")}, "each once"),
-        ({"projections": "q_dense"}, "`projections` must be some of q_dense"),
+        (
+            {"target_layer_names": ("query",)},
+            r"`target_layer_names` must be some of q_dense.*Received: target_layer_names=\('query',\)",
+        ),
+        ({"target_layer_names": ()}, "`target_layer_names` must be some of q_dense"),
+        ({"target_layer_names": ("q_dense", "q_dense")}, "each once"),
+        ({"target_layer_names": "q_dense"}, "`target_layer_names` must be some of q_dense"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):

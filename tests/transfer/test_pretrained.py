@@ -285,7 +285,7 @@ def test_the_same_seed_drops_the_same_paths(keras_hub, tmp_path):
     for run in ("one", "two"):
         ours = TransferClassifier.from_preset(tmp_path / "swin", ["a", "b"])
         photographs = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), "uint8"), np.arange(12) % 2
-        options = FineTuning(method="full", epochs=2, batch_size=4, learning_rate=1e-2, validation_share=0)
+        options = FineTuning(method="full", epochs=2, batch_size=4, learning_rate=1e-2, validation_split=0)
         record = ours.fit(photographs, options=options, run=tmp_path / run, console=Console(quiet=True))
         losses.append(record["history"]["loss"])
     assert losses[0] == losses[1]

@@ -20,8 +20,8 @@ PER_CLASS = 20
 DIGITS = Augmentation(rotation=10, shift=2, scale=0.1)
 
 OPTIONS = {
-    "probe": FineTuning(method="probe", probe_epochs=100, probe_learning_rate=3e-2, batch_size=100, validation_share=0),
-    "lp-ft": FineTuning(learning_rate=1e-3, epochs=15, augmentation=DIGITS, validation_share=0),
+    "probe": FineTuning(method="probe", probe_epochs=100, probe_learning_rate=3e-2, batch_size=100, validation_split=0),
+    "lp-ft": FineTuning(learning_rate=1e-3, epochs=15, augmentation=DIGITS, validation_split=0),
 }
 OPTIONS["scratch"] = OPTIONS["lp-ft"]  # the same training, of the same model with random weights
 

@@ -31,6 +31,7 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu.training.schedules import LinearWithWarmup
 
 OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "lion": "Lion"}  # the names of Keras's classes
+RENAMED = {"clip_norm": "global_clipnorm"}  # older names of fields
 SCHEDULES = ("constant", "cosine", "linear")
 TEXT = Rule(lambda value: isinstance(value, str) and value != "", "a text")
 TEXTS = Rule(
@@ -54,7 +55,7 @@ class Recipe:
         no_weight_decay: variables whose path inside the model contains one of these are exempt from weight decay, such
             as `("bias", "norm", "position_embedding")`. One that no variable contains is an error.
         label_smoothing: share of the target spread over all classes, in [0, 1) (Szegedy et al. 2016).
-        clip_norm: longest gradient, all weights taken together; None for no clipping.
+        global_clipnorm: longest gradient, all weights taken together; None for no clipping.
         ema: momentum of an exponential moving average of the weights, in (0, 1): the average is what is validated,
             tested and kept. None for none.
         epochs: how often to go through the training images.
@@ -89,7 +90,9 @@ class Recipe:
         (), TEXTS, "Exempt variables with this in their path from weight decay; may be repeated.", "Optimizer"
     )
     label_smoothing: float = setting(0.0, FROM_0_BELOW_1, "Label smoothing.", "Optimizer")
-    clip_norm: float | None = setting(None, or_none_rule(POSITIVE), "Clip gradients to this global norm.", "Optimizer")
+    global_clipnorm: float | None = setting(
+        None, or_none_rule(POSITIVE), "Clip gradients to this global norm.", "Optimizer"
+    )
     ema: float | None = setting(
         None, or_none_rule(BETWEEN_0_AND_1), "Momentum of the weights' moving average.", "Optimizer"
     )
@@ -154,11 +157,12 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: Any) -> Recipe:
-        """The recipe of a JSON object; fields that it leaves out are the course's.
+        """The recipe of a JSON object; fields that it leaves out are the course's, and old names are understood.
 
         Raises:
             ValueError: if it is no object, names a field that there is not, or holds a value out of range.
         """
+        values = present_names(values)
         _checks.json_object("A recipe", values, [field.name for field in dataclasses.fields(cls)])
         return cls(**values)
 
@@ -219,7 +223,7 @@ class Recipe:
         # AdamW wants a number, the others take 0 for "decay by nothing, at a cost".
         weight_decay = rate if self.optimizer == "adamw" else rate or None
         optimizer_class = getattr(keras.optimizers, OPTIMIZERS[self.optimizer])
-        optimizer = optimizer_class(weight_decay=weight_decay, global_clipnorm=self.clip_norm, **options)
+        optimizer = optimizer_class(weight_decay=weight_decay, global_clipnorm=self.global_clipnorm, **options)
         if rate and exempt:
             optimizer.exclude_from_weight_decay(var_list=exempt)
         optimizer.build(model.trainable_variables)
@@ -237,3 +241,13 @@ class Recipe:
                 )
         exempt = [v for path, v in paths.items() if any(part in path for part in self.no_weight_decay)]
         return [v for v in exempt if v.trainable]  # those that are frozen do not decay either
+
+
+def present_names(values: Any) -> Any:
+    """A JSON object of a recipe, an older version's too, with the names of this version.
+
+    Examples:
+        >>> present_names({"epochs": 4, "clip_norm": 1.0})
+        {'epochs': 4, 'global_clipnorm': 1.0}
+    """
+    return {RENAMED.get(name, name): value for name, value in values.items()} if isinstance(values, dict) else values

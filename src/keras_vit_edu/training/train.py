@@ -18,7 +18,7 @@ from keras_vit_edu._weights import unshare
 from keras_vit_edu.datasets import Augmentation, Batches, ImageDataset, split
 from keras_vit_edu.training.callbacks import StopWhenAsked, check_finite
 from keras_vit_edu.training.pictures import draw_curves, draw_layers, summary
-from keras_vit_edu.training.recipe import Recipe
+from keras_vit_edu.training.recipe import Recipe, present_names
 from keras_vit_edu.training.run_folder import RunFolder
 from keras_vit_edu.training.saving import copy_of_model, save_uncompiled
 from keras_vit_edu.training.session import Session
@@ -191,7 +191,9 @@ def _without_name(recipe: dict[str, Any]) -> dict[str, Any]:
 def _present(configuration: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a run that an older version began, as this version has it."""
     recipe = configuration.get("recipe")
-    return {**configuration, "recipe": _without_name(recipe)} if isinstance(recipe, dict) else configuration
+    if not isinstance(recipe, dict):
+        return configuration
+    return {**configuration, "recipe": _without_name(present_names(recipe))}
 
 
 def _default_recipe(recipe: Recipe) -> dict[str, Any]:

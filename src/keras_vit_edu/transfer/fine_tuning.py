@@ -20,7 +20,7 @@ from keras_vit_edu.training.progress import counting
 from keras_vit_edu.training.run_folder import RunFolder, RunFolderError
 from keras_vit_edu.training.session import Session
 from keras_vit_edu.transfer.features import model_fingerprint
-from keras_vit_edu.transfer.fine_tuning_options import FineTuning, shown_phase
+from keras_vit_edu.transfer.fine_tuning_options import FineTuning, present_names, shown_phase
 from keras_vit_edu.transfer.freezing import (
     check_gives_logits,
     check_has_no_lora,
@@ -126,7 +126,7 @@ def fine_tune(
     check_number_of_blocks("blocks", options.blocks, model)
     if options.method == "lora":
         check_takes_lora(model)
-    training, held_out = split_images(train, validation, options.validation_share, options.seed, model, count, console)
+    training, held_out = split_images(train, validation, options.validation_split, options.seed, model, count, console)
     weights = _checked_weights(class_weights, training.labels, count)
     names = tuple(class_names or training.images.class_names or map(str, range(count)))
     with _interruption.held(), contextlib.ExitStack() as stack:
@@ -210,7 +210,7 @@ def _configure(run: RunFolder, phases: Phases) -> None:
         "class_weights": {str(label): weight for label, weight in (phases.class_weights or {}).items()},
     }
     try:
-        run.configure(configuration, defaults={"fine_tuning": defaults.to_json()})
+        run.configure(configuration, {"fine_tuning": defaults.to_json()}, _present)
     except RunFolderError as error:
         if head is not None:
             head.set_weights(own_head)
@@ -219,6 +219,11 @@ def _configure(run: RunFolder, phases: Phases) -> None:
         raise RunFolderError(
             f"{error} (A model that has learned is another one: to go on, make it anew as at the beginning.)"
         ) from None
+
+
+def _present(configuration: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run that an older version began, as this version has it."""
+    return {**configuration, "fine_tuning": present_names(configuration.get("fine_tuning"))}
 
 
 def _seed_dropout(model: keras.Model, seed: int) -> None:

@@ -33,6 +33,13 @@ METHODS = ("probe", "lp-ft", "lora", "full")
 PHOTOGRAPHS = "photographs"
 PROBE = "probe"  # its name in run.json; the tuning has there the name of its method
 TUNING_RATES = {"lp-ft": 1e-4, "full": 1e-4, "lora": 1e-3}
+WARMUP_SHARE = 0.1  # of the epochs, if nothing else is said
+# Older names of fields. (`warmup` was a share of the epochs.)
+RENAMED = {
+    "clip_norm": "global_clipnorm",
+    "validation_share": "validation_split",
+    "projections": "target_layer_names",
+}
 BLOCKS = or_none_rule(whole_rule("a whole number, 0 or more", "x>=0", lambda value: value >= 0))
 PROJECTIONS = Rule(
     lambda value: isinstance(value, tuple) and are_projections(value),
@@ -56,21 +63,22 @@ class FineTuning:
         probe_learning_rate: its highest rate, above 0; cosine from there to 0.
         epochs: how often the tuning goes through the images; 1 or more.
         learning_rate: the tuning's highest rate, for the head, above 0; None for 1e-4, and 1e-3 with LoRA.
-        warmup: the share of the tuning's steps over which the rate climbs, in [0, 1); then cosine to 0.
+        warmup_epochs: how long the tuning's rate climbs first, 0 or more, less than `epochs`; then cosine to 0. None
+            for a tenth of `epochs`.
         layer_decay: what the rate is multiplied by from each layer to the one below, in (0, 1]; LoRA has none.
         blocks: how many of the last blocks train, as `unfreeze_last` takes it; None for everything. Not for LoRA.
         weight_decay: of the tuning, decoupled (AdamW), 0 or more; biases, normalisations, positions and prefix tokens
             do not decay, and neither does the probe.
-        clip_norm: longest gradient, all weights taken together; None for no clipping.
+        global_clipnorm: longest gradient, all weights taken together; None for no clipping.
         rank: of LoRA.
         alpha: how much LoRA's additions count; None for `rank`.
-        projections: where LoRA adds, as `add_lora` takes it.
+        target_layer_names: where LoRA adds, as `add_lora` takes it.
         augmentation: how the tuning varies its images: `"photographs"` (mirrored, turned by up to 10 degrees, scaled by
             up to 15 %, shifted by up to 1/14 of the side), a `datasets.Augmentation`, its JSON object, or None.
             Mirrored letters and digits are others: there give one of your own.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         batch_size: images per step.
-        validation_share: what is kept of every class for validation if no other images are given, in [0, 1); 0 for
+        validation_split: what is kept of every class for validation if no other images are given, in [0, 1); 0 for
             none.
         new_head: begin with a head of zeros; False to go on with the one that is there.
         seed: int in [0, 2**31): of the split, the order of the batches, augmentation, dropout and LoRA.
@@ -102,7 +110,7 @@ class FineTuning:
         "Learning rate",
         shown_default="1e-4, or 1e-3 with lora",
     )
-    warmup: float = setting(0.1, FROM_0_BELOW_1)
+    warmup_epochs: float | None = setting(None, or_none_rule(NOT_NEGATIVE))
     layer_decay: float = setting(
         0.75, ABOVE_0_TO_1, "Factor of the learning rate per layer downwards.", "Learning rate"
     )
@@ -110,20 +118,20 @@ class FineTuning:
         None, BLOCKS, "Number of last blocks to tune.", "What trains", shown_default="the whole model"
     )
     weight_decay: float = setting(0.05, NOT_NEGATIVE, "Decoupled weight decay.", "Optimizer")
-    clip_norm: float | None = setting(1.0, or_none_rule(POSITIVE))
+    global_clipnorm: float | None = setting(1.0, or_none_rule(POSITIVE))
     rank: int = setting(8, COUNT, "LoRA rank.", "What trains")
     alpha: float | None = setting(None, or_none_rule(POSITIVE))
-    projections: tuple[str, ...] = setting(("q_dense", "v_dense"), PROJECTIONS)
+    target_layer_names: tuple[str, ...] = setting(("q_dense", "v_dense"), PROJECTIONS)
     augmentation: Any = setting(PHOTOGRAPHS, None, "photographs, none, digits or clothes.", "Model and images")
     label_smoothing: float = setting(0.0, FROM_0_BELOW_1, "Label smoothing.", "Optimizer")
     batch_size: int = setting(32, COUNT, "Images per step.", "Optimizer")
-    validation_share: float = setting(0.2, FROM_0_BELOW_1, "Share of every class for validation.", "Model and images")
+    validation_split: float = setting(0.2, FROM_0_BELOW_1, "Share of every class for validation.", "Model and images")
     new_head: bool = setting(True, TRUE_OR_FALSE)
     seed: int = setting(0, SEED, "Random seed; the same run on every backend.", "Run")
 
     def __post_init__(self) -> None:
-        if isinstance(self.projections, list):
-            object.__setattr__(self, "projections", tuple(self.projections))
+        if isinstance(self.target_layer_names, list):
+            object.__setattr__(self, "target_layer_names", tuple(self.target_layer_names))
         if self.augmentation != PHOTOGRAPHS:
             try:
                 object.__setattr__(self, "augmentation", load_augmentation(self.augmentation))
@@ -133,6 +141,11 @@ class FineTuning:
                     f"Received: augmentation={self.augmentation!r}"
                 ) from None
         check(self)
+        if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                "`warmup_epochs` must be fewer than `epochs`. "
+                f"Received: warmup_epochs={self.warmup_epochs}, epochs={self.epochs}"
+            )
         if self.method == "lora" and self.blocks is not None:
             raise ValueError(f"`blocks` does not go with LoRA, which is added to all. Received: blocks={self.blocks}")
 
@@ -142,18 +155,19 @@ class FineTuning:
 
     def to_json(self) -> dict[str, Any]:
         """The options as JSON holds them."""
-        values = {**dataclasses.asdict(self), "projections": list(self.projections)}
+        values = {**dataclasses.asdict(self), "target_layer_names": list(self.target_layer_names)}
         if self.augmentation is None:
             values["augmentation"] = "none"
         return values
 
     @classmethod
     def from_json(cls, values: Any) -> FineTuning:
-        """The options of a JSON object; fields that it leaves out have their defaults.
+        """The options of a JSON object; fields that it leaves out have their defaults, and old names are understood.
 
         Raises:
             ValueError: if it is no object, names a field that there is not, or holds a value out of range.
         """
+        values = present_names(values)
         _checks.json_object("Fine-tuning", values, [field.name for field in dataclasses.fields(cls)])
         return cls(**values)
 
@@ -182,10 +196,10 @@ class FineTuning:
             name=self.method,
             learning_rate=TUNING_RATES[self.method] if self.learning_rate is None else self.learning_rate,
             schedule="cosine",
-            warmup_epochs=self.warmup * self.epochs,
+            warmup_epochs=WARMUP_SHARE * self.epochs if self.warmup_epochs is None else self.warmup_epochs,
             weight_decay=self.weight_decay,
             label_smoothing=self.label_smoothing,
-            clip_norm=self.clip_norm,
+            global_clipnorm=self.global_clipnorm,
             epochs=self.epochs,
             batch_size=self.batch_size,
             seed=self.seed,
@@ -201,6 +215,23 @@ class FineTuning:
         if self.augmentation != PHOTOGRAPHS:
             return self.augmentation
         return Augmentation(rotation=10, shift=min(height, width) / 14, scale=0.15, mirror=0.5, fill=128)
+
+
+def present_names(values: Any) -> Any:
+    """A JSON object of options, an older version's too, with the names of this version.
+
+    Examples:
+        >>> present_names({"epochs": 4, "warmup": 0.5, "clip_norm": 1.0})
+        {'epochs': 4, 'global_clipnorm': 1.0, 'warmup_epochs': 2.0}
+    """
+    if not isinstance(values, dict):
+        return values
+    now = {RENAMED.get(name, name): value for name, value in values.items() if name != "warmup"}
+    if "warmup" in values:  # was a share of the epochs
+        share, epochs = values["warmup"], now.get("epochs", FineTuning().epochs)
+        is_product = _checks.is_number(share) and _checks.is_number(epochs) and share != WARMUP_SHARE
+        now["warmup_epochs"] = share * epochs if is_product else None if share == WARMUP_SHARE else share
+    return now
 
 
 def shown_phase(name: str) -> str:

@@ -16,7 +16,7 @@ def add_lora(
     model: ViTClassifier,
     rank: int = 8,
     alpha: float | None = None,
-    projections: Sequence[str] = ("q_dense", "v_dense"),
+    target_layer_names: Sequence[str] = ("q_dense", "v_dense"),
     seed: int = 0,
 ) -> ViTClassifier:
     r"""A copy of a model in which the head trains, and besides it only small additions to projections of attention.
@@ -29,7 +29,8 @@ def add_lora(
         model: an opened classifier; it stays as it is.
         rank: r, 1 or more.
         alpha: how much the additions count; None for `rank`, so that they count once.
-        projections: which ones, of `q_dense`, `k_dense`, `v_dense` and `out_dense`; the paper's are query and value.
+        target_layer_names: which projections, of `q_dense`, `k_dense`, `v_dense` and `out_dense`; the paper's are query
+            and value.
         seed: int in [0, 2**31), of A.
 
     Returns:
@@ -52,15 +53,16 @@ def add_lora(
     rank = _checks.positive_int("rank", rank)
     if alpha is not None and not (_checks.is_number(alpha) and alpha > 0):
         raise ValueError(f"`alpha` must be a number above 0, or None. Received: alpha={alpha!r}")
-    if isinstance(projections, str) or not are_projections(projections):
+    if isinstance(target_layer_names, str) or not are_projections(target_layer_names):
         raise ValueError(
-            f"`projections` must be some of {', '.join(PROJECTIONS)}, each once. Received: projections={projections!r}"
+            f"`target_layer_names` must be some of {', '.join(PROJECTIONS)}, each once. "
+            f"Received: target_layer_names={target_layer_names!r}"
         )
     check_takes_lora(model)
     copy = copied(model)
-    train_only_lora_and_head(copy, projections)
+    train_only_lora_and_head(copy, target_layer_names)
     for number, block in enumerate(blocks_of(copy)):
-        for name in projections:
+        for name in target_layer_names:
             projection = getattr(block.attention, name)  # type: ignore[attr-defined]
             draws = initializers.HeUniform(seed=random.derive_seed(seed, f"transformer_block_{number}/{name}"))
             projection.enable_lora(rank, lora_alpha=alpha, a_initializer=draws, b_initializer="zeros")
@@ -84,13 +86,13 @@ def check_takes_lora(model: Any) -> None:
     _complain_of_lora(model)
 
 
-def train_only_lora_and_head(model: Any, projections: Sequence[str]) -> None:
+def train_only_lora_and_head(model: Any, target_layer_names: Sequence[str]) -> None:
     """Freeze every layer but the head and those that hold a projection of these names."""
     train_only(model, [head_of(model), *blocks_of(model)])
     for block in blocks_of(model):
         attention: Any = block.attention  # type: ignore[attr-defined]
         for layer in (*sublayers(block), *sublayers(attention)):
-            if layer is not attention and layer.name not in projections:
+            if layer is not attention and layer.name not in target_layer_names:
                 set_trainable(layer, False)
 
 

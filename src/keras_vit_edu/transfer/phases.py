@@ -129,8 +129,8 @@ class Phases:
         """The model with what trains in it unfrozen, or a copy with LoRA; its optimizer; how many weights train."""
         options, steps = self.options, self._steps(recipe)
         if options.method == "lora":
-            tuned = add_lora(self.model, options.rank, options.alpha, options.projections, options.seed)
-            optimizer = _adamw(tuned, recipe, steps, clip_norm=recipe.clip_norm)
+            tuned = add_lora(self.model, options.rank, options.alpha, options.target_layer_names, options.seed)
+            optimizer = _adamw(tuned, recipe, steps, global_clipnorm=recipe.global_clipnorm)
             optimizer.build(tuned.trainable_variables)
             return tuned, optimizer, count_trainable(tuned)
         count = unfreeze_last(self.model, options.blocks, Console(quiet=True))
@@ -138,7 +138,7 @@ class Phases:
             self.model,
             lambda factor: _adamw(self.model, recipe, steps, factor),
             options.layer_decay,
-            recipe.clip_norm,
+            recipe.global_clipnorm,
         )
         return self.model, optimizer, count
 
@@ -216,13 +216,15 @@ class _Chosen:
 
 
 def _adamw(
-    model: Any, recipe: Recipe, steps_per_epoch: int, factor: float = 1.0, clip_norm: float | None = None
+    model: Any, recipe: Recipe, steps_per_epoch: int, factor: float = 1.0, global_clipnorm: float | None = None
 ) -> keras.optimizers.Optimizer:
     """AdamW with the recipe's rate times `factor`."""
     warmup_steps = round(recipe.warmup_epochs * steps_per_epoch)
     decay_steps = max(recipe.epochs * steps_per_epoch - warmup_steps, 1)
     rate = cosine_with_warmup(recipe.learning_rate * factor, warmup_steps, decay_steps)
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay, global_clipnorm=clip_norm, name="adamw")
+    optimizer = keras.optimizers.AdamW(
+        rate, weight_decay=recipe.weight_decay, global_clipnorm=global_clipnorm, name="adamw"
+    )
     exempt = [
         weight for weight in model.weights if len(weight.shape) < 2 or any(n in weight.path for n in NO_WEIGHT_DECAY)
     ]
