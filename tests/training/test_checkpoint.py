@@ -104,11 +104,11 @@ def compiled(model):
 
 def test_a_checkpoint_of_another_model_or_optimizer(tmp_path):
     save_checkpoint(tmp_path, compiled(new_model()), 1, {"loss": [1.0]})
-    with pytest.raises(RunFolderError, match="is of another model or optimizer"):
+    with pytest.raises(RunFolderError, match="is from another model or optimizer"):
         load_newest(tmp_path, compiled(new_model(mlp_dim=24)), print)
     other = new_model()
     other.compile(optimizer=Recipe(optimizer="sgd").build_optimizer(other, 4), loss="mse")
-    with pytest.raises(RunFolderError, match="is of another model or optimizer"):
+    with pytest.raises(RunFolderError, match="is from another model or optimizer"):
         load_newest(tmp_path, other, print)
 
 

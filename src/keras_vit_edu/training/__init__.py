@@ -1,4 +1,4 @@
-"""Training a classifier of images: Keras's own `fit`, with a run folder around it."""
+"""Train an image classifier with Keras's `fit`, and keep the run in a folder."""
 
 from keras_vit_edu import _backend
 

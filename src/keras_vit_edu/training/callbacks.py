@@ -1,4 +1,4 @@
-"""What happens after batches and epochs: history, checkpoints, and reasons to stop."""
+"""Callbacks of a run: history, checkpoints, and reasons to stop."""
 
 import math
 import time
@@ -16,7 +16,7 @@ from keras_vit_edu.training.run_folder import RunFolder
 
 
 class History(keras.callbacks.Callback):
-    """Keeps what each epoch measured, and its seconds, and writes `history.csv` after each."""
+    """Keeps the metrics and the duration of each epoch, and writes them to `history.csv`."""
 
     def __init__(self, run: RunFolder, values: dict[str, list[float]]) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class History(keras.callbacks.Callback):
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs came to their end."""
+        """Number of finished epochs."""
         return len(next(iter(self.values.values()), []))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -39,18 +39,18 @@ class History(keras.callbacks.Callback):
 
 
 class KeepCheckpoints(keras.callbacks.Callback):
-    """A checkpoint at the end of every epoch."""
+    """Saves a checkpoint at the end of every epoch."""
 
     def __init__(self, folder: Path, history: History) -> None:
         super().__init__()
         self.folder = folder
         self.history = history
-        self.epochs_done = history.epochs_done  # as the newest checkpoint has it
+        self.epochs_done = history.epochs_done  # in the newest checkpoint
         self._seconds: list[float] = []
 
     @property
     def seconds_each(self) -> float:
-        """How long one took in this session, in the mean; 0 if none was made."""
+        """Mean seconds per checkpoint in this session; 0 without checkpoints."""
         return round(sum(self._seconds) / max(len(self._seconds), 1), 3)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -61,15 +61,15 @@ class KeepCheckpoints(keras.callbacks.Callback):
 
 
 class TrainingFailed(RuntimeError):
-    """The run cannot go on; its last checkpoint is kept."""
+    """The run cannot continue. Its last checkpoint is kept."""
 
 
 class StopIfNotFinite(keras.callbacks.Callback):
-    """Ends the run at the first loss that is no finite number, of a step or of a validation: no checkpoint of it.
+    """Stops the run at the first loss that is NaN or infinite, in training or validation, before a checkpoint is saved.
 
     Args:
-        phase: what is counted, in the message.
-        epochs_before: how many of Keras's epochs belong to the phases before.
+        phase: name of the phase, for the message.
+        epochs_before: number of epochs in earlier phases; Keras counts through all phases.
     """
 
     def __init__(self, phase: str = "epoch", epochs_before: int = 0) -> None:
@@ -93,20 +93,20 @@ class StopIfNotFinite(keras.callbacks.Callback):
 
 
 def check_finite(logs: Mapping[str, float], when: str) -> None:
-    """A `TrainingFailed` if one of the numbers is none: the last step spoils weights after its loss was computed."""
+    """Raise `TrainingFailed` if a value is NaN or infinite. (A step computes its loss, then changes the weights.)"""
     for name, value in logs.items():
         if not math.isfinite(value):
             raise TrainingFailed(f"{name} is {float(value)} {when}; a lower learning rate or clipping may help.")
 
 
 class StopWhenAsked(keras.callbacks.Callback):
-    """Raises `KeyboardInterrupt` after the batch in which a signal came; goes last among the callbacks.
+    """Raises `KeyboardInterrupt` after the batch in which a signal came. Must be the last callback.
 
-    Inside `fit` an exception after a batch is safe: Keras puts the weights back into the model first. Inside
-    `evaluate` it is not on JAX, so the loop over the batches is left, and the exception follows when it has ended.
+    Inside `fit` an exception after a batch is safe: Keras puts the weights back into the model first. Inside `evaluate`
+    on JAX it is not safe. There the callback stops the loop over the batches, and raises the exception after it.
 
     Raises:
-        KeyboardInterrupt: inside `_interruption.held`, if SIGINT or SIGTERM has come.
+        KeyboardInterrupt: inside `_interruption.held`, if SIGINT or SIGTERM came.
     """
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -124,9 +124,9 @@ class StopWhenAsked(keras.callbacks.Callback):
 
 
 class ValidateWithAverage(keras.callbacks.Callback):
-    """Puts the optimizer's moving average of the weights into the model while it is validated.
+    """Validates the model with the optimizer's moving average of the weights.
 
-    (`keras.callbacks.SwapEMAWeights` does the same, but on TensorFlow by additions that round the weights.)
+    (`keras.callbacks.SwapEMAWeights` does the same, but on TensorFlow it adds and subtracts, which rounds the weights.)
     """
 
     def on_test_begin(self, logs: Any = None) -> None:

@@ -1,10 +1,10 @@
-"""Checkpoints at the ends of epochs, and how a run goes on from one.
+"""Save a checkpoint at the end of each epoch, and resume a run from it.
 
-A checkpoint is one safetensors file that holds everything the rest of the run depends on: the weights, the optimizer
-(with its moving average), the dropout counters, the number of epochs done and their history. It is written aside,
-flushed to the disk and renamed in one step, so it is there whole or not at all; its header has a checksum all the same,
-for disks that lie. Batches depend on the seed and the epoch alone, so an epoch that was interrupted is run again from
-its beginning and comes out the same.
+A checkpoint is one safetensors file with everything that the rest of the run depends on: the weights, the optimizer
+(with its moving average), the dropout counters, the number of finished epochs and their history. It is written under
+another name, flushed to the disk and renamed in one step, so a crash leaves no half-written checkpoint. A checksum in
+the header detects faulty disks. Batches depend only on the seed and the epoch, so an interrupted epoch is run again
+from its beginning with the same result.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ import safetensors.numpy
 from keras_vit_edu._files import write_atomically
 
 FORMAT_VERSION = 1
-SPARE_BYTES = 100 << 20  # a checkpoint is at most so much larger than the state of its model: its history
+SPARE_BYTES = 100 << 20  # room for the history in a checkpoint, beside the state of the model
 KEPT = 2  # the newest, and the one before in case the newest is damaged
 NUMBERED = re.compile(r"\b(seed_generator|adam_?w?|sgd|lion)(_\d+)?/|\b(opened_)?vit_(backbone|classifier)(_\d+)?[/_]")
 FILE_NAME = re.compile(r"epoch-(\d{5})\.safetensors")
@@ -32,7 +32,7 @@ FILE_NAME = re.compile(r"epoch-(\d{5})\.safetensors")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint says besides its arrays."""
+    """The contents of a checkpoint besides its arrays."""
 
     file: Path
     epochs_done: int
@@ -40,10 +40,10 @@ class Checkpoint:
 
 
 def state_arrays(model: keras.Model) -> dict[str, np.ndarray]:
-    """Everything that training changes, by a name that is the same on every backend and in every process.
+    """All variables that training changes, under names that are the same on every backend and in every process.
 
-    Variables of the model (weights and dropout counters) and of its optimizer (step, moments, moving average), each
-    under its position and path.
+    They are the variables of the model (weights and dropout counters) and of its optimizer (step, moments, moving
+    average). A name holds the position and the path of its variable.
     """
     return {name: _to_numpy(variable) for name, variable in _variables(model).items()}
 
@@ -57,30 +57,30 @@ def _variables(model: keras.Model) -> dict[str, Any]:
 
 
 def _unnumbered(name: str) -> str:
-    """Without the numbers that Keras gives, as a process makes them, to what has no name: adam_w_1, dense_7."""
+    """Remove the numbers that Keras appends to default names, such as adam_w_1 and dense_7. They differ per process."""
     return re.sub(r"_\d+(?=[/_]|$)", "", re.sub(NUMBERED, "", name))
 
 
 def _to_numpy(variable: Any) -> np.ndarray:
     array = keras.ops.convert_to_numpy(variable.value)
-    # Counters are int64, uint32 or int32, as the backend has it; a file has them in one type.
+    # Counters are int64, uint32 or int32, depending on the backend. A file always holds int64.
     return array.astype("int64" if array.dtype.kind in "iu" else array.dtype, order="C")
 
 
 def save_checkpoint(folder: Path, model: keras.Model, epochs_done: int, history: Mapping[str, list[float]]) -> Path:
-    """Write a checkpoint, whole or not at all, and remove all but the newest two.
+    """Write a checkpoint in one step, and remove all but the newest two.
 
     Args:
-        folder: where; created if it is not there.
-        model: compiled, its optimizer built.
-        epochs_done: how many epochs lie behind it.
-        history: what they measured, JSON.
+        folder: folder of the checkpoints; created if it does not exist.
+        model: compiled, with a built optimizer.
+        epochs_done: number of finished epochs.
+        history: their metrics, JSON.
 
     Returns:
         The file.
 
     Raises:
-        OSError: if it cannot be written; what was there before is still there.
+        OSError: if it cannot be written. The former checkpoints are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arrays = state_arrays(model)
@@ -98,19 +98,19 @@ def save_checkpoint(folder: Path, model: keras.Model, epochs_done: int, history:
 
 
 def load_newest(folder: Path, model: keras.Model, complain: Callable[[str], None]) -> Checkpoint | None:
-    """Put the state of the newest sound checkpoint into `model`.
+    """Load the newest undamaged checkpoint into `model`.
 
     Args:
-        folder: with checkpoints; need not be there.
-        model: compiled, its optimizer built.
-        complain: called with one line for each checkpoint that is damaged and therefore passed over.
+        folder: folder of the checkpoints; it may be missing.
+        model: compiled, with a built optimizer.
+        complain: receives a one-line message for each damaged checkpoint that is skipped.
 
     Returns:
-        What the checkpoint says; None if there is no checkpoint.
+        The checkpoint; None if there is no checkpoint.
 
     Raises:
-        RunFolderError: if there are checkpoints and all are damaged, or one belongs to another model or optimizer, or
-            to a newer format.
+        RunFolderError: if all checkpoints are damaged, or if the checkpoint is from another model or optimizer, or in a
+            newer format.
     """
     files = _files(folder)
     largest = SPARE_BYTES + 2 * sum(8 * math.prod(variable.shape) for variable in _variables(model).values())
@@ -128,11 +128,11 @@ def load_newest(folder: Path, model: keras.Model, complain: Callable[[str], None
 
 
 class RunFolderError(ValueError):
-    """A run folder that cannot be used as asked; its text is for the person who named it."""
+    """A run folder cannot be used. The message is for the user who named the folder."""
 
 
 class NewerFormat(RunFolderError):
-    """A checkpoint that a newer version of this library has written."""
+    """A newer version of this library wrote the checkpoint."""
 
 
 class _Damaged(Exception):
@@ -140,21 +140,21 @@ class _Damaged(Exception):
 
 
 def _files(folder: Path) -> list[Path]:
-    """The checkpoints, the newest first."""
+    """The checkpoint files, newest first."""
     if not folder.is_dir():
         return []
     return sorted((file for file in folder.iterdir() if FILE_NAME.fullmatch(file.name)), reverse=True)
 
 
 def _read(file: Path, largest: float = math.inf) -> tuple[Checkpoint, dict[str, np.ndarray]]:
-    """What a checkpoint says, and its arrays; everything about it is looked at only once its checksum is right."""
+    """Read a checkpoint and its arrays. The checksum is checked before anything else."""
     try:
         if not file.is_file() or file.stat().st_size > largest:
-            raise _Damaged(f"it is no file, or larger than {largest:,} bytes, which no checkpoint of this model is")
+            raise _Damaged(f"it is not a file, or larger than {largest:,} bytes, the limit for this model")
         with safetensors.safe_open(file, framework="numpy") as stored:
             header = dict(stored.metadata() or {})
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a dict)
-    # ValueError and so on: of what NumPy cannot hold
+    # ValueError and the others: for arrays that NumPy does not have
     except (OSError, safetensors.SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise _Damaged(error) from None
     if header.pop("sha256", None) != _checksum(header, arrays):
@@ -168,16 +168,16 @@ def _read(file: Path, largest: float = math.inf) -> tuple[Checkpoint, dict[str, 
     try:
         epochs_done, history = int(header["epochs_done"]), json.loads(header["history"])
     except (LookupError, ValueError, RecursionError) as error:
-        raise _Damaged(f"it does not say what it is: {error!r}") from None
+        raise _Damaged(f"its epochs or its history cannot be read: {error!r}") from None
     if not isinstance(history, dict) or not all(_is_column(column) for column in history.values()):
-        raise _Damaged("its history is none")
+        raise _Damaged("its history is not a table of numbers")
     if len({len(column) for column in history.values()}) > 1:
-        raise _Damaged("its history has columns of several lengths")
+        raise _Damaged("the columns of its history have different lengths")
     return Checkpoint(file, epochs_done, history), arrays
 
 
 def _is_column(values: Any) -> bool:
-    """Whether they are numbers, one per epoch."""
+    """Whether the values are a list of numbers."""
     return isinstance(values, list) and all(isinstance(value, (int, float)) for value in values)
 
 
@@ -191,14 +191,14 @@ def _checksum(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> st
 
 def _assign(model: keras.Model, arrays: Mapping[str, np.ndarray], file: Path) -> None:
     variables = _variables(model)
-    arrays = {_unnumbered(name): array for name, array in arrays.items()}  # older versions left numbers of layers
+    arrays = {_unnumbered(name): array for name, array in arrays.items()}  # older versions kept the numbers of layers
     expected = {(name, tuple(variable.shape)) for name, variable in variables.items()}
     stored = {(name, array.shape) for name, array in arrays.items()}
     if expected != stored:
         differing = sorted(expected ^ stored)
         raise RunFolderError(
-            f"{file} is of another model or optimizer; {len(differing)} variables are on one side only, "
-            f"the first of them {differing[0]}."
+            f"{file} is from another model or optimizer. {len(differing)} variables exist on one side only, "
+            f"first {differing[0]}."
         )
     for name, variable in variables.items():
         variable.assign(arrays[name].astype(keras.backend.standardize_dtype(variable.dtype)))

@@ -1,4 +1,4 @@
-"""Pictures of a run: its layers, its epochs, its augmentation; and `summary.txt`."""
+"""Draw a run: its layers, its learning curves, its augmentation; and write `summary.txt`."""
 
 import importlib.util
 import os
@@ -17,7 +17,7 @@ from keras_vit_edu.training.run_folder import AUGMENTATION, RunFolder
 
 
 def draw_layers(model: keras.Model, run: RunFolder, console: Console) -> None:
-    """Draw `model.png` if pydot and Graphviz are there, else say which is missing."""
+    """Draw `model.png`. If pydot or Graphviz is missing, print which one."""
     missing = []
     if importlib.util.find_spec("pydot") is None:
         missing.append(f"pydot ({install_command('cli')})")
@@ -35,7 +35,7 @@ def draw_layers(model: keras.Model, run: RunFolder, console: Console) -> None:
 
 
 def summary(model: keras.Model) -> str:
-    """What `model.summary()` prints, the layers inside of layers too, 100 characters wide on any terminal."""
+    """The text of `model.summary()` with nested layers, 100 characters wide on any terminal."""
     lines: list[str] = []
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "100"  # Keras cuts the table off at the width of the terminal
@@ -56,14 +56,14 @@ def draw_curves(
     measured: Mapping[str, float] | None = None,
     phases: Sequence[tuple[str, int]] = (),
 ) -> None:
-    """Draw `accuracy.png` and `loss.png`, or say what is missing for it.
+    """Draw `accuracy.png` and `loss.png`. If matplotlib is missing, print how to install it.
 
     Args:
-        history: a value per epoch of each metric.
-        run: where to.
-        console: where to say what is missing.
-        measured: what the test images gave.
-        phases: the names of the phases and their numbers of epochs, if there are several.
+        history: values of each metric, one per epoch.
+        run: folder for the pictures.
+        console: prints what is missing.
+        measured: metrics on the test images.
+        phases: names of the phases and their numbers of epochs, if there are several.
     """
     try:
         from keras_vit_edu import plots

@@ -1,4 +1,4 @@
-"""What a person sees while a model trains."""
+"""The progress display of training."""
 
 import contextlib
 import importlib.util
@@ -18,23 +18,24 @@ from keras_vit_edu import _interruption
 
 BAR_WIDTH = 24
 ONE_LINE = 104  # columns in which bar and numbers stand side by side
-STEPS_FOR_A_GUESS = 2  # timed before the time left is shown
+STEPS_FOR_A_GUESS = 2  # steps to time before the time left is shown
 
 
 class ProgressDisplay(keras.callbacks.Callback):
-    """Shows how a training goes on: epoch, step, rate, loss, accuracy and time left.
+    """Shows the progress of training: epoch, step, rate, loss, accuracy and time left.
 
-    A bar on a terminal, or in a notebook that has ipywidgets; everywhere a line an epoch. The first step of a session
-    compiles the model on TensorFlow and JAX: "compiling" is shown meanwhile. Rate and time left leave out what
-    compiles: that step, the last one of the first epoch, whose batch is often smaller, and the first validation.
+    It prints one line per epoch. On a terminal, or in a notebook with ipywidgets, it also draws a bar. On TensorFlow
+    and JAX the first step of a session compiles the model; the display then shows "compiling". Rate and time left
+    ignore all steps that may compile: the first step, the last step of the first epoch (its batch is often smaller) and
+    the first validation.
 
     Args:
-        epochs: how many epochs the run has, or the phase of it that is shown.
-        steps: how many steps an epoch has.
-        batch_size: how many images a step has, for the rate.
-        console: where to; None for the standard output.
-        phase: the name of the phase, shown in front of the number of the epoch.
-        epochs_before: how many of Keras's epochs belong to the phases before; the display counts from there.
+        epochs: number of epochs of the run, or of the phase.
+        steps: steps per epoch.
+        batch_size: images per step, for the rate.
+        console: where to print; None for the standard output.
+        phase: name of the phase, printed before the number of the epoch.
+        epochs_before: number of epochs in earlier phases; the display counts from there.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class ProgressDisplay(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._steps_done = 0
-        self._first_epoch: int | None = None  # not 0 in a run that is resumed
+        self._first_epoch: int | None = None  # not 0 in a resumed run
         self._timed_steps, self._timed_seconds = 0, 0.0
         if self.progress is not None:
             self.progress.start()
@@ -82,7 +83,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._is_first_epoch = epoch == self._first_epoch
         self._epoch_began = time.monotonic()
         if epoch <= self._first_epoch + 1:
-            self._step_ended = self._epoch_began  # the pause before, with the first validation, does not count
+            self._step_ended = self._epoch_began  # do not count the pause with the first validation
         self._epoch_steps, self._epoch_seconds = 0, 0.0
         if self.progress is not None:
             numbers = ["compiling"] if self._steps_done == 0 and _compiles(self.model) else []
@@ -118,7 +119,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         self.close()
 
     def close(self) -> None:
-        """Take the bar away; also after an interruption."""
+        """Remove the bar, also after an interruption."""
         if self.progress is not None:
             self.progress.stop()
 
@@ -129,7 +130,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         return [f"{self._epoch_steps * self.batch_size / seconds:.0f} img/s"]
 
     def _time_left(self) -> list[str]:
-        """How long the remaining steps will take, at the mean pace of those that were timed, later pauses included."""
+        """Estimated time for the remaining steps, from the mean of the timed steps and the pauses between epochs."""
         if self._timed_steps < STEPS_FOR_A_GUESS:
             return []
         steps_left = (self.epochs - (self._first_epoch or 0)) * self.steps - self._steps_done
@@ -146,7 +147,7 @@ class _Numbers(ProgressColumn):
 
 
 class _BarAboveNumbers(Progress):
-    """A bar, and the numbers of a step below it: a line of 80 columns has no room for both."""
+    """A bar with the numbers of a step below it: 80 columns have no room for both on one line."""
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Any:
         tasks = list(tasks)
@@ -155,7 +156,7 @@ class _BarAboveNumbers(Progress):
 
 @dataclass
 class _Lines:
-    """Fields in as many lines as the width of the terminal asks for."""
+    """Fields on as many lines as the width of the terminal requires."""
 
     fields: Sequence[str]
 
@@ -164,14 +165,14 @@ class _Lines:
 
 
 def _compiles(model: keras.Model | None) -> bool:
-    """Whether `fit` compiles the step of a model before it runs the first."""
+    """Whether `fit` compiles the training step of a model before the first step."""
     return (
         model is not None and not model.run_eagerly and (keras.backend.backend() != "torch" or bool(model.jit_compile))
     )
 
 
 def _can_draw(console: Console) -> bool:
-    # In a notebook rich draws its bar with ipywidgets, and warns where they are missing.
+    # In a notebook rich draws its bar with ipywidgets, and warns if they are missing.
     return bool(importlib.util.find_spec("ipywidgets") if console.is_jupyter else console.is_terminal)
 
 
@@ -180,7 +181,7 @@ def _numbers(logs: Any) -> list[str]:
 
 
 def _in_lines(fields: Iterable[str], width: int | None) -> str:
-    """Fields with two spaces between, in as few lines as there must be; never broken inside a field."""
+    """Join fields with two spaces, on as few lines as possible. A field is never broken."""
     lines = [""]
     for field in fields:
         longer = f"{lines[-1]}  {field}" if lines[-1] else field
@@ -193,15 +194,15 @@ def _in_lines(fields: Iterable[str], width: int | None) -> str:
 
 @contextlib.contextmanager
 def counting(console: Console, what: str, total: int) -> Iterator[Callable[..., None]]:
-    """Show how far a count has come: a bar on a terminal, one line at the end everywhere.
+    """Show the progress of a count: a bar on a terminal, and one line at the end.
 
     Args:
-        console: where to.
-        what: what is being done.
-        total: how often.
+        console: where to print.
+        what: name of the work.
+        total: number of images.
 
     Yields:
-        A function to call after each, or after several with their number.
+        A function to call after each image, or with a number after several images.
     """
     began = time.monotonic()
     done = 0

@@ -1,4 +1,4 @@
-"""The recipes that have names, and those in files."""
+"""Recipes by name, and recipes from files."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from keras_vit_edu import _checks, _files
 from keras_vit_edu.datasets import AUGMENTATIONS
 from keras_vit_edu.training.recipe import Recipe
 
-# What trains a small transformer on little data: Steiner et al. 2022 ("How to train your ViT?", arXiv 2106.10270) on
-# augmentation against regularisation, Hassani et al. 2021 on the optimizer; the average of the weights (Polyak and
-# Juditsky 1992) takes out the noise of the last steps. Images are nearly clean at the end, as the test's are.
+# How to train a small transformer on little data. Augmentation and regularization: Steiner et al. 2022 ("How to train
+# your ViT?", arXiv 2106.10270). Optimizer: Hassani et al. 2021. The average of the weights (Polyak and Juditsky 1992)
+# removes the noise of the last steps. In the last epochs images are nearly clean, like the test images.
 SMALL_DATA = Recipe(
     name="small-data",
     learning_rate=1e-3,

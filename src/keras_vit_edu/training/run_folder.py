@@ -17,15 +17,15 @@ from keras_vit_edu._install import install_command
 from keras_vit_edu.training.checkpoint import Checkpoint, NewerFormat, RunFolderError, load_newest
 from keras_vit_edu.training.run_record import read_record
 
-# What a run and its evaluation may leave in the folder. `overwrite` removes these and nothing else.
+# The files that a run and its evaluation may write. `overwrite` removes these and nothing else.
 FILES = (
     "history.csv", "accuracy.png", "loss.png", "summary.txt", "model.png", "model.keras", "evaluate.json",
     "confusion.png", "mistakes.png", "run.json",
 )  # fmt: skip
 CHECKPOINTS = "checkpoint"
-CLASSIFIER = "classifier"  # the artifact of a fine-tuning
+CLASSIFIER = "classifier"  # the artifact that `fine_tune` saves
 LOCK = ".lock"
-AUGMENTATION = "augmentation.png"  # examples, drawn before there is a run
+AUGMENTATION = "augmentation.png"  # examples, drawn before the run begins
 CHOOSE = "Choose another folder, or pass `overwrite=True`."
 START_AGAIN = "Pass `overwrite=True` to start the run again."
 
@@ -46,22 +46,22 @@ def default_run(preset: str | Path, dataset: str, seed: int) -> Path:
 
 
 class RunFolder:
-    """The folder of one run, new or to be resumed.
+    """The folder of one run: a new run, or a run to resume.
 
-    `run.json` is written first, with `"status": "running"`, and last, with `"finished"`: a run that is half done can be
-    told from one that came to its end. While a process works in the folder it holds a lock there, which the operating
-    system lets go when the process ends, however it ends.
+    `run.json` is written first with `"status": "running"` and last with `"finished"`, so an unfinished run is
+    recognized. While a process works in the folder it holds a lock. The operating system releases the lock when the
+    process ends, even after a crash.
 
     Args:
-        path: where; parents are created. An unfinished run in there will be resumed.
-        overwrite: replace a finished run, or an unfinished one of another configuration. An unfinished run of the same
-            configuration is resumed. The old run is removed as soon as `configure` says what takes its place: a call
-            that is refused before leaves it alone.
-        lock: False for a folder that no other process knows of.
+        path: path of the folder; parents are created. An unfinished run in the folder is resumed.
+        overwrite: replace a finished run, or an unfinished run with another configuration. An unfinished run with the
+            same configuration is resumed. The old run is removed in `configure`; an error before that leaves the old
+            run unchanged.
+        lock: False for a folder that no other process uses.
 
     Raises:
-        RunFolderError: if there is a finished run (or something that is no run) at `path`, if another process works in
-            it, or if it cannot be written.
+        RunFolderError: if `path` holds a finished run or is not a run folder, if another process works in it, or if it
+            cannot be written.
     """
 
     def __init__(self, path: str | Path, overwrite: bool = False, lock: bool = True) -> None:
@@ -119,7 +119,7 @@ class RunFolder:
         self.record = {}
         for folder in (CHECKPOINTS, CLASSIFIER):
             shutil.rmtree(self / folder, ignore_errors=True)
-        for name in FILES:  # run.json is the last of them: until then the folder is a run's
+        for name in FILES:  # run.json comes last: until then this is still a run folder
             remove_leftovers(self / name)
             (self / name).unlink(missing_ok=True)
 
@@ -130,7 +130,7 @@ class RunFolder:
             raise RunFolderError(f"{error} {START_AGAIN}") from None
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         if self._held is not None:
             self._held.release()
 
@@ -152,16 +152,16 @@ class RunFolder:
         defaults: Mapping[str, Any] | None = None,
         present: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> None:
-        """Say what the run is; an unfinished run in this folder must be the same.
+        """Set the configuration of the run. An unfinished run in this folder must have the same configuration.
 
         Args:
-            configuration: JSON; everything that decides how the run comes out, on whatever backend.
-            defaults: what entries mean that a run does not have which an older version began, laid out as the
-                configuration is.
-            present: from a configuration of an older version to the one that this version would write.
+            configuration: JSON; everything that determines the result of the run, on any backend.
+            defaults: values for entries that are missing in the `run.json` of an older version, nested like the
+                configuration.
+            present: maps a configuration of an older version to the one that this version would write.
 
         Raises:
-            RunFolderError: if the run that was begun here was configured otherwise; names what differs.
+            RunFolderError: if the unfinished run has another configuration; the message lists the differences.
         """
         configuration = json.loads(json.dumps(configuration))
         if self.record:
@@ -175,25 +175,25 @@ class RunFolder:
         self.record["configuration"] = configuration
 
     def checkpoints(self, phase: str | None = None) -> Path:
-        """The folder of the checkpoints: of the run, or of a phase that has its own."""
+        """The folder of the run's checkpoints, or of a phase's checkpoints."""
         return self / CHECKPOINTS if phase is None else self / CHECKPOINTS / phase
 
     def load_newest(
         self, model: keras.Model, complain: Callable[[str], None], phase: str | None = None
     ) -> Checkpoint | None:
-        """Put the state of the run's newest sound checkpoint into `model`.
+        """Load the run's newest undamaged checkpoint into `model`.
 
         Args:
-            model: compiled, its optimizer built.
-            complain: called with one line for each checkpoint that is damaged and therefore passed over.
-            phase: the name of a phase that has checkpoints of its own.
+            model: compiled, with a built optimizer.
+            complain: receives a one-line message for each damaged checkpoint that is skipped.
+            phase: name of a phase with separate checkpoints; None for the checkpoints of the run.
 
         Returns:
-            What the checkpoint says; None if there is no checkpoint.
+            The checkpoint; None if there is no checkpoint.
 
         Raises:
-            RunFolderError: if no checkpoint can be used; with `overwrite` they are removed instead, unless a newer
-                version has written one.
+            RunFolderError: if no checkpoint can be used. With `overwrite` the checkpoints are removed instead, unless a
+                newer version wrote them.
         """
         folder = self.checkpoints(phase)
         try:
@@ -208,9 +208,9 @@ class RunFolder:
             return None
 
     def update(self, **entries: Any) -> None:
-        """Add entries to `run.json`, which is replaced in one step: never half-written.
+        """Add entries to `run.json`. The file is replaced in one step, so it is never half-written.
 
-        A run that is running, or running again, is rid of what said when and why it stopped.
+        The status `"running"` clears `stopped` and `reason`.
         """
         if self._is_to_be_cleared:
             self._clear()
@@ -221,7 +221,7 @@ class RunFolder:
         write_atomically(self / "run.json", (json.dumps(self.record, indent=2, allow_nan=False) + "\n").encode())
 
     def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
-        """Write `history.csv`: a row per epoch, counted from 1."""
+        """Write `history.csv`: one row per epoch, counted from 1."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["epoch", *history])
@@ -230,17 +230,17 @@ class RunFolder:
         write_atomically(self / "history.csv", text.getvalue().encode())
 
     def files(self) -> list[Path]:
-        """What the run has written so far."""
+        """The files that the run has written so far."""
         return [self / name for name in sorted(FILES) if (self / name).is_file()]
 
 
 def _comes_before_a_run(name: str) -> bool:
-    """Whether a file may lie in a folder without a run: `run.json` is the first file that a run writes."""
+    """Whether a file may exist before the run begins. A run writes `run.json` first."""
     return name in (LOCK, AUGMENTATION) or is_aside(name, "run.json")
 
 
 def completed(before: Any, now: Any, defaults: Any) -> Any:
-    """`before`, with the entries that only `now` has taken from `defaults`, if they are there."""
+    """`before`, plus the entries of `defaults` that `now` has and `before` lacks."""
     if not all(isinstance(value, Mapping) for value in (before, now, defaults)):
         return before
     missing = {
@@ -250,7 +250,7 @@ def completed(before: Any, now: Any, defaults: Any) -> Any:
 
 
 def differences(before: Any, now: Any, path: str = "") -> Any:
-    """What two JSON values differ in, a line each: `recipe.epochs was 3 and is 5`."""
+    """The differences of two JSON values, one line each: `recipe.epochs was 3 and is 5`."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(key for key in now if key not in before)]:
             yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
@@ -259,5 +259,5 @@ def differences(before: Any, now: Any, path: str = "") -> Any:
 
 
 def now() -> str:
-    """The time, ISO 8601 in UTC, to the second."""
+    """The current time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""`run.json`: what a run folder says about itself, read and checked, whoever wrote it."""
+"""Read `run.json`, the record of a run, and check it. Anyone may have edited it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from keras_vit_edu import _checks, _files
 from keras_vit_edu.training.checkpoint import RunFolderError
 
 RECORD = "run.json"
-# What is read again, where it is there.
+# The entries that are read, if they are present.
 KINDS: dict[str, tuple[type, str]] = {
     "status": (str, "a text"),
     "configuration": (dict, "an object"),
@@ -18,18 +18,18 @@ KINDS: dict[str, tuple[type, str]] = {
 
 
 def read_record(run: Path) -> dict[str, Any]:
-    """What `run.json` says.
+    """Read `run.json`.
 
     Args:
-        run: the folder.
+        run: folder of the run.
 
     Raises:
-        RunFolderError: a `ValueError`, if it is no JSON, or an entry is of another kind than this library writes.
+        RunFolderError: a `ValueError`, if it is not JSON, or if an entry has a wrong type.
     """
     try:
         record = _files.read_json(run / RECORD)
         if not isinstance(record, dict):
-            raise ValueError("it holds no object")
+            raise ValueError("it is not a JSON object")
         for name, (kind, wanted) in KINDS.items():
             if name in record and not isinstance(record[name], kind):
                 raise ValueError(f"`{name}` is not {wanted}")
@@ -39,22 +39,22 @@ def read_record(run: Path) -> dict[str, Any]:
 
 
 def dataset_of(record: Mapping[str, Any], run: Path) -> tuple[dict[str, Any], str]:
-    """What a run of `train` learned from: its fingerprint, with a name and a SHA-256, and where it was.
+    """The dataset of a run of `train`: its fingerprint (name and SHA-256), and its source.
 
     Raises:
-        RunFolderError: a `ValueError`, if it does not say so.
+        RunFolderError: a `ValueError`, if the record lacks them.
     """
     dataset, source = record.get("configuration", {}).get("dataset"), record.get("source")
     if not isinstance(dataset, dict) or not isinstance(dataset.get("name"), str) or not isinstance(source, str):
-        raise _damaged(run, "`configuration.dataset` and `source` do not say which images it learned from")
+        raise _damaged(run, "`configuration.dataset` and `source` do not name the training images")
     return dataset, source
 
 
 def class_names_of(record: Mapping[str, Any], run: Path) -> tuple[str, ...]:
-    """What the classes of a run are called.
+    """The class names of a run.
 
     Raises:
-        RunFolderError: a `ValueError`, if it does not say so.
+        RunFolderError: a `ValueError`, if the record lacks them.
     """
     try:
         return _checks.class_names(record.get("class_names"))

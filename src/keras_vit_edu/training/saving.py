@@ -1,4 +1,4 @@
-"""A model in a `.keras` file that every backend loads."""
+"""Save a model as a `.keras` file that every backend can load."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from keras_vit_edu._weights import copy_variables
 def save_uncompiled(model: keras.Model, path: str | Path) -> None:
     """Save a model as `.keras` without its optimizer, loss and metrics, so that every backend can load the file.
 
-    (Keras writes the optimizer's class into the file, and on torch that is one that the others do not have.) Dropout
-    counters are saved too: training goes on with the masks that would have been next.
+    (Keras writes the optimizer's class into the file. On torch this class does not exist on the other backends.)
+    Dropout counters are saved too: further training continues with the next masks.
 
     Args:
-        model: any Keras model that its configuration describes.
+        model: any Keras model that can be rebuilt from its config.
         path: ends in `.keras`.
 
     Raises:
-        ValueError: if its configuration does not describe it, or it has LoRA's matrices in it.
+        ValueError: if the model cannot be rebuilt from its config, or if it has LoRA matrices.
     """
     copy = copy_of_model(model)
     copy_variables(model.variables, copy.variables)
@@ -26,10 +26,10 @@ def save_uncompiled(model: keras.Model, path: str | Path) -> None:
 
 
 def copy_of_model(model: keras.Model) -> keras.Model:
-    """A model like `model`, uncompiled and with new weights.
+    """An uncompiled copy of `model` with new weights.
 
     Raises:
-        ValueError: if its configuration does not describe it.
+        ValueError: if the model cannot be rebuilt from its config.
     """
     try:
         copy = type(model).from_config(model.get_config())
@@ -38,13 +38,14 @@ def copy_of_model(model: keras.Model) -> keras.Model:
     except (TypeError, ValueError, NotImplementedError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(
-            "A model must be one that its configuration describes, to be saved. "
-            f"Received: {model.name}, of which Keras says: {reason}"
+            f"The model cannot be rebuilt from its config, so it cannot be saved. Keras says: {reason} "
+            f"Received: {model.name}"
         ) from error
     same = [tuple(v.shape) for v in copy.variables] == [tuple(v.shape) for v in model.variables]
     if not same:
         raise ValueError(
-            f"A model must be one that its configuration describes, to be saved. Received: {model.name}, which has "
-            f"{len(model.variables)} variables, where its configuration makes others ({len(copy.variables)})"
+            "The model cannot be rebuilt from its config, so it cannot be saved. "
+            f"Received: {model.name} with {len(model.variables)} variables; the config makes {len(copy.variables)}, or "
+            "other shapes"
         )
     return copy

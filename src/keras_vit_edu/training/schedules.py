@@ -1,4 +1,4 @@
-"""Learning rates by step that Keras does not have."""
+"""Learning-rate schedules that Keras does not have."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import keras
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
 class LinearWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
-    """From 0 up to `peak` over `warmup_steps`, then down to `final` over `decay_steps`, both in a straight line.
+    """Increases linearly from 0 to `peak` over `warmup_steps`, then decreases linearly to `final` over `decay_steps`.
 
     Args:
-        peak: the highest rate.
-        final: the rate from step `warmup_steps + decay_steps` on.
+        peak: highest learning rate.
+        final: learning rate from step `warmup_steps + decay_steps` on.
         warmup_steps: 0 for no warm-up.
         decay_steps: 1 or more.
     """
@@ -32,12 +32,13 @@ class LinearWithWarmup(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def cosine_with_warmup(peak: float, warmup_steps: int, decay_steps: int) -> keras.optimizers.schedules.CosineDecay:
-    """Up to `peak` in `warmup_steps` equal steps, then down to 0 along a cosine.
+    """Increase to `peak` in `warmup_steps` equal steps, then decrease to 0 along a cosine.
 
-    Keras's warm-up begins with a step of rate 0, which changes nothing. This one begins with `peak / warmup_steps`.
+    Keras's warm-up begins with a learning rate of 0, so its first step changes nothing. This one begins with
+    `peak / warmup_steps`.
 
     Args:
-        peak: the highest rate.
+        peak: highest learning rate.
         warmup_steps: 0 for no warm-up.
         decay_steps: 1 or more.
     """

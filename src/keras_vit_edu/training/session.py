@@ -1,4 +1,4 @@
-"""The life of a run: begun or resumed, then finished, interrupted or failed. `train` and `fine_tune` share it."""
+"""The life of a run: it begins or resumes, then finishes, is interrupted or fails. `train` and `fine_tune` share it."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,19 +24,19 @@ from keras_vit_edu.training.run_folder import RunFolder, now
 
 
 class Session:
-    """One call that trains in a run folder.
+    """One call of `train` or `fine_tune` in a run folder.
 
-    The calls in their order: `run.configure`; then, once for each phase, `compile`, `resume` and `fit`, all or the last
-    inside of `running`; then `finish`.
+    Call in this order: `run.configure`; then `compile`, `resume` and `fit` once per phase; then `finish`. Call `fit`
+    inside `running`; `compile` and `resume` may be inside or before it.
 
     Args:
-        run: the folder, new or with a run to resume.
-        console: where progress is shown.
+        run: folder of the run.
+        console: shows the progress.
         callbacks: further Keras callbacks.
         jit_compile: as in `train`.
 
     Attributes:
-        history: what each epoch of the run measured, those of earlier sessions too.
+        history: metrics of each epoch, earlier sessions included.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Session:
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs the newest checkpoint has; 0 before the first phase is resumed."""
+        """Number of epochs in the newest checkpoint; 0 before the first call of `resume`."""
         return 0 if self._checkpoints is None else self._checkpoints.epochs_done
 
     @property
     def seconds_per_checkpoint(self) -> float:
-        """How long one took, in the mean of the phase that was resumed last; 0 if it made none."""
+        """Mean seconds per checkpoint in the last phase; 0 without checkpoints."""
         return 0.0 if self._checkpoints is None else self._checkpoints.seconds_each
 
     def compile(
@@ -67,13 +67,13 @@ class Session:
         rows: bool = False,
         label_smoothing: float = 0.0,
     ) -> None:
-        """Compile a model that gives logits, with cross-entropy and accuracy, and build its optimizer.
+        """Compile a classifier with cross-entropy and accuracy, and build its optimizer.
 
         Args:
-            model: images to logits.
-            optimizer: how to train it.
-            rows: whether a label is a row of shares of every class, not a class's number.
-            label_smoothing: share of the target spread over all classes; needs rows.
+            model: maps images to logits.
+            optimizer: optimizer of its weights.
+            rows: whether a label is a row of class probabilities instead of a class index.
+            label_smoothing: share of the target that is spread over all classes; requires `rows`.
         """
         loss: keras.losses.Loss
         metric: keras.metrics.Metric
@@ -85,18 +85,18 @@ class Session:
             metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         jit_compile = "auto" if self.jit_compile is None else self.jit_compile
         model.compile(optimizer=optimizer, loss=loss, metrics=[metric], jit_compile=jit_compile)
-        # Under mixed_float16 Keras has just put another one around it, whose variables a checkpoint has too.
+        # Under mixed_float16 Keras wraps the optimizer. A checkpoint also holds the variables of the wrapper.
         model.optimizer.build(model.trainable_variables)
 
     def resume(self, model: keras.Model, phase: str | None = None) -> Checkpoint | None:
-        """Put the newest checkpoint into a compiled model, and take its history.
+        """Load the newest checkpoint into a compiled model, and its history into the session.
 
         Args:
-            model: compiled, its optimizer built.
-            phase: the name of a phase that has checkpoints of its own.
+            model: compiled, with a built optimizer.
+            phase: name of a phase with separate checkpoints; None for the checkpoints of the run.
 
         Returns:
-            What the checkpoint says; None if there is none yet.
+            The checkpoint; None if there is none yet.
 
         Raises:
             RunFolderError: as `RunFolder.load_newest`.
@@ -109,14 +109,14 @@ class Session:
 
     @contextlib.contextmanager
     def running(self, **entries: Any) -> Iterator[None]:
-        """Around all work on the run: `run.json` says that it is running and, if an error ends the block, why.
+        """Record in `run.json` that the run is running, and, if an error ends the block, why it stopped.
 
         Args:
-            **entries: of `run.json`, JSON.
+            **entries: entries for `run.json`, JSON.
 
         Raises:
-            KeyboardInterrupt: after SIGINT or SIGTERM; the run is `"interrupted"`. After any other error it is
-                `"failed"`.
+            KeyboardInterrupt: after SIGINT or SIGTERM. The status becomes `"interrupted"`; after any other error it
+                becomes `"failed"`.
         """
         resumed = {} if self._checkpoints is None else {"epochs_done": self.epochs_done}
         session = {"started": now(), **resumed, **environment(), "jit_compile": self.jit_compile}
@@ -127,7 +127,7 @@ class Session:
             _interruption.check()
         except BaseException as error:
             status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
-            with contextlib.suppress(OSError):  # a full disk must not hide what filled it
+            with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 self.run.update(status=status, stopped=now(), reason=str(error), epochs_done=self.epochs_done)
             raise
 
@@ -141,19 +141,19 @@ class Session:
         epochs_before: int = 0,
         class_weights: Mapping[int, float] | None = None,
     ) -> None:
-        """Train for the epochs that are left, with a checkpoint after each.
+        """Train for the remaining epochs, and save a checkpoint after each.
 
         Args:
-            model: compiled and resumed.
-            recipe: how many epochs, and whether there is a moving average of the weights.
-            training: what to learn.
-            validation: measured after each epoch; None for nothing.
-            phase: what the display and errors call an epoch.
-            epochs_before: how many epochs the phases before had.
-            class_weights: how much each class counts; None for the same.
+            model: model after `compile` and `resume`.
+            recipe: its `epochs`, `batch_size` and `ema` are used.
+            training: training batches.
+            validation: batches to validate on after each epoch; None for no validation.
+            phase: name of the phase, for the display and for errors.
+            epochs_before: number of epochs in earlier phases.
+            class_weights: weight of each class in the loss; None for equal weights.
 
         Raises:
-            TrainingFailed: if the loss is no longer a finite number.
+            TrainingFailed: if the loss is NaN or infinite.
             KeyboardInterrupt: after SIGINT or SIGTERM.
         """
         assert self._checkpoints is not None
@@ -182,13 +182,13 @@ class Session:
             display.close()
 
     def finish(self, **entries: Any) -> dict[str, Any]:
-        """Say that the run has come to its end.
+        """Record in `run.json` that the run is finished.
 
         Args:
-            **entries: of `run.json`, JSON.
+            **entries: entries for `run.json`, JSON.
 
         Returns:
-            All that `run.json` says.
+            The contents of `run.json`.
         """
         self.run.update(status="finished", finished=now(), epochs_done=self.epochs_done, **entries)
         return self.run.record

@@ -1,4 +1,4 @@
-"""One training run, from a new model to a folder with everything about it."""
+"""Train a new model, evaluate it, and write the results into a run folder."""
 
 import hashlib
 import inspect
@@ -33,38 +33,40 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     jit_compile: bool | None = None,
 ) -> dict[str, Any]:
-    """Train a classifier with Keras's `fit`, evaluate it on the test set, and write it all down.
+    """Train a classifier with Keras's `fit`, evaluate it on the test set, and write the results into a run folder.
 
-    Call it again with the same folder to resume an interrupted run. Whenever it was interrupted, it ends with the same
-    weights, bit for bit, as an uninterrupted one (on the same backend, with the same versions). Make the model anew in
-    the same way, and with a `name` (else Keras numbers it): `keras.utils.set_random_seed` with the recipe's seed, then
-    the model, fixes weights and dropout masks; the seed also fixes the order of the batches.
+    Call `train` again with the same folder to resume an interrupted run. The resumed run ends with the same weights,
+    bit for bit, as an uninterrupted run (on the same backend, with the same versions). Build the model again in the
+    same way, and give it a `name` (else Keras numbers it). Call `keras.utils.set_random_seed` with the recipe's seed
+    before you build the model: this fixes weights and dropout masks. The seed of the recipe also fixes the order of the
+        batches.
 
-    SIGINT (Ctrl-C) and SIGTERM end the run after the batch that is being computed. A second signal ends it at once.
+    SIGINT (Ctrl-C) and SIGTERM end the run after the current batch. A second signal ends it at once.
 
-    Written into the run folder: `run.json` (first, and once more at the end), `summary.txt`, `model.png` (if Graphviz
-    is installed), `history.csv` and a checkpoint (after each epoch), `accuracy.png`, `loss.png`, `model.keras`
+    The run folder holds `run.json` (written first, and again at the end), `summary.txt`, `model.png` (if Graphviz is
+    installed), `history.csv` and a checkpoint (written after each epoch), `accuracy.png`, `loss.png` and `model.keras`
     (uncompiled, so any backend loads it).
 
     Args:
-        model: images `(B, H, W, C)` in [0, 1] to logits `(B, num_classes)`; it is compiled here.
-        dataset: what to learn.
-        run: where to write.
-        recipe: how to train; None for the course's.
-        console: for the progress display; None for the standard output.
+        model: maps images `(B, H, W, C)` in [0, 1] to logits `(B, num_classes)`. `train` compiles it.
+        dataset: images and labels for training and test.
+        run: folder for the results.
+        recipe: training settings; None for the course's.
+        console: shows the progress; None for the standard output.
         callbacks: further Keras callbacks.
-        jit_compile: whether to compile the step by XLA (on TensorFlow and JAX) or `torch.compile`; None leaves it to
-            Keras, which does so on JAX alone where there is no GPU. Other operations are joined, so rounding differs.
+        jit_compile: whether to compile the training step with XLA (on TensorFlow and JAX) or `torch.compile`. None
+            leaves the choice to Keras: without a GPU it compiles only on JAX. Compilation fuses operations, so rounding
+            differs.
 
     Returns:
-        What `run.json` says: among the rest `test_accuracy` from 0 to 1 and `test_loss`, after the last epoch.
+        The contents of `run.json`, with `test_accuracy` (0 to 1) and `test_loss` after the last epoch.
 
     Raises:
-        RunFolderError: if the folder holds the beginning of another run, or its checkpoints are of another model, of a
-            newer format, or all damaged.
-        ValueError: if the model cannot be saved as its configuration describes it (a Lambda layer, say).
-        TrainingFailed: if the loss is no longer a finite number; says where.
-        KeyboardInterrupt: after SIGINT or SIGTERM. Weights, optimizer and `run.json` are sound then.
+        RunFolderError: if the folder holds another run, or if its checkpoints are from another model, in a newer
+            format, or all damaged.
+        ValueError: if the model cannot be rebuilt from its config, for example because of a Lambda layer.
+        TrainingFailed: if the loss is NaN or infinite; the message names the step.
+        KeyboardInterrupt: after SIGINT or SIGTERM. Weights, optimizer and `run.json` stay usable.
     """
     with _interruption.held():
         return _train(model, dataset, run, recipe or Recipe(), console, callbacks, jit_compile)
@@ -80,8 +82,8 @@ def _train(
     jit_compile: bool | None,
 ) -> dict[str, Any]:
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
-    shapes_of(model, dataset.x_train.shape[1:])  # builds it, or complains
-    copy_of_model(model)  # complains, before hours of training, if it could not be saved
+    shapes_of(model, dataset.x_train.shape[1:])  # builds the model, or raises an error
+    copy_of_model(model)  # raises an error before hours of training if the model cannot be saved
     (x_train, y_train), (x_validation, y_validation) = split(dataset, recipe.validation_split)
     one_hot = len(dataset.class_names) if recipe.targets_are_rows else None
     augment = recipe.augment if recipe.augmentation else None
@@ -137,17 +139,17 @@ def _train(
 
 
 def _warn_of_short_average(recipe: Recipe, steps_per_epoch: int, console: Console) -> None:
-    """The first weights have a share of momentum**steps in the average that is kept."""
+    """Print a note if the run is too short for its moving average: the initial weights keep a share of ema**steps."""
     steps = recipe.epochs * steps_per_epoch
     if recipe.ema is not None and recipe.ema**steps > 0.01:
         console.print(
-            f"note: this run has {steps} steps, and a moving average of {recipe.ema} will still hold "
-            f"{recipe.ema**steps:.0%} of the random weights at its end; a smaller `ema` follows faster"
+            f"note: this run has {steps} steps. A moving average of {recipe.ema} still holds {recipe.ema**steps:.0%} "
+            "of the random weights at the end. A smaller `ema` follows faster."
         )
 
 
 def fingerprint(dataset: ImageDataset) -> dict[str, Any]:
-    """What the dataset is, wherever it lies."""
+    """Identify a dataset by its name and a SHA-256 of its arrays, independent of its location."""
     digest = hashlib.sha256()
     for array in (dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test):
         digest.update(str(array.shape).encode())
@@ -160,7 +162,7 @@ def _configuration(model: keras.Model) -> dict[str, Any]:
 
 
 def _rewrite_flat_model(run: RunFolder, model: keras.Model) -> None:
-    """Rewrite the model of a run that was begun before 0.1.0, when configurations were flat, as it is written now."""
+    """Rewrite the flat model configuration in a run from before 0.1.0 in today's nested form."""
     configuration, now = run.record.get("configuration"), _configuration(model)
     begun = configuration.get("model") if isinstance(configuration, dict) else None
     config = begun.get("config") if isinstance(begun, dict) else None
@@ -197,11 +199,11 @@ def _present(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 def _default_recipe(recipe: Recipe) -> dict[str, Any]:
-    """The defaults of a recipe's fields, and of its augmentation's if it has one."""
+    """The default values of a recipe, and of its augmentation if it has one."""
     return Recipe(augmentation=Augmentation() if recipe.augmentation else None).to_json()
 
 
 def _default_arguments(model: keras.Model) -> dict[str, Any]:
-    """The defaults of the arguments that make such a model."""
+    """The default values of the model's constructor arguments."""
     parameters = inspect.signature(type(model).__init__).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
