@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from keras_vit_edu.transfer import freeze, unfreeze_last
+from keras_vit_edu.transfer import freeze_backbone, unfreeze_last
 from tests.transfer.small import changed, classifier, coloured, weights
 
 QUIET = Console(quiet=True)
@@ -61,19 +61,19 @@ def unfrozen(model, k):
 
 def test_freeze_trains_the_head_alone():
     model = classifier()
-    assert freeze(model, QUIET) == (12 * 3 + 3, model.count_params())
+    assert freeze_backbone(model, QUIET) == (12 * 3 + 3, model.count_params())
     assert parts(train(model)) == {"logits"}
 
 
 def test_the_counts_are_printed(capsys):
     model = classifier()
-    freeze(model)
+    freeze_backbone(model)
     assert f"39 of {model.count_params():,} weights train" in capsys.readouterr().out
 
 
 def test_a_compiled_model_gets_a_new_optimizer_and_a_step_for_what_trains_now():
     model = classifier()
-    freeze(model, QUIET)
+    freeze_backbone(model, QUIET)
     model.compile(keras.optimizers.Adam(3e-3), LOSS, metrics=["accuracy"])
     model.fit(IMAGES, LABELS, verbose=0)
     old, before = model.optimizer, weights(model)
@@ -91,7 +91,7 @@ def test_a_model_that_is_not_opened_trains_its_head_or_all():
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(images))
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(images, keras.layers.Dense(3)(x))
-    freeze(model, QUIET)
+    freeze_backbone(model, QUIET)
     moved = train(model)
     assert len(moved) == 2  # kernel and bias of the Dense layer; not the moving averages
     assert unfreeze_last(model, None, QUIET).trainable > 4 * 28
@@ -109,10 +109,10 @@ def test_a_wrong_number_of_blocks_is_refused(k):
 def test_a_model_must_end_in_logits():
     backbone = classifier().backbone
     with pytest.raises(ValueError, match=r"must end in a Dense layer.*Received: .*LayerNormalization 'encoder_norm'"):
-        freeze(backbone)
+        freeze_backbone(backbone)
     images = keras.Input((4,))
     with pytest.raises(ValueError, match=r"must give logits.*Received: .*'softmax'"):
-        freeze(keras.Model(images, keras.layers.Dense(3, activation="softmax")(images)))
+        freeze_backbone(keras.Model(images, keras.layers.Dense(3, activation="softmax")(images)))
 
 
 def test_outputs_do_not_depend_on_what_trains():

@@ -23,7 +23,7 @@ HINT = re.escape(install_command("hub")) + "$"
 # Without keras_hub. ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", [hub.list_presets, lambda: hub.load(DEIT_TINY)], ids=["list_presets", "load"])
+@pytest.mark.parametrize("call", [hub.list_presets, lambda: hub.load_preset(DEIT_TINY)], ids=["list_presets", "load"])
 def test_a_missing_keras_hub_gives_the_line_that_installs_it(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "keras_hub", None)
     with pytest.raises(ImportError, match=HINT) as error:
@@ -87,7 +87,7 @@ def test_vit_and_deit_come_first_and_have_attention_maps(keras_hub):
         "no attention maps, wrapped as it is"
     }
     assert {note for note, dino in zip(notes, is_dino, strict=True) if dino} == {
-        'a backbone alone, for `transfer.load(..., task="backbone")`'
+        'a backbone alone, for `transfer.load_preset(..., task="backbone")`'
     }
     assert len({preset.name for preset in presets}) == len(presets) > 80
     assert set(keras_hub.models.ImageClassifier.presets) <= {preset.name for preset in presets}
@@ -129,7 +129,7 @@ def test_presets_of_one_family_by_size(keras_hub):
 
 def test_a_preset_from_a_filled_cache_without_a_network(keras_hub, no_network, deit_tiny_cache, monkeypatch, rng):
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(deit_tiny_cache))
-    theirs = hub.load(DEIT_TINY)
+    theirs = hub.load_preset(DEIT_TINY)
     assert type(theirs).__name__ == "DeiTImageClassifier"
     assert theirs.backbone.count_params() == 5_524_800
     images = rng.random((1, 224, 224, 3), "float32")
@@ -147,17 +147,17 @@ def test_by_handle_by_folder_and_as_a_backbone(keras_hub, no_network, deit_tiny_
     handle = keras_hub.models.Backbone.presets[DEIT_TINY]["kaggle_handle"]
     assert hub.cache_folder(handle).is_dir()
     for preset in (handle, hub.cache_folder(handle)):
-        backbone = hub.load(preset, task="backbone")
+        backbone = hub.load_preset(preset, task="backbone")
         assert type(backbone).__name__ == "DeiTBackbone"
         assert transfer.open_vit(backbone).count_params() == 5_524_800
-    assert hub.load(DEIT_TINY, num_classes=7, load_weights=False).output_shape == (None, 7)
+    assert hub.load_preset(DEIT_TINY, num_classes=7, load_weights=False).output_shape == (None, 7)
 
 
 def test_a_folder_copied_into_the_cache_without_kagglehubs_marks(keras_hub, no_network, rng):
     classifier = random_classifier(DEIT_TINY, num_classes=3)
     fill_cache(no_network, DEIT_TINY, classifier, markers=False)
     images = rng.random((1, 224, 224, 3), "float32")
-    np.testing.assert_array_equal(to_numpy(hub.load(DEIT_TINY)(images)), to_numpy(classifier(images)))
+    np.testing.assert_array_equal(to_numpy(hub.load_preset(DEIT_TINY)(images)), to_numpy(classifier(images)))
 
 
 def test_a_damaged_file_in_the_cache(keras_hub, no_network):
@@ -165,12 +165,12 @@ def test_a_damaged_file_in_the_cache(keras_hub, no_network):
     weights = folder / "model.weights.h5"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(hub.PresetUnavailable, match=r"deit_tiny.*\(OSError: .*truncated"):
-        hub.load(DEIT_TINY)
+        hub.load_preset(DEIT_TINY)
 
 
 def test_no_network_and_no_cache_gives_one_message_that_says_what_to_do(keras_hub, no_network):
     with pytest.raises(hub.PresetUnavailable) as error:
-        hub.load(DEIT_TINY)
+        hub.load_preset(DEIT_TINY)
     text = str(error.value)
     assert f"The preset {DEIT_TINY} could not be had" in text
     folder = no_network / "models" / "keras" / "deit" / "keras" / DEIT_TINY / "1"
@@ -192,7 +192,7 @@ def test_the_fallback_of_the_course(keras_hub, no_network, monkeypatch, capsys):
         return "a ViT"
 
     monkeypatch.setattr(keras_hub.models.ImageClassifier, "from_preset", from_preset)
-    assert hub.load(DEIT_TINY, fallback=hub.COURSES_FALLBACK, num_classes=4) == "a ViT"
+    assert hub.load_preset(DEIT_TINY, fallback=hub.COURSES_FALLBACK, num_classes=4) == "a ViT"
     assert asked == [(DEIT_TINY, {"num_classes": 4}), (VIT_BASE, {"num_classes": 4})]
     shown = capsys.readouterr().err
     assert DEIT_TINY in shown
@@ -201,7 +201,7 @@ def test_the_fallback_of_the_course(keras_hub, no_network, monkeypatch, capsys):
 
 def test_without_the_fallback_too_the_error_names_it(keras_hub, no_network):
     with pytest.raises(hub.PresetUnavailable, match=f"The preset {VIT_BASE} could not be had"):
-        hub.load(DEIT_TINY, fallback=VIT_BASE)
+        hub.load_preset(DEIT_TINY, fallback=VIT_BASE)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_without_the_fallback_too_the_error_names_it(keras_hub, no_network):
 )
 def test_what_is_no_preset_is_said_to_be_none(keras_hub, no_network, preset, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
-        hub.load(preset, **arguments)
+        hub.load_preset(preset, **arguments)
     assert not isinstance(error.value, hub.PresetUnavailable)
 
 
@@ -249,7 +249,7 @@ def test_which_presets_are_of_imagenet(keras_hub):
 def test_a_wrong_argument_is_no_missing_network(keras_hub, no_network, deit_tiny_cache, monkeypatch):
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(deit_tiny_cache))
     with pytest.raises(ValueError, match=r"`units`.*-3") as error:
-        hub.load(DEIT_TINY, num_classes=-3)
+        hub.load_preset(DEIT_TINY, num_classes=-3)
     assert not isinstance(error.value, hub.PresetUnavailable)
 
 
@@ -261,7 +261,7 @@ def test_the_import_of_the_package_does_not_import_keras_hub(keras_hub):
 @pytest.mark.slow
 def test_vit_b16_at_its_real_size(keras_hub, no_network, rng):
     fill_cache(no_network, VIT_BASE)
-    theirs = hub.load(VIT_BASE)
+    theirs = hub.load_preset(VIT_BASE)
     assert theirs.backbone.count_params() == 85_798_656
     images = rng.random((1, 224, 224, 3), "float32")
     ours = transfer.open_vit(theirs)

@@ -7,7 +7,14 @@ from rich.console import Console
 
 from keras_vit_edu import training
 from keras_vit_edu.training import RunFolder
-from keras_vit_edu.transfer import FineTuning, Preprocessing, TransferClassifier, feature_model, freeze, unfreeze_last
+from keras_vit_edu.transfer import (
+    FineTuning,
+    Preprocessing,
+    TransferClassifier,
+    feature_model,
+    freeze_backbone,
+    unfreeze_last,
+)
 from keras_vit_edu.transfer.artifact_files import ArtifactError
 from tests.support import opened_vit, to_numpy
 from tests.transfer.small import coloured
@@ -108,7 +115,7 @@ def test_features_times_the_head_are_the_logits(make):
 @by_name
 def test_only_the_head_trains_when_the_rest_is_frozen(make):
     model = classifier_of(make).model
-    assert freeze(model, QUIET) == (10, 122)
+    assert freeze_backbone(model, QUIET) == (10, 122)
     assert [weight.shape[-1] for weight in model.trainable_weights] == [2, 2]
     assert unfreeze_last(model, None, QUIET) == (122, 122)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_vit_edu.transfer import load, open_vit
+from keras_vit_edu.transfer import load_preset, open_vit
 from tests.support import assert_agree, relative_difference, to_numpy
 
 pytest.importorskip("keras_hub", reason="keras_hub is not installed", exc_type=ImportError)
@@ -61,7 +61,7 @@ def third_party(request, tmp_path):
 def test_logits_and_the_attention_of_every_layer_are_those_of_transformers(third_party):
     model, folder = third_party
     expected, expected_scores = logits_and_scores(model)
-    ours = open_vit(load(folder))
+    ours = open_vit(load_preset(folder))
     assert_agree(to_numpy(ours(IMAGES)), expected, 1e-4)
     scores = ours.attention_scores(IMAGES)
     assert len(scores) == len(expected_scores) == SIZES["num_hidden_layers"]
@@ -77,6 +77,6 @@ def test_the_logits_of_a_deit_are_neither_the_distilled_ones_nor_the_mean(third_
     model, folder = third_party
     with torch.no_grad():
         output = model(torch.from_numpy(IMAGES.transpose(0, 3, 1, 2)))
-    ours = to_numpy(open_vit(load(folder))(IMAGES))
+    ours = to_numpy(open_vit(load_preset(folder))(IMAGES))
     for other in (output.distillation_logits, output.logits):
         assert relative_difference(ours, other.numpy()) > 1e-2

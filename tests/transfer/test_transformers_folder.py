@@ -444,7 +444,7 @@ def test_what_keras_hub_cannot_read_is_said_in_one_line(kind, tmp_path, keras_hu
     if kind == "no weights":
         (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError) as error:  # noqa: PT011
-        transfer.load(tmp_path)
+        transfer.load_preset(tmp_path)
     assert "\n" not in str(error.value)
     assert str(tmp_path) in str(error.value)
 

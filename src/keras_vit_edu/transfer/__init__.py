@@ -9,8 +9,8 @@ if not _backend.ONLY_HELP:
     from keras_vit_edu.transfer.features import compute_features, default_cache, feature_model
     from keras_vit_edu.transfer.fine_tuning import BALANCED, fine_tune
     from keras_vit_edu.transfer.fine_tuning_options import FineTuning
-    from keras_vit_edu.transfer.freezing import freeze, unfreeze_last
-    from keras_vit_edu.transfer.hub import COURSES_FALLBACK, HubPreset, PresetUnavailable, list_presets, load
+    from keras_vit_edu.transfer.freezing import freeze_backbone, unfreeze_last
+    from keras_vit_edu.transfer.hub import COURSES_FALLBACK, HubPreset, PresetUnavailable, list_presets, load_preset
     from keras_vit_edu.transfer.layer_decay import layer_wise
     from keras_vit_edu.transfer.lora import add_lora, merge_lora
     from keras_vit_edu.transfer.open_box import open_vit
@@ -32,10 +32,10 @@ __all__ = [
     "default_cache",
     "feature_model",
     "fine_tune",
-    "freeze",
+    "freeze_backbone",
     "layer_wise",
     "list_presets",
-    "load",
+    "load_preset",
     "merge_lora",
     "open_vit",
     "unfreeze_last",

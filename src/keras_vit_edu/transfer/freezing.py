@@ -20,7 +20,7 @@ class TrainableCount(NamedTuple):
     total: int
 
 
-def freeze(model: keras.Model, console: Console | None = None) -> TrainableCount:
+def freeze_backbone(model: keras.Model, console: Console | None = None) -> TrainableCount:
     """Let the head train and nothing else: the same as `unfreeze_last(model, 0)`.
 
     Args:

@@ -56,7 +56,7 @@ class HubPreset:
     def note(self) -> str:
         """What becomes of it here, in a few words."""
         if self.family in WITHOUT_CLASSIFIER:
-            return 'a backbone alone, for `transfer.load(..., task="backbone")`'
+            return 'a backbone alone, for `transfer.load_preset(..., task="backbone")`'
         return "attention maps" if self.attention_maps else "no attention maps, wrapped as it is"
 
 
@@ -125,7 +125,7 @@ def _image_size(name: str, description: str) -> int | None:
     return size if size >= 128 and size % 16 == 0 else None
 
 
-def load(
+def load_preset(
     preset: str | Path,
     task: Literal["classifier", "backbone"] = "classifier",
     fallback: str | None = None,
@@ -153,7 +153,7 @@ def load(
         PresetUnavailable: a `ValueError`, if the preset is neither in the cache nor to be had from the network.
 
     Examples:
-        >>> load("deit_base_distilled_patch16_224_imagenet", fallback=COURSES_FALLBACK)  # doctest: +SKIP
+        >>> load_preset("deit_base_distilled_patch16_224_imagenet", fallback=COURSES_FALLBACK)  # doctest: +SKIP
     """
     return load_and_name(preset, task, fallback, **arguments)[0]
 
@@ -161,7 +161,7 @@ def load(
 def load_and_name(
     preset: str | Path, task: str = "classifier", fallback: str | None = None, **arguments: Any
 ) -> tuple[Any, str]:
-    """As `load`; returns the model and which of `preset` and `fallback` it is."""
+    """As `load_preset`; returns the model and which of `preset` and `fallback` it is."""
     models = _import_keras_hub().models
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: task={task!r}")

@@ -141,7 +141,7 @@ def _copy_below_head(preset: str, theirs: Any, dtype: Any) -> None:
     if not fresh:
         return
     try:
-        own = hub.load(preset, **({} if dtype is None else {"dtype": dtype}))
+        own = hub.load_preset(preset, **({} if dtype is None else {"dtype": dtype}))
     except hub.NoHead as error:
         raise hub.NoHead(
             f"{type(theirs).__name__} has layers between the backbone and the head, whose weights are missing. {error}"
