@@ -31,7 +31,8 @@ class ViTBackbone(keras.Model):
     Stem and position bias are templates: the model makes copies of them, with its own dtype and data format. So one
     layer may serve several models. If its initializer has an int seed, each copy derives its own seed from it.
 
-    (Presets belong to `ViTClassifier`; its `backbone` is one of these.)
+    The default sizes are those of the course's program for MNIST. (Presets belong to `ViTClassifier`; its `backbone` is
+    one of these.)
 
     Args:
         image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`.
@@ -109,13 +110,13 @@ class ViTBackbone(keras.Model):
 
     def __init__(
         self,
-        image_shape: Sequence[int],
-        patch_size: int | Sequence[int],
-        projection_dim: int,
-        num_layers: int,
-        num_heads: int,
-        key_dim: int,
-        mlp_dim: int,
+        image_shape: Sequence[int] = (28, 28, 1),
+        patch_size: int | Sequence[int] = 7,
+        projection_dim: int = 64,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        key_dim: int = 64,
+        mlp_dim: int = 128,
         num_prefix_tokens: int = 0,
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
