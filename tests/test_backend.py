@@ -83,7 +83,7 @@ def test_if_the_default_is_not_installed_the_first_that_is_gets_chosen_and_one_l
     assert out == ""
     assert err == (
         f"keras_vit_edu: tensorflow is not installed, so Keras runs on {first} "
-        f"(set KERAS_BACKEND={first} to say so yourself).\n"
+        f"(set KERAS_BACKEND={first} to choose it yourself).\n"
     )
 
 

@@ -79,7 +79,7 @@ def test_a_model_for_other_images_or_classes_is_refused():
     model = keras.Sequential([keras.layers.Input((1, 2, 1)), keras.layers.Flatten()], name="two")
     with pytest.raises(ValueError, match=r"two takes images of shape \(1, 2, 1\).*\(3, 2, 1\)"):
         evaluate(model, np.zeros((1, 3, 2, 1), "uint8"), np.zeros(1, int), ("a", "b"))
-    with pytest.raises(ValueError, match=r"tells 2 classes apart.*of 3 classes"):
+    with pytest.raises(ValueError, match=r"has 2 classes.*of 3 classes"):
         evaluate(model, np.zeros((1, 1, 2, 1), "uint8"), np.zeros(1, int), ("a", "b", "c"))
 
 

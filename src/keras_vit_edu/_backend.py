@@ -1,8 +1,8 @@
 """Which backend Keras runs on: decided here, before anything imports Keras.
 
-Keras reads `KERAS_BACKEND`, else its configuration file, else takes TensorFlow, and fails if that one is not
-installed. Here the first installed of TensorFlow, JAX and PyTorch is taken then, and one line says so: at once in a
-program that imports this package, in our own command as soon as it computes something.
+Keras reads `KERAS_BACKEND`, else its configuration file, else takes TensorFlow, and fails if that backend is not
+installed. In this case this file chooses the first installed backend of TensorFlow, JAX and PyTorch, and prints one
+line: at once in a program that imports this package, in our own command as soon as it computes something.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from pathlib import Path
 from keras_vit_edu._install import install_command, what_is_missing
 
 BACKENDS = ("tensorflow", "jax", "torch")
-KERAS_ALSO_HAS = ("numpy", "openvino")  # for inference; whoever asks for one gets it
+KERAS_ALSO_HAS = ("numpy", "openvino")  # for inference; only on request
 COMMAND = "keras-vit-edu"
 HELP_OPTIONS = ("-h", "--help")
 VERSION_OPTION = "--version"
 
-_unsaid: list[str] = []  # what `announce` still has to say
+_unsaid: list[str] = []  # lines that `announce` will print
 
 
 def choose_backend() -> None:
     """Set `KERAS_BACKEND` so that `import keras` succeeds.
 
     Raises:
-        ImportError: if there is no such backend as asked for, if it is not installed, or if none is. In our own
-            command that is one line and exit status 2.
+        ImportError: if the requested backend does not exist or is not installed, or if no backend is installed. Our own
+            command then prints one line and exits with status 2.
     """
     if OUR_COMMAND:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings, not its warnings
@@ -42,9 +42,10 @@ def choose_backend() -> None:
 
 @contextlib.contextmanager
 def explaining() -> Iterator[None]:
-    """In our own command, an `ImportError` in the block is one line and exit status 2; elsewhere it passes.
+    """In our own command, turn an `ImportError` of the block into one line and exit status 2.
 
-    One that is neither raised by us nor about a module that we know is a bug and passes too.
+    Elsewhere the error is not caught. An error that is neither ours nor about a module that we know is a bug, so it is
+    not caught either.
     """
     try:
         yield
@@ -57,18 +58,18 @@ def explaining() -> Iterator[None]:
 
 
 def announce() -> None:
-    """Say, once, which backend was taken, if Keras's own choice is not installed.
+    """Print, once, which backend is used if Keras's own choice is not installed.
 
-    A verb of our command calls it before it computes.
+    Each verb of our command calls this before it computes.
     """
     while _unsaid:
         print(_unsaid.pop(), file=sys.stderr)
 
 
 def help_is_among(arguments: Sequence[str]) -> bool:
-    """Whether arguments of our command ask for help, in any place, or begin with `--version`.
+    """Whether the arguments of our command contain `--help` or begin with `--version`.
 
-    No arguments ask for help too.
+    Without arguments the command shows its help too.
     """
     options = list(arguments)[: arguments.index("--") if "--" in arguments else None]
     return not arguments or arguments[0] == VERSION_OPTION or not set(HELP_OPTIONS).isdisjoint(options)
@@ -95,35 +96,35 @@ def _choose_backend(asked: str | None) -> None:
         )
     _unsaid[:] = [
         f"keras_vit_edu: {configured} is not installed, so Keras runs on {backend} "
-        f"(set KERAS_BACKEND={backend} to say so yourself)."
+        f"(set KERAS_BACKEND={backend} to choose it yourself)."
     ]
     os.environ["KERAS_BACKEND"] = backend
 
 
 def backend_to_come() -> str | None:
-    """The backend that Keras runs on here, or would; found out without Keras. None if none is installed."""
+    """The backend that Keras runs on, or will run on, found without importing Keras. None if none is installed."""
     if "keras" in sys.modules:
         return str(sys.modules["keras"].backend.backend())
     return os.environ.get("KERAS_BACKEND") or _default_backend()
 
 
 def _default_backend() -> str | None:
-    """The one in Keras's configuration if it is installed, else the first that is; None if none is."""
+    """The backend in Keras's configuration if it is installed, else the first installed backend, else None."""
     configured = _configured_backend()
     return configured if _is_installed(configured) else next(iter(installed_backends()), None)
 
 
 def installed_backends() -> list[str]:
-    """The backends that can be imported here, of tensorflow, jax and torch."""
+    """The installed backends among tensorflow, jax and torch."""
     return [backend for backend in BACKENDS if _is_installed(backend)]
 
 
 def _is_installed(backend: str) -> bool:
     try:
         spec = find_spec(backend)
-    except (ImportError, ValueError):  # a name that is none, or `sys.modules[backend] = None`
+    except (ImportError, ValueError):  # not a module name, or `sys.modules[backend] = None`
         return False
-    return spec is not None and spec.origin is not None  # any folder called "jax" is a package too, without origin
+    return spec is not None and spec.origin is not None  # a folder called "jax" is a package without origin
 
 
 def _require(backend: str) -> None:
@@ -148,7 +149,7 @@ def _configured_backend() -> str:
 
 
 def keras_home() -> Path:
-    """Keras's folder: its configuration, and `datasets/` with what it downloaded."""
+    """Keras's folder, with its configuration and its downloads in `datasets/`."""
     home = os.path.expanduser("~")
     return Path(os.environ.get("KERAS_HOME", os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")))
 
@@ -157,8 +158,8 @@ def is_our_command(argv: Sequence[str], orig_argv: Sequence[str]) -> bool:
     """Whether this process is `keras-vit-edu ...` or `python -m keras_vit_edu ...`.
 
     Args:
-        argv: `sys.argv`; Python leaves `-m` in its first place until the module that it names has been found.
-        orig_argv: `sys.orig_argv`, everything that was given to Python.
+        argv: `sys.argv`. Its first entry is `-m` until Python has found the module.
+        orig_argv: `sys.orig_argv`, all arguments of Python.
     """
     program = Path(argv[0]).name if argv else ""
     if program == "-m":
@@ -169,8 +170,8 @@ def is_our_command(argv: Sequence[str], orig_argv: Sequence[str]) -> bool:
 def command_line_backend(arguments: Sequence[str]) -> str | None:
     """The value of the last `--backend` among the arguments of our own command.
 
-    The command must know it before Keras is imported, and importing this package imports Keras, so it is read here,
-    ahead of the command's own parser (which complains about a value that is no backend).
+    The command must know the backend before it imports Keras, and importing this package imports Keras. So it is read
+    here, before the command's own parser (which refuses a value that is not a backend).
     """
     asked = None
     for argument, following in pairwise([*arguments, ""]):
@@ -181,6 +182,6 @@ def command_line_backend(arguments: Sequence[str]) -> str | None:
     return asked
 
 
-# Found out once, as the package is imported: Python changes `sys.argv` when it has found the module that `-m` names.
+# Computed once, at import: Python changes `sys.argv` later, when it has found the module of `-m`.
 OUR_COMMAND = is_our_command(sys.argv, sys.orig_argv)
-ONLY_HELP = OUR_COMMAND and help_is_among(sys.argv[1:])  # a help text or the versions, which need no Keras
+ONLY_HELP = OUR_COMMAND and help_is_among(sys.argv[1:])  # a help text or the versions: both work without Keras

@@ -1,7 +1,7 @@
-"""Models built from a stranger's configuration: no more is built than a budget allows.
+"""Build models from untrusted configurations within a budget.
 
-A configuration does not tell how large its model is. So every variable and every layer is counted before it takes up
-memory. The first one beyond the budget stops the building.
+A configuration does not say how large its model is. So every variable and every layer is counted before it takes
+memory. The first one beyond the budget stops the construction.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-LAYERS_PER_ARRAY = 8  # of a model, at most: blocks have layers without weights as well
+LAYERS_PER_ARRAY = 8  # at most: blocks also have layers without weights
 # Counters of dropout, layers without weights; and so that a small difference is told of by the names of the weights.
 SPARE_VARIABLES, SPARE_LAYERS, SPARE_ELEMENTS = 200, 200, 10**7
 
@@ -27,13 +27,13 @@ class TooLarge(ValueError):
 
 @dataclass
 class Budget:
-    """What may still be built.
+    """How much may still be built.
 
     Attributes:
         elements: numbers in all variables together.
         variables: how many variables.
         layers: how many layers.
-        is_filled_later: whether a file fills every float variable afterwards. Then no initial values are drawn.
+        is_filled_later: whether a file fills every float variable later. Then no initial values are drawn.
     """
 
     elements: int
@@ -42,10 +42,10 @@ class Budget:
     is_filled_later: bool = False
 
     def take(self, what: str, count: int) -> None:
-        """Count what is about to be made.
+        """Count variables or layers before they are created.
 
         Raises:
-            TooLarge: if it is more than what is left.
+            TooLarge: if the budget is exceeded.
         """
         left = getattr(self, what) - count
         setattr(self, what, left)
@@ -56,7 +56,7 @@ class Budget:
 
 
 def budget_for(elements: int, arrays: int, is_filled_later: bool = False) -> Budget:
-    """The budget of a model whose weights are `arrays` arrays of `elements` numbers in all."""
+    """The budget for a model with `arrays` weight arrays that hold `elements` numbers in total."""
     return Budget(
         elements + SPARE_ELEMENTS,
         arrays + SPARE_VARIABLES,
@@ -73,7 +73,7 @@ _originals: dict[type, Any] = {}
 
 @contextlib.contextmanager
 def within(budget: Budget) -> Iterator[None]:
-    """Everything of Keras that this thread makes in here counts.
+    """Count all Keras layers and variables that this thread creates inside the block.
 
     Examples:
         >>> with within(Budget(elements=100, variables=2, layers=2)):
@@ -148,12 +148,12 @@ COUNTED: dict[type, Any] = {keras.Variable: _counted_variable, keras.Layer: _cou
 
 
 def unfilled(shape: Any, dtype: Any = None) -> Any:
-    """A tensor of any values, for a variable that gets its own later. A large one takes no memory until it is used."""
+    """A tensor with arbitrary values, for a variable that is filled later. It takes no memory until it is used."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
         return tf.raw_ops.Empty(shape=tuple(shape), dtype=dtype, init=False)
     if backend == "jax":
-        return np.zeros(shape, dtype)  # JAX takes the array as it is; what it makes itself it also fills
+        return np.zeros(shape, dtype)  # JAX uses the array as it is; an array that JAX creates is filled
     return keras.ops.empty(shape, dtype=dtype)

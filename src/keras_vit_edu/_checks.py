@@ -1,4 +1,4 @@
-"""Argument checks that several files share. Each raises one `ValueError` that repeats what was given."""
+"""Argument checks that several files share. Each raises a `ValueError` that repeats the received value."""
 
 import difflib
 import math
@@ -13,13 +13,13 @@ import numpy as np
 from keras_vit_edu._types import DataFormat
 
 MOST_CLASSES = 100_000
-LONGEST_SEQUENCE = 1000  # more layers, or dimensions, than anyone asks for
+LONGEST_SEQUENCE = 1000  # more layers or dimensions than any model has
 
 
 def positive_int(name: str, value: Any, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`; bools and floats are refused."""
     try:
-        if isinstance(value, (bool, np.bool_)):  # NumPy 1 lets `np.True_` pass for an index
+        if isinstance(value, (bool, np.bool_)):  # NumPy 1 accepts `np.True_` as an index
             raise TypeError
         value_as_int = operator.index(value)
     except TypeError:
@@ -50,7 +50,7 @@ def non_negative(name: str, value: Any) -> float:
 
 
 def number(value: Any) -> float:
-    """`value` as a float; NaN, which is in no range, if it is no real number, or a whole one beyond all floats."""
+    """`value` as a float; NaN, which is in no range, if it is not a real number or is too large for a float."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return math.nan
     try:
@@ -60,12 +60,12 @@ def number(value: Any) -> float:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is an int or float as JSON has them, and finite."""
+    """Whether `value` is a finite int or float, but not a bool."""
     return isinstance(value, (int, float)) and math.isfinite(number(value))
 
 
 def ints(name: str, value: Any) -> tuple[int, ...]:
-    """A sequence of whole numbers, 1 or more each, as a tuple; it may be empty."""
+    """A sequence of whole numbers of at least 1 as a tuple. It may be empty."""
     entries = sequence(value)
     if entries is None:
         raise ValueError(f"`{name}` must be a list of whole numbers. Received: {name}={shown(value)}")
@@ -73,7 +73,7 @@ def ints(name: str, value: Any) -> tuple[int, ...]:
 
 
 def image_shape(value: Any) -> tuple[int, int, int]:
-    """A sequence of three whole numbers, 1 or more each, as a tuple."""
+    """A sequence of three whole numbers of at least 1 as a tuple."""
     entries = sequence(value)
     if entries is None or len(entries) != 3:
         raise ValueError(
@@ -85,9 +85,10 @@ def image_shape(value: Any) -> tuple[int, int, int]:
 
 
 def sequence(value: Any) -> tuple[Any, ...] | None:
-    """The entries of a list, tuple, range, one-dimensional array or shape; None if it is nothing like that.
+    """The entries of a list, tuple, range, one-dimensional array or shape; None for any other value.
 
-    A text, a dictionary, a set and a generator are not: their entries are no numbers, have no order, or come once.
+    Strings, dictionaries, sets and generators give None: their entries are not numbers, have no order, or can be read
+    only once.
     """
     is_indexed = hasattr(value, "__len__") and hasattr(value, "__getitem__") and hasattr(value, "__iter__")
     if not is_indexed or isinstance(value, (str, bytes, bytearray, Mapping)):
@@ -99,16 +100,16 @@ def sequence(value: Any) -> tuple[Any, ...] | None:
 
 
 def shown(value: Any) -> str:
-    """What an error repeats of a value: its `repr` on one line, cut when it is long."""
+    """A value as an error message shows it: its `repr` on one line, shortened if it is long."""
     try:
         text = " ".join(repr(value).split())
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
+    except ValueError:  # Python does not print a whole number with more than 4,300 digits
         text = f"a {type(value).__name__} with thousands of digits"
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def pair_of_ints(name: str, value: Any) -> tuple[int, int]:
-    """An int `n` as `(n, n)`, a sequence of two ints as a tuple; each must be 1 or more."""
+    """An int `n` as `(n, n)`, or a sequence of two ints as a tuple. Both must be at least 1."""
     entries = sequence(value)
     pair = (value, value) if entries is None else entries
     try:
@@ -123,24 +124,24 @@ def pair_of_ints(name: str, value: Any) -> tuple[int, int]:
 def labels(
     what: str, value: Any, num_classes: int | None = None, count: int | None = None, received: str = ""
 ) -> np.ndarray:
-    """Labels as an int32 array `(n,)`; the one check of whatever numbers classes.
+    """Labels as an int32 array `(n,)`. All class indices of this package are checked here.
 
-    Only whole numbers of an integer dtype are labels. Floats are refused, 3.0 too: a number that is no class would be
-    cut to one that is. So are bools, texts, objects and rows with a 1 per class.
+    Labels must have an integer dtype. Floats are refused, even 3.0, because a cast would turn 3.7 into the valid class
+    3. Bools, strings, objects and one-hot rows are refused too.
 
     Args:
-        what: what to call them in a complaint, such as `"`labels`"`.
+        what: the name of the labels in errors, such as `"`labels`"`.
         value: an array, a list or a tensor.
-        num_classes: every label must be below; None for below 2**31.
-        count: how many there must be; None for one at least.
-        received: what to call those of a wrong range; empty for nothing.
+        num_classes: every label must be below this; None for below 2**31.
+        count: required number of labels; None for at least one.
+        received: a noun for labels out of range, in errors; may be empty.
 
     Raises:
         ValueError: if they are not whole numbers in that range, of shape `(n,)`, or of another count.
     """
     try:
         array = keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else np.asarray(value)
-    except (TypeError, ValueError, OverflowError):  # a list of lists of several lengths
+    except (TypeError, ValueError, OverflowError):  # a list of lists of different lengths
         raise ValueError(f"{what} must be whole numbers of shape (n,). Received: {type(value).__name__}") from None
     if array.dtype.kind not in "iu" or array.ndim != 1 or not len(array) or np.ma.is_masked(value):
         hint = "; of rows with a 1 per class, take `rows.argmax(axis=1)`" if array.ndim == 2 else ""
@@ -162,10 +163,10 @@ def labels(
 
 
 def known_sizes(shape: Iterable[Any]) -> tuple[int | None, ...]:
-    """A shape with None for every size that is no int: unknown, symbolic, or a tensor while torch traces.
+    """A shape with None for every size that is not an int: unknown, symbolic, or a tensor while torch traces.
 
-    A check compares what this gives. (`torch.jit.trace` puts tensors where sizes are ints. They hash by identity, and
-    what is decided by one of them is decided for good.)
+    Checks must compare the result of this function. (`torch.jit.trace` replaces sizes by tensors. They hash by
+    identity, and a decision that depends on one becomes a constant of the trace.)
     """
     return tuple(int(size) if isinstance(size, (int, np.integer)) else None for size in shape)
 
@@ -181,13 +182,13 @@ def data_format(value: Any) -> DataFormat:
 
 
 def did_you_mean(name: Any, names: Iterable[str], at_most: int = 1) -> str:
-    """A question that holds the most alike of the names that there are; empty if none is alike."""
+    """A question with the most similar of the valid names; empty if none is similar."""
     near = difflib.get_close_matches(str(name), list(names), n=at_most)
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
 def json_object(kind: str, values: Any, fields: Sequence[str]) -> None:
-    """Complain unless `values` is a JSON object with no other fields than these; `kind` is what it should be."""
+    """Raise ValueError if `values` is not a JSON object or has other fields. `kind` is its name in errors."""
     if not isinstance(values, dict):
         raise ValueError(f"{kind} is a JSON object. Received: {type(values).__name__}")
     for name in values:
@@ -197,7 +198,7 @@ def json_object(kind: str, values: Any, fields: Sequence[str]) -> None:
 
 
 def class_names(value: Any, distinct: bool = True) -> tuple[str, ...]:
-    """A list of texts, none of them empty, as a tuple; `distinct`: no two of them equal."""
+    """A list of non-empty texts as a tuple. With `distinct` no two may be equal."""
     is_list = isinstance(value, (list, tuple)) and 0 < len(value) <= MOST_CLASSES
     if not is_list or not all(isinstance(name, str) and name.strip() for name in value):
         raise ValueError(

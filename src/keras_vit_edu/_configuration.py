@@ -1,4 +1,4 @@
-"""Configurations of a stranger: they name no code, and no number that no model has."""
+"""Check untrusted configurations: they must not name code, and must not hold absurd numbers."""
 
 import math
 from collections.abc import Mapping
@@ -6,18 +6,18 @@ from typing import Any
 
 import keras
 
-# Where the objects in a configuration may come from that nobody registered: initializers, activations, dtypes.
+# Modules of Keras from which a configuration may name unregistered objects: initializers, activations, dtypes.
 KERAS_MODULES = ("keras", "keras.activations", "keras.dtype_policies", "keras.initializers", "keras.random", "builtins")
-# Names of whole numbers that say no size: Keras names shared objects by their address in memory.
+# Names of whole numbers that are not sizes: Keras identifies shared objects by their address in memory.
 NO_SIZES = ("seed", "shared_object_id")
-LARGEST_INT = 10**6  # in a configuration, but for seeds: no image, width or depth is as large
+LARGEST_INT = 10**6  # except seeds: no image, width or depth is larger
 
 
 def check_runs_no_code(value: Any) -> None:
-    """Complain about any object in a configuration but those of Keras that are only numbers, and registered ones.
+    """Raise ValueError if a configuration names an object that could run code.
 
-    (Keras can keep a Python function in a configuration, or a layer with one. By default it refuses to load it, but one
-    setting lets it.)
+    Keras's initializers, activations and dtypes are allowed, and all registered objects. (A configuration can hold a
+    Python function, or a layer with one. Keras refuses to load it by default, but one setting permits it.)
     """
     try:
         _check_runs_no_code(value)
@@ -40,12 +40,12 @@ def _check_runs_no_code(value: Any) -> None:
 
 
 def _is_harmless(described: Mapping[str, Any]) -> bool:
-    """Whether an object that Keras would make of this is one of Keras's own kinds of numbers, or registered."""
+    """Whether a described object is an initializer, activation or dtype of Keras, or is registered."""
     class_name = described["class_name"]
     if class_name == "__lambda__":
         return False
     if described.get("module") in KERAS_MODULES:
-        # Keras looks for a registered name first, and takes "layers.Lambda" of "keras" for `keras.layers.Lambda`.
+        # Keras looks for a registered name first, and resolves "layers.Lambda" in "keras" to `keras.layers.Lambda`.
         name = described.get("config") if class_name == "function" else class_name
         return (
             isinstance(name, str) and "." not in name and described.get("registered_name") in (None, class_name, name)
@@ -56,10 +56,10 @@ def _is_harmless(described: Mapping[str, Any]) -> bool:
 
 
 def check_numbers(config: Any) -> None:
-    """Complain about numbers in a configuration that no model has.
+    """Check that the numbers in a configuration are plausible.
 
     Raises:
-        ValueError: if a whole number is beyond a million (a seed may be up to 2**63), or it is nested too deep.
+        ValueError: if a whole number is above a million (a seed may be up to 2**63), or if the nesting is too deep.
     """
     try:
         _check_numbers(config, "")

@@ -1,4 +1,4 @@
-"""Warn that a public name will be removed. `docs/deprecations.md` has the policy; list every use of this file there."""
+"""Warn that a public name will be removed. See `docs/deprecations.md` for the policy, and list every use there."""
 
 import functools
 import inspect

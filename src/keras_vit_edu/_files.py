@@ -1,4 +1,4 @@
-"""Files: read with a bound on their size, written in one step, and text from them made safe to print."""
+"""Read files with a size limit, write them in one step, and make text from them safe to print."""
 
 import contextlib
 import json
@@ -19,8 +19,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LARGEST_JSON = 4 << 20  # bytes; Python's objects take up to 40 times as much
-LARGEST_CONTENTS = 1 << 20  # bytes of a zip's table of contents: some ten thousand entries
-ASIDE = re.compile(r"(\.[0-9a-f]{8})?\.new")  # what the name of a file has behind it while the file is written
+LARGEST_CONTENTS = 1 << 20  # bytes of a zip's table of contents: about ten thousand entries
+ASIDE = re.compile(r"(\.[0-9a-f]{8})?\.new")  # the suffix of a file that is being written
 # Invisible characters that some scripts and emoji need: zero-width non-joiner and joiner.
 JOINERS = "\u200c\u200d"
 
@@ -36,7 +36,7 @@ def read_bounded(file: str | Path, limit: int) -> bytes:
         limit: the largest size in bytes.
 
     Raises:
-        ValueError: if it is no regular file (a folder, a pipe or a device, which may never end), if it holds more
+        ValueError: if it is not a regular file (a folder, a pipe or a device, which may never end), if it holds more
             than `limit` bytes, or if it cannot be read.
 
     Examples:
@@ -52,16 +52,16 @@ def read_bounded(file: str | Path, limit: int) -> bytes:
             data = stream.read(limit + 1) if size <= limit else b""
         except OSError as error:
             raise ValueError(f"The file cannot be read: {error.strerror or error}. Received: {file}") from None
-    if data is None:  # some files of /proc have nothing to read yet
+    if data is None:  # some files in /proc have no data yet
         raise ValueError(f"There is nothing to read. Received: {file}")
-    if size > limit or len(data) > limit:  # it may have grown meanwhile
+    if size > limit or len(data) > limit:  # the file may have grown meanwhile
         raise ValueError(f"The file may have at most {limit:,} bytes. Received: {file} with {max(size, len(data)):,}")
     return data
 
 
 @contextlib.contextmanager
 def open_regular(file: str | Path) -> Iterator[BinaryIO]:
-    """A stream of a regular file's bytes; `ValueError` for anything else. Never waits for a pipe's other end."""
+    """Open a regular file for reading; raise ValueError for anything else. Never blocks on a pipe."""
     try:
         descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
@@ -75,10 +75,10 @@ def open_regular(file: str | Path) -> Iterator[BinaryIO]:
 
 
 def open_zip(stream: BinaryIO) -> zipfile.ZipFile:
-    """The zip in a stream, whose table of contents has been read.
+    """Open the zip in a stream and read its table of contents.
 
     Raises:
-        zipfile.BadZipFile: if it is no zip, or its table of contents is longer than `LARGEST_CONTENTS`.
+        zipfile.BadZipFile: if it is not a zip, or if its table of contents is longer than `LARGEST_CONTENTS`.
     """
     careful = _Careful(stream)
     archive = zipfile.ZipFile(cast(BinaryIO, careful))
@@ -87,7 +87,7 @@ def open_zip(stream: BinaryIO) -> zipfile.ZipFile:
 
 
 class _Careful:
-    """A stream with a limit on every read: `zipfile` reads a table of contents as long as the file says it is."""
+    """A stream with a limit on every read: `zipfile` trusts the stated length of the table of contents."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
@@ -104,7 +104,7 @@ class _Careful:
 
 
 def check_lies_in(folder: Path, name: str, kind: str, error: type[ValueError]) -> None:
-    """Complain if a file of the folder is a link to one elsewhere; `kind` is what the folder holds."""
+    """Raise `error` if a file of the folder is a link to another place. `kind` names the contents of the folder."""
     file = folder / name
     if file.is_file() and file.resolve().parent != folder.resolve():
         raise error(
@@ -114,14 +114,14 @@ def check_lies_in(folder: Path, name: str, kind: str, error: type[ValueError]) -
 
 
 def read_json(file: str | Path, limit: int = LARGEST_JSON) -> Any:
-    """The value that a JSON file holds.
+    """Read the value in a JSON file.
 
     Args:
         file: its path.
         limit: the largest size in bytes.
 
     Raises:
-        ValueError: as `read_bounded` and `parse_json` do; names the file.
+        ValueError: as `read_bounded` and `parse_json`; the message names the file.
     """
     data = read_bounded(file, limit)
     try:
@@ -131,10 +131,10 @@ def read_json(file: str | Path, limit: int = LARGEST_JSON) -> Any:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """The value of a JSON text in UTF-8; bytes may begin with the mark that Windows puts there.
+    """Parse JSON in UTF-8. The bytes may begin with a byte-order mark, which Windows writes.
 
     Raises:
-        ValueError: if it is no JSON, is nested too deep, or holds NaN or infinity, which JSON has not.
+        ValueError: if it is not JSON, is nested too deep, or holds NaN or infinity, which are not JSON.
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
@@ -158,17 +158,17 @@ def _finite(text: str) -> float:
 
 
 def write_atomically(file: Path, data: bytes) -> None:
-    """Give `file` the content `data` in one step: after a crash it holds the old content or the new."""
+    """Replace the content of `file` in one step: after a crash it holds the old content or the new."""
     with replacing(file) as stream:
         stream.write(data)
 
 
 @contextlib.contextmanager
 def replacing(file: Path) -> Iterator[BinaryIO]:
-    """A stream whose content becomes that of `file` in one step, when the block ends without an error.
+    """Yield a stream whose content replaces `file` in one step, when the block ends without an error.
 
-    Until then the content lies beside `file`, under a name that no other writer uses. What a killed process left there
-    of an earlier write is removed.
+    Until then the content is in a temporary file beside `file`, under a name that no other writer uses. Temporary files
+    of killed processes are removed.
     """
     remove_leftovers(file)
     stream = _aside(file)
@@ -178,13 +178,13 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
             if fcntl is None:
-                stream.close()  # Windows renames no open file
+                stream.close()  # Windows does not rename an open file
             os.replace(stream.name, file)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(stream.name)
         raise
-    if os.name == "posix":  # the rename itself reaches the disk with its folder
+    if os.name == "posix":  # flushing the folder makes the rename durable
         descriptor = os.open(file.parent, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -193,17 +193,17 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
 
 
 def replace_together(folder: Path, files: dict[str, bytes], remove_first: str | None = None) -> None:
-    """Give several files of a folder new content, in the order of `files`; each file is replaced in one step.
+    """Replace several files of a folder, in the order of `files`; each file is replaced in one step.
 
-    All content is on the disk before the first file is replaced: a full disk leaves the old files as they are.
+    All content is on the disk before the first file is replaced. A full disk leaves the old files unchanged.
 
     Args:
         folder: holds the files.
-        files: their content, by name. The last one makes the others count: a manifest.
-        remove_first: the name of a file that must not stand beside a part of the new files.
+        files: their content, by name. The last one is the manifest that names the others.
+        remove_first: name of a file to remove before the first replacement.
     """
     with contextlib.ExitStack() as writers:
-        for name in reversed(files):  # the stack closes them in the opposite order
+        for name in reversed(files):  # the stack closes them in reverse order
             stream = writers.enter_context(replacing(folder / name))
             stream.write(files[name])
             stream.flush()
@@ -213,11 +213,11 @@ def replace_together(folder: Path, files: dict[str, bytes], remove_first: str | 
 
 
 def _aside(file: Path) -> BinaryIO:
-    """A new file beside `file`. It is locked while it is open, which tells it from what a killed process left."""
+    """Create a temporary file beside `file`. A lock marks it as in use; a killed process leaves an unlocked file."""
     while True:
         stream = open(file.with_name(f"{file.name}.{secrets.token_hex(4)}.new"), "xb")  # noqa: SIM115
         if fcntl is not None:
-            with contextlib.suppress(OSError):  # some file systems have no locks; there nothing is removed
+            with contextlib.suppress(OSError):  # some file systems have no locks; nothing is removed there
                 fcntl.flock(stream, fcntl.LOCK_EX)
         if os.path.lexists(stream.name):
             return stream
@@ -225,13 +225,13 @@ def _aside(file: Path) -> BinaryIO:
 
 
 def is_aside(name: str, *of: str) -> bool:
-    """Whether a file of this name is one of the files `of` while it is written, or what is left of that."""
+    """Whether `name` is a temporary name of one of the files `of`."""
     return any(name.startswith(file) and ASIDE.fullmatch(name[len(file) :]) for file in of)
 
 
 def remove_leftovers(file: Path) -> None:
-    """Remove what killed processes left of their writes of `file`; not what is being written now."""
-    with contextlib.suppress(OSError):  # a folder that may not be listed
+    """Remove temporary files that killed processes left beside `file`, but not those in use."""
+    with contextlib.suppress(OSError):  # no permission to list the folder
         for name in os.listdir(file.parent):
             if is_aside(name, file.name):
                 with contextlib.suppress(OSError, ValueError):
@@ -239,11 +239,11 @@ def remove_leftovers(file: Path) -> None:
 
 
 def _remove_unless_in_use(file: Path) -> None:
-    if fcntl is None or file.is_symlink():  # Windows removes no file that is open, and nobody writes to a link
+    if fcntl is None or file.is_symlink():  # Windows does not remove an open file, and temporary files are never links
         file.unlink()
         return
     with open_regular(file) as stream:
-        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)  # an error if whoever writes it has it locked
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises an error if the writer holds the lock
         file.unlink()
 
 
@@ -263,10 +263,10 @@ def to_json(name: str, content: Mapping[str, Any], limit: int = LARGEST_JSON) ->
 
 
 def check_writable(file: Path) -> None:
-    """Complain if a file cannot be written, before the work whose result it is for. Its folder is made.
+    """Check that a file can be written, before the work for its content begins. Its folder is created.
 
     Raises:
-        ValueError: says why.
+        ValueError: if it cannot be written; the message says why.
     """
     try:
         if file.exists() and not file.is_file():
@@ -285,9 +285,9 @@ def check_writable(file: Path) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` with every control character and mark of direction escaped, for a terminal, a report or a picture.
+    """Escape every control character and direction mark of `text`, for a terminal, a report or a picture.
 
-    A stranger's class or file name may hold ESC, newlines, NUL, or marks that turn the direction of the text around.
+    Untrusted class or file names may hold ESC, newlines, NUL, or marks that reverse the direction of the text.
 
     Examples:
         >>> print(printable("cat\\x1b[2J\\n"))

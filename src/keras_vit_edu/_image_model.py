@@ -1,4 +1,4 @@
-"""What a Keras model of images takes and gives, however it was made: functional, Sequential or subclassed."""
+"""Input and output shapes of an image model: functional, Sequential or subclassed."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,24 +8,24 @@ import numpy as np
 
 
 class Shapes(NamedTuple):
-    """Of one image that a model takes, None where any size will do, and of what it gives for one."""
+    """The shapes of one input image (None for any size) and of its output."""
 
     image: tuple[int | None, ...]
     output: tuple[int | None, ...]
 
 
 def shapes_of(model: Any, image_shape: Sequence[int | None] | None = None) -> Shapes:
-    """What a model takes and gives. One that is not built yet is called on an image of zeros, which builds it.
+    """Find the input and output shapes of a model. A model that is not built is called on zeros, which builds it.
 
     Args:
-        model: a `keras.Model` from one batch of images to one tensor.
-        image_shape: of an image to call a subclassed model on, or one that is not built.
+        model: a `keras.Model` that maps one batch of images to one tensor.
+        image_shape: image shape for calling a model that is subclassed or not built.
 
     Returns:
-        The shapes without the axis of the batch.
+        The shapes without the batch axis.
 
     Raises:
-        ValueError: if it is no Keras model, has several inputs or outputs, or cannot be called on such an image.
+        ValueError: if it is not a Keras model, has several inputs or outputs, or cannot be called on such an image.
 
     Examples:
         >>> model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
@@ -47,11 +47,11 @@ def shapes_of(model: Any, image_shape: Sequence[int | None] | None = None) -> Sh
 
 
 def outputs_on_zeros(model: Any, image_shape: Sequence[int | None] | None) -> np.ndarray:
-    """What a model gives for two images of zeros; the first call builds a model."""
+    """The output of a model for two images of zeros. The first call builds the model."""
     if image_shape is None or None in image_shape:
         raise ValueError(
-            "A model that does not say which images it takes needs their size: build the model first, or give "
-            f"`image_size`. Received: {model.name}, a {type(model).__name__}"
+            "The image size of this model is unknown: build the model first, or give `image_size`. "
+            f"Received: {model.name}, a {type(model).__name__}"
         )
     images = np.zeros((2, *(side for side in image_shape if side is not None)), "float32")
     try:
@@ -77,7 +77,7 @@ def outputs_on_zeros(model: Any, image_shape: Sequence[int | None] | None) -> np
 
 
 def gives_probabilities(model: Any, image_shape: Sequence[int | None]) -> bool:
-    """Whether a model that does not say what its outputs are gives rows of probabilities instead of logits."""
+    """Whether the outputs of a model look like probabilities instead of logits."""
     if getattr(model, "outputs", None):
         return False
     found = outputs_on_zeros(model, image_shape)

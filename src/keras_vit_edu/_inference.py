@@ -1,8 +1,8 @@
-"""One batch through a model, from whatever thread.
+"""Compute one batch, safely from any thread.
 
-On JAX Keras takes the weights out of a model while a batch is computed and gives their memory away. A second thread
-would find no weights ("Buffer has been deleted or donated"), and an exception raised by a signal's handler would leave
-none. So batches take turns, in the whole process, and a signal waits for the end of the batch.
+On JAX Keras removes the weights from a model while it computes a batch, and donates their memory. A second thread would
+find no weights ("Buffer has been deleted or donated"), and an exception in a signal handler would leave the model
+without weights. So only one batch is computed at a time in the whole process, and a signal waits until its end.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ _lock = threading.RLock()
 
 @contextlib.contextmanager
 def turn(model: Any) -> Iterator[None]:
-    """A block in which no other thread computes with, or reads, a model's weights by these functions.
+    """Keep other threads from computing with these functions while the block runs.
 
     Args:
-        model: whose weights the block reads.
+        model: the model whose weights the block reads.
 
     Raises:
-        KeyboardInterrupt: at its end, if a signal came meanwhile whose handler raises it.
+        KeyboardInterrupt: at the end of the block, if a signal came and its handler raises this error.
     """
     with _interruption.held(hand_over=True), _lock:
         unshare(model)
@@ -35,6 +35,6 @@ def turn(model: Any) -> Iterator[None]:
 
 
 def predict_batch(model: keras.Model, images: Any) -> Any:
-    """What a model gives for one batch: `model.predict_on_batch(images)`, one thread at a time."""
+    """`model.predict_on_batch(images)`, one thread at a time."""
     with turn(model):
         return model.predict_on_batch(images)

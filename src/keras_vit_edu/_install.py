@@ -1,4 +1,4 @@
-"""What is not installed, and the command that installs it, as it is to be typed where this package was installed."""
+"""Find which package is missing, and the `pip` command that installs it."""
 
 import importlib.metadata
 import json
@@ -19,10 +19,10 @@ MEANT_BY_SHELLS = frozenset('"$`\\!')  # inside double quotes
 
 
 def install_command(*extras: str) -> str:
-    """The `pip install` that brings extras of this package.
+    """The `pip install` command for extras of this package.
 
-    A package installed from a folder, a clone say, may not be on an index. While that folder is there, the command
-    names it; as `.` if it is the working directory.
+    A package that was installed from a folder, such as a clone, may not be on an index. While the folder exists, the
+    command names the folder, or `.` if it is the working directory.
 
     Args:
         extras: names of extras, such as `"hub"`.
@@ -38,7 +38,7 @@ def install_command(*extras: str) -> str:
 
 
 def what_is_missing(error: ImportError) -> str | None:
-    """A line about a module that is not installed and how to install it; None if it is none that we know."""
+    """A line that names the missing module and how to install it; None for a module that we do not know."""
     module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if module in REQUIRED:
         return f"{module} is not installed: pip install {module}"
@@ -46,7 +46,7 @@ def what_is_missing(error: ImportError) -> str | None:
 
 
 def source_folder() -> Path | None:
-    """The folder with this package's project, if it runs from there or was installed from there; else None."""
+    """The project folder, if the package runs from it or was installed from it; else None."""
     clone = Path(__file__).resolve().parents[2]  # of src/keras_vit_edu/_install.py
     for folder in (clone, _installed_from()):
         if folder is not None and (folder / "pyproject.toml").is_file():
@@ -55,7 +55,7 @@ def source_folder() -> Path | None:
 
 
 def _installed_from() -> Path | None:
-    """The folder that was given to `pip install`, as `direct_url.json` beside the package tells (PEP 610)."""
+    """The folder that was given to `pip install`, from `direct_url.json` beside the package (PEP 610)."""
     try:
         text = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
         origin = json.loads(text or "{}")

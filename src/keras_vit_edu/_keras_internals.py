@@ -1,6 +1,6 @@
-"""Everything private of Keras that this package uses. No other file touches a private name of Keras.
+"""All uses of Keras's private names. No other file touches a private name of Keras.
 
-`tests/test_keras_internals.py` says what each function relies on: an upgrade of Keras that breaks one fails there.
+`tests/test_keras_internals.py` tests the assumptions of each function. If a Keras upgrade breaks one, it fails there.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _left_out: list[module_utils.LazyModule] = []
 
 
 def layers_within(layer: keras.Layer) -> list[keras.Layer]:
-    """A layer and all layers inside it, each once, an outer layer before its inner ones."""
+    """A layer and all layers inside it, each once. An outer layer comes before its inner layers."""
     return layer._flatten_layers()
 
 
@@ -36,12 +36,12 @@ def seed_generators(layer: keras.Layer) -> Sequence[Any]:
 
 
 def stored_kernel(layer: keras.Layer) -> keras.Variable | None:
-    """The variable that `layer.kernel` comes from: with LoRA, `layer.kernel` is a sum. None if there is none."""
+    """The variable behind `layer.kernel`, which is a sum under LoRA. None if there is no kernel."""
     return getattr(layer, "_kernel", None)
 
 
 def origin(tensor: Any) -> tuple[Any, list[Any]]:
-    """The operation, in most cases a layer, that made a symbolic tensor, and the tensors that went into it."""
+    """The operation (usually a layer) that made a symbolic tensor, and its input tensors."""
     history = tensor._keras_history
     return history.operation, history.operation._inbound_nodes[history.node_index].input_tensors
 
@@ -50,12 +50,12 @@ def origin(tensor: Any) -> tuple[Any, list[Any]]:
 
 
 def held_value(variable: keras.Variable) -> Any:
-    """The tensor that a variable holds, whatever `StatelessScope` it is read in; None before it has one."""
+    """The tensor that a variable holds, ignoring any `StatelessScope`; None before it has a value."""
     return variable._value
 
 
 def set_held_value(variable: keras.Variable, value: Any) -> None:
-    """Let a variable hold this tensor itself, not a copy, whatever `StatelessScope` this happens in."""
+    """Let a variable hold this tensor itself, not a copy, ignoring any `StatelessScope`."""
     variable._value = value
 
 
@@ -63,18 +63,18 @@ def set_held_value(variable: keras.Variable, value: Any) -> None:
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any]:
-    """The arguments of the last `model.compile`, the very objects: Keras cannot rebuild a user's own loss."""
+    """The arguments of the last `model.compile`, as the same objects: Keras cannot rebuild a custom loss."""
     return dict(model._compile_config.config)
 
 
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> Sequence[keras.Variable]:
-    """The moving averages of the weights, in the order of the trainable weights; for `use_ema=True`, once built."""
+    """The moving averages of the trainable weights, in their order. Needs `use_ema=True` and a built optimizer."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # under mixed_float16
     return optimizer._model_variables_moving_average
 
 
 def has_weight_decay(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> bool:
-    """Whether weight decay applies to a variable: `exclude_from_weight_decay` has not named it."""
+    """Whether weight decay applies to a variable, that is, `exclude_from_weight_decay` did not exclude it."""
     return bool(optimizer._use_weight_decay(variable))
 
 
@@ -82,7 +82,7 @@ def has_weight_decay(optimizer: keras.optimizers.Optimizer, variable: keras.Vari
 
 
 def note_seed(seed: int) -> None:
-    """Let Keras know the seed, and draw its next seeds from Python's `random` as that is now."""
+    """Set Keras's global seed. Keras draws its next seeds from the current state of Python's `random`."""
     global_state.set_global_attribute(GLOBAL_RANDOM_SEED, seed)
     global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
 
@@ -91,9 +91,9 @@ def note_seed(seed: int) -> None:
 
 
 def safe_mode() -> contextlib.AbstractContextManager[Any]:
-    """Load no code in here, though the user has called `keras.config.enable_unsafe_deserialization`.
+    """Load no code inside the block, even if the user called `keras.config.enable_unsafe_deserialization`.
 
-    That call wins over the argument `safe_mode=True` of Keras's functions.
+    That call overrides the argument `safe_mode=True` of Keras's functions.
     """
     return SafeModeScope(True)
 
@@ -102,10 +102,10 @@ def safe_mode() -> contextlib.AbstractContextManager[Any]:
 
 
 def leave_tensorflow_out() -> None:
-    """Let Keras, on another backend, take TensorFlow for not installed.
+    """Make Keras on another backend treat TensorFlow as not installed.
 
-    It imports TensorFlow, which takes seconds, as soon as it serializes a model, to ask whether an argument is a
-    `tf.TensorShape`.
+    When Keras serializes a model, it imports TensorFlow to check whether an argument is a `tf.TensorShape`. The import
+    takes seconds.
     """
     for module in (module_utils.tensorflow, module_utils.gfile):
         if module._available is None:  # Keras has not looked yet
@@ -114,6 +114,6 @@ def leave_tensorflow_out() -> None:
 
 
 def let_tensorflow_in() -> None:
-    """Undo `leave_tensorflow_out`, for code that may want TensorFlow beside another backend: keras_hub."""
+    """Undo `leave_tensorflow_out`, for code that needs TensorFlow beside another backend, such as keras_hub."""
     while _left_out:
         _left_out.pop()._available = None

@@ -1,4 +1,4 @@
-"""Facts about the machine and the program on it: versions, device, precision, threads."""
+"""Facts about the machine and the process: versions, device, precision, threads."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ import keras
 
 
 def environment() -> dict[str, Any]:
-    """What `run.json` says about where a run ran: versions, backend, device, command, cores."""
+    """The environment of a run for `run.json`: versions, backend, device, command, cores."""
     backend = keras.backend.backend()
     packages = ("keras-vit-edu", "keras", "numpy", backend)
     return {
@@ -24,7 +24,7 @@ def environment() -> dict[str, Any]:
 
 
 def version_of(package: str) -> str | None:
-    """The installed version of a package; None if no package of this name is installed."""
+    """The installed version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # TensorFlow has builds under other names
@@ -59,7 +59,7 @@ def device() -> str:
 
 
 def matrix_precision() -> str:
-    """How exactly products of float32 matrices are computed here, such as `"highest: full float32"`."""
+    """The precision of float32 matrix products on this device, such as `"highest: full float32"`."""
     backend = keras.backend.backend()
     if backend == "torch":
         import torch
@@ -86,7 +86,7 @@ def _with_tf32(precision: str, tf32: bool) -> str:
 
 
 def round_to_tf32(tf32: bool) -> None:
-    """Let a GPU round float32 products of matrices to TF32, or have them in full float32."""
+    """Let a GPU compute float32 matrix products in TF32, or in full float32."""
     backend = keras.backend.backend()
     if backend == "torch":
         import torch
@@ -104,7 +104,7 @@ def round_to_tf32(tf32: bool) -> None:
 
 
 def threads() -> int | str:
-    """On how many threads the backend computes; all cores that this process may use unless it was told otherwise."""
+    """The number of threads of the backend; by default all cores that this process may use."""
     backend = keras.backend.backend()
     if backend == "torch":
         import torch

@@ -1,4 +1,4 @@
-"""What the command prints to: names of a stranger's classes and files reach no terminal unescaped."""
+"""The console of the command. It escapes control characters, because class and file names are untrusted."""
 
 import json
 from typing import Any
@@ -10,9 +10,9 @@ from keras_vit_edu._files import printable
 
 
 class Console(rich.console.Console):
-    """Rich's console, which escapes control characters in every text; newlines stay, so names are escaped before.
+    """Rich's console, which escapes control characters in every text. Newlines stay, so escape names before.
 
-    A text is taken as it is: no markup, no names of emoji, no colours for numbers.
+    Text is printed as it is: no markup, no names of emoji, no colours for numbers.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -23,5 +23,5 @@ class Console(rich.console.Console):
 
 
 def print_json(value: Any) -> None:
-    """Print JSON, in which every control character is escaped; NaN, which JSON has not, is an error."""
+    """Print JSON with every control character escaped. NaN raises an error, because JSON does not have it."""
     print(json.dumps(value, indent=2, allow_nan=False))

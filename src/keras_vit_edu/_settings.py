@@ -15,13 +15,13 @@ PANELS = ("Model and images", "Augmentation", "What trains", "Learning rate", "O
 
 
 class Rule(NamedTuple):
-    """What a field may be.
+    """The allowed values of a field.
 
     Attributes:
-        is_right: whether a value is allowed.
-        wanted: the allowed values, in an error: "a number above 0".
-        range: the same in the help: "x>0". Empty for what is no number.
-        choices: the allowed texts, if there are few.
+        is_right: returns whether a value is allowed.
+        wanted: the allowed values in an error, such as "a number above 0".
+        range: the allowed values in the help, such as "x>0". Empty if the field is not a number.
+        choices: the allowed texts, if they can be listed.
     """
 
     is_right: Callable[[Any], bool]
@@ -47,7 +47,7 @@ def one_of_rule(choices: Iterable[str]) -> Rule:
 
 
 def or_none_rule(rule: Rule) -> Rule:
-    """None, or what another rule allows."""
+    """None, or a value that another rule allows."""
     return Rule(lambda value: value is None or rule.is_right(value), f"{rule.wanted}, or none", rule.range)
 
 
@@ -65,11 +65,11 @@ def setting(default: Any, rule: Rule | None, help: str = "", panel: str = "", sh
     """A field of a dataclass of settings.
 
     Args:
-        default: its default.
-        rule: what it may be; None if the class checks it.
-        help: a sentence for `--help`; a field without one is no option of the command.
-        panel: the heading of `PANELS` under which the help lists it; empty for the most important options.
-        shown_default: what the help says of the default; empty for `default` itself, and for nothing if that is None.
+        default: default value.
+        rule: allowed values; None if the class itself checks the field.
+        help: a sentence for `--help`. A field without one is not an option of the command.
+        panel: heading in `--help`, from `PANELS`; empty for the most important options.
+        shown_default: default as `--help` shows it; empty to show `default`, or nothing if `default` is None.
     """
     return dataclasses.field(
         default=default, metadata={"rule": rule, "help": help, "panel": panel, "shown_default": shown_default}
@@ -81,7 +81,7 @@ def check(settings: Any, of: str = "") -> None:
 
     Args:
         settings: an instance of a dataclass of settings.
-        of: what the error says before the name of the field, "The recipe's ".
+        of: text before the name of the field in the error, such as "The recipe's ".
     """
     for field in dataclasses.fields(settings):
         rule, value = field.metadata["rule"], getattr(settings, field.name)

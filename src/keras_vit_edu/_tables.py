@@ -14,7 +14,7 @@ Cell = str | Text
 
 
 def wide_console() -> Console:
-    """The standard output; where it is no terminal, with room for a table."""
+    """The standard output, with enough width for a table if it is not a terminal."""
     console = Console()
     if not (console.is_terminal or console.is_jupyter):
         console.width = PIPE_WIDTH
@@ -24,13 +24,13 @@ def wide_console() -> Console:
 def folding_table(
     columns: Sequence[str], rows: Iterable[Sequence[Cell]], width: int, whole: Iterable[str] = ()
 ) -> Table:
-    """A table that cuts nothing off: cells fold, between words where they can.
+    """A table without truncated cells: long cells fold, between words if possible.
 
     Args:
-        columns: their headers.
-        rows: the cells.
-        width: of the terminal, in columns of text.
-        whole: columns that do not fold, such as names that a reader types. In a very narrow terminal they do.
+        columns: headers of the columns.
+        rows: cells of the rows.
+        width: width of the terminal, in characters.
+        whole: columns that do not fold, such as names that a reader types. In a very narrow terminal they fold too.
     """
     rows, whole = [list(row) for row in rows], set(whole)
     longest = [max((len(str(row[i])) for row in rows), default=0) for i in range(len(columns))]

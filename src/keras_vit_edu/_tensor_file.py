@@ -1,7 +1,7 @@
-"""A safetensors file of weights: written, and read in pieces, all of it checked before any of it is kept.
+"""Write and read a safetensors file of weights. The whole file is checked before any weight is used.
 
-The format is the length of a header (8 bytes), the header (JSON: dtype, shape and place of every array), and the arrays
-one behind the other. See https://github.com/huggingface/safetensors#format.
+The file holds the length of its header (8 bytes), the header (JSON: dtype, shape and place of every array), and then
+the arrays without gaps. See https://github.com/huggingface/safetensors#format.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ import safetensors.numpy
 from keras_vit_edu._files import parse_json
 
 WEIGHTS = "weights.safetensors"
-LARGEST_FILE = 3 << 30  # bytes; the largest ViT of keras_hub has 2.5e9. To check it takes some 4 s
+LARGEST_FILE = 3 << 30  # bytes; the largest ViT of keras_hub has 2.5e9, and its check takes about 4 s
 LARGEST_HEADER = 4 << 20  # bytes; an array takes about 100
-FREE_ARRAYS, BYTES_PER_ARRAY, MOST_ARRAYS = 800, 8_000, 5_000  # each takes a while to build: real ones are large
+FREE_ARRAYS, BYTES_PER_ARRAY, MOST_ARRAYS = 800, 8_000, 5_000  # each takes time to build; real arrays are large
 MOST_AXES = 8
 PIECE = 1 << 20  # bytes read at once
-# By their names in a file: NumPy's, and bytes of a number. Those that are no weights are told of by name.
+# The dtypes of the format: NumPy's name, and bytes per number. Errors name dtypes that are not for weights.
 DTYPES = {
     "F16": ("float16", 2), "F32": ("float32", 4), "F64": ("float64", 8), "BF16": ("bfloat16", 2), "BOOL": ("bool", 1),
     "I8": ("int8", 1), "I16": ("int16", 2), "I32": ("int32", 4), "I64": ("int64", 8), "U8": ("uint8", 1),
@@ -31,12 +31,12 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Header:
-    """What is in a file.
+    """The contents of a file.
 
     Attributes:
-        shapes: of every array, by name, in the order in which they lie there, one behind the other.
-        dtypes: likewise; NumPy's names.
-        begin: where in the file they begin.
+        shapes: shape of every array, by name, in the order of the file.
+        dtypes: NumPy's name of the dtype of every array, by name.
+        begin: position of the first array in the file, in bytes.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -45,12 +45,12 @@ class Header:
 
     @property
     def dtype(self) -> str:
-        """The dtype of all arrays; the names of several, which is none that is looked for."""
+        """The dtype of all arrays. Several dtypes are joined by "and", which matches no expected dtype."""
         return " and ".join(sorted(set(self.dtypes.values())))
 
     @property
     def elements(self) -> int:
-        """How many numbers there are."""
+        """Number of elements in all arrays."""
         return sum(map(math.prod, self.shapes.values()))
 
 
@@ -58,12 +58,12 @@ def encoded(arrays: Mapping[str, np.ndarray], dtype: str, header: dict[str, str]
     """The content of a safetensors file that `verified` accepts.
 
     Args:
-        arrays: float32, by path.
+        arrays: float32 arrays, by path.
         dtype: `"float32"` or `"float16"`.
-        header: what else the header says; None for nothing.
+        header: further entries of the header; None for nothing.
 
     Raises:
-        ValueError: if a weight is not finite, or would be infinite in that dtype, or it is a file that is not read.
+        ValueError: if a weight is not finite, or would be infinite in `dtype`, or if `verified` refuses the file.
     """
     stored = {}
     for path, array in arrays.items():
@@ -81,11 +81,7 @@ def encoded(arrays: Mapping[str, np.ndarray], dtype: str, header: dict[str, str]
 
 
 def check_size(size: int, name: Any) -> None:
-    """Complain about a weights file that is too large.
-
-    Raises:
-        ValueError: if it has more than `LARGEST_FILE` bytes.
-    """
+    """Raise ValueError if a weights file has more than `LARGEST_FILE` bytes."""
     if size > LARGEST_FILE:
         raise ValueError(f"Weights may have at most {LARGEST_FILE:,} bytes. Received: {name} with {size:,}")
 
@@ -93,22 +89,22 @@ def check_size(size: int, name: Any) -> None:
 def verified(
     stream: BinaryIO, size: int, name: Any, said_in: str, checksum: Any, dtype: Any, dtypes: Sequence[str]
 ) -> Header:
-    """Read through a file once, and check everything about it.
+    """Read a weights file once, and check all of it.
 
     Args:
-        stream: at its beginning.
-        size: how many bytes it has.
-        name: of the file, for complaints.
-        said_in: the name of the file that says what follows.
+        stream: the file, at its beginning.
+        size: size of the file in bytes.
+        name: name of the file, for errors.
+        said_in: name of the file that states `checksum` and `dtype`, for errors.
         checksum: SHA-256 of the file, in hexadecimal digits.
-        dtype: of the arrays.
-        dtypes: those that there are.
+        dtype: stated dtype of the arrays.
+        dtypes: the allowed dtypes.
 
     Returns:
-        Its header.
+        The header.
 
     Raises:
-        ValueError: if it is too large, or anything else than what was said, or holds numbers that are not finite.
+        ValueError: if the file is too large, if its checksum or dtype differs, or if it holds NaN or infinity.
     """
     check_size(size, name)
     digest = hashlib.sha256()
@@ -142,11 +138,11 @@ def verified(
 
 
 def arrays(stream: BinaryIO, header: Header) -> Iterator[tuple[str, np.ndarray]]:
-    """Every array in float32, with its name, one after the other.
+    """Yield the name of every array, and the array in float32.
 
     Args:
-        stream: at the beginning of the file.
-        header: of it.
+        stream: the file, at its beginning.
+        header: header of the file.
     """
     _skip(stream, header.begin)
     for name, shape in header.shapes.items():
@@ -167,15 +163,15 @@ def _skip(stream: BinaryIO, count: int) -> None:
 
 
 def read_header(stream: BinaryIO, size: int, seen: Callable[[bytes], None] = lambda data: None) -> Header:
-    """What the header says, which must be true of a file of that size.
+    """Read the header, and check that it fits the size of the file.
 
     Args:
-        stream: at the beginning of the file.
-        size: how many bytes it has.
-        seen: is given the bytes that are read.
+        stream: the file, at its beginning.
+        size: size of the file in bytes.
+        seen: receives the bytes that are read.
 
     Raises:
-        ValueError: if there is none, it is too long, or it describes other bytes or too many arrays.
+        ValueError: if the header is missing or too long, does not fit the file, or has too many arrays.
     """
     first = stream.read(8)
     seen(first)
@@ -205,7 +201,7 @@ def read_header(stream: BinaryIO, size: int, seen: Callable[[bytes], None] = lam
 
 
 def _place(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """The dtype and shape of an array, and where it begins and ends."""
+    """The dtype and shape of an array, and the positions of its first and last byte."""
     try:
         dtype, shape, (begins, ends) = entry["dtype"], entry["shape"], entry["data_offsets"]
         numbers = [*shape, begins, ends]

@@ -1,6 +1,6 @@
-"""TensorFlow's own log lines, kept out of the error output while it is imported.
+"""Remove TensorFlow's log lines from the error output while TensorFlow is imported.
 
-`TF_CPP_MIN_LOG_LEVEL` does not reach them: the C++ libraries print some before they look at it. keras_hub imports
+`TF_CPP_MIN_LOG_LEVEL` is not enough: the C++ libraries print some lines before they read it. keras_hub imports
 TensorFlow on every backend.
 """
 
@@ -16,7 +16,7 @@ from keras_vit_edu import _backend
 LOG_LINE = re.compile(
     rb"WARNING: All log messages before absl::InitializeLog"
     rb"|[IWE]\d{4} [\d:.]+ +\d+ \S+:\d+\]"  # E0000 00:00:1795905131.402500   17284 cuda_platform.cc:52] ...
-    rb"|\d{4}-\d\d-\d\d \d\d:\d\d:[\d.]+: [IWE] \S+:\d+\]"  # the same as earlier versions print it
+    rb"|\d{4}-\d\d-\d\d \d\d:\d\d:[\d.]+: [IWE] \S+:\d+\]"  # the same in earlier versions
     rb"|To enable the following instructions:"
 )
 ERROR_OUTPUT = 2
@@ -24,7 +24,7 @@ ERROR_OUTPUT = 2
 
 @contextlib.contextmanager
 def kept_back() -> Iterator[None]:
-    """Leave TensorFlow's log lines out of what the block writes to the error output. The rest follows at its end."""
+    """Remove TensorFlow's log lines from the error output of the block. The other lines are printed at its end."""
     try:
         held = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
         shown = os.dup(ERROR_OUTPUT)
@@ -47,7 +47,7 @@ def kept_back() -> Iterator[None]:
 
 
 def settle() -> None:
-    """In our own command: if Keras runs on TensorFlow, import it without its log lines; else leave it out."""
+    """In our own command: if Keras runs on TensorFlow, import it without log lines; else keep Keras from it."""
     if _backend.backend_to_come() != "tensorflow":
         from keras_vit_edu import _keras_internals
 
@@ -60,5 +60,5 @@ def settle() -> None:
 
 
 def _flush() -> None:
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # there is none, or it is closed
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # no error output, or it is closed
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What stands over a picture on a sheet: lines of text that are whole, or shortened in the middle, never cut."""
+"""Captions above pictures: lines of text that are shortened in the middle if they do not fit."""
 
 from collections.abc import Callable
 
@@ -9,13 +9,13 @@ Fits = Callable[[str], bool]
 
 
 def shortened(text: str, fits: Fits) -> str:
-    """`text`, its control characters escaped, with as much left out of its middle as it needs to fit.
+    """Escape control characters of `text`, and shorten it in the middle until it fits.
 
-    The beginning of a path names the class and its end the photograph, so both stay.
+    The beginning of a path names the class, and its end names the photograph. So both are kept.
 
     Args:
-        text: of one line.
-        fits: whether a text has room. A text of one character is not asked for.
+        text: a single line.
+        fits: returns whether a text fits. It is not called for a single character.
 
     Examples:
         >>> shortened("dogs/holiday/2024-07-31_beach_0001.jpg", lambda text: len(text) <= 21)
@@ -38,7 +38,7 @@ def _without_middle(text: str, kept: int) -> str:
 
 
 def between(before: str, name: str, after: str, fits: Fits) -> str:
-    """A line of which only the name in it may be shortened.
+    """A line in which only `name` may be shortened.
 
     Examples:
         >>> between("taken for ", "black-and-tan coonhound", " (98.3%)", lambda text: len(text) <= 30)
@@ -48,7 +48,7 @@ def between(before: str, name: str, after: str, fits: Fits) -> str:
 
 
 def mistake(true: str, predicted: str, probability: float, name: str, fits: Fits) -> str:
-    """The three lines over an image that was classified wrongly: its class, what it was taken for, which image.
+    """The three lines above a wrongly classified image: its class, the predicted class, the name of the image.
 
     Examples:
         >>> print(mistake("cat", "dog", 0.983, "cat/felix.jpg", lambda text: len(text) <= 30))

@@ -1,4 +1,4 @@
-"""How well a classifier does, class by class, and where it errs."""
+"""Evaluate a classifier: accuracy, metrics per class, confusion matrix, mistakes."""
 
 import functools
 import json
@@ -16,17 +16,17 @@ from keras_vit_edu._files import write_atomically
 from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._inference import predict_batch
 
-CONFUSED = 40  # classes in a picture of the confusion matrix, at most: beyond, it would grow to gigabytes
+CONFUSED = 40  # most classes in the picture of the confusion matrix; 1000 would need gigabytes
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a classifier made of `n` images.
+    """The predictions of a classifier for `n` images with known classes.
 
     Attributes:
-        labels: the right classes, int `(n,)`.
+        labels: the true classes, int `(n,)`.
         probabilities: softmax of the logits, float64 `(n, num_classes)`.
-        class_names: what the classes stand for.
+        class_names: names of the classes.
     """
 
     labels: np.ndarray
@@ -40,17 +40,17 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of images that are classified rightly, 0 to 1."""
+        """The share of correctly classified images, 0 to 1."""
         return float(np.mean(self.predictions == self.labels))
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy, sqrt(p (1 - p) / n): how far it would vary between test sets of this size."""
+        """Standard error of the accuracy p, sqrt(p (1 - p) / n): its variation between test sets of this size."""
         return math.sqrt(self.accuracy * (1 - self.accuracy) / len(self.labels))
 
     @property
     def confusion(self) -> np.ndarray:
-        """How many images of class `row` were taken for class `column`, int `(num_classes, num_classes)`."""
+        """Number of images of class `row` that were classified as `column`, int `(num_classes, num_classes)`."""
         count = len(self.class_names)
         pairs = self.labels.astype("int64") * count + self.predictions
         return np.bincount(pairs, minlength=count * count).reshape(count, count)
@@ -62,7 +62,7 @@ class Evaluation:
         return float(-np.mean(np.log(np.maximum(right, np.finfo("float64").tiny))))
 
     def per_class(self) -> list[dict[str, Any]]:
-        """For each class: its name, number of images, precision, recall and F1 (None where that would be 0 / 0)."""
+        """For each class: name, number of images, precision, recall and F1 (None where the ratio is 0 / 0)."""
         matrix = self.confusion
         rows = []
         for index, name in enumerate(self.class_names):
@@ -79,19 +79,19 @@ class Evaluation:
         return rows
 
     def mistakes(self, most: int) -> np.ndarray:
-        """Indices of the images that are classified wrongly, the most confident mistakes first, at most `most`."""
+        """Indices of at most `most` wrongly classified images, the most confident mistakes first."""
         wrong = np.flatnonzero(self.predictions != self.labels)
         confidence = self.probabilities[wrong].max(axis=1)
         return wrong[np.argsort(-confidence, kind="stable")][:most]
 
     def of_occurring_classes(self, most: int | None = None) -> "Evaluation":
-        """The same without the classes that no image has and that none was taken for: of 1000, a few are often left.
+        """The evaluation without the classes that are neither a label nor a prediction of any image.
 
-        Accuracy, loss and everything by class stay what they are.
+        Of 1000 classes often only a few are left. Accuracy, loss and the metrics per class do not change.
 
         Args:
-            most: how many classes to keep at most, those with the most mistakes of either kind; images that have, or
-                were taken for, another one are then left out too, and numbers differ.
+            most: largest number of classes to keep, those with the most mistakes. Images whose label or prediction is
+                another class are then removed too, which changes the metrics. None keeps all.
         """
         matrix = self.confusion
         involved = matrix.sum(axis=0) + matrix.sum(axis=1)
@@ -109,7 +109,7 @@ class Evaluation:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the single images, as JSON holds it."""
+        """All metrics as JSON, without the individual images."""
         return {
             "images": len(self.labels),
             "accuracy": self.accuracy,
@@ -127,21 +127,21 @@ def _ratio(part: int, whole: int) -> float | None:
 def evaluate(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], batch_size: int = 256
 ) -> Evaluation:
-    """Let a classifier classify.
+    """Evaluate a classifier on images with known classes.
 
     Args:
-        model: images in [0, 1] to logits.
-        images: uint8 `(n, H, W, C)`, 0 to 255; they are divided by 255 here.
-        labels: whole numbers `(n,)` of an integer dtype, one per image, each below the number of classes.
-        class_names: what the labels stand for.
-        batch_size: images at a time.
+        model: maps images in [0, 1] to logits.
+        images: uint8 `(n, H, W, C)`, 0 to 255. They are divided by 255 here.
+        labels: class indices `(n,)` of an integer dtype, one per image.
+        class_names: names of the classes.
+        batch_size: images per batch.
 
     Returns:
         An `Evaluation`.
 
     Raises:
-        ValueError: if images are not uint8 (they may be divided by 255 already) or there are none; if the model does
-            not take such images, or gives another number of logits than there are classes; if a label is no class.
+        ValueError: if `images` is empty or not uint8 (for example already divided by 255); if the model does not take
+            such images, or its number of logits differs from the number of classes; if a label is not a class index.
     """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or not len(images):
         received = (
@@ -153,7 +153,7 @@ def evaluate(
     fits = len(wanted) == images.ndim - 1 and all(a in (None, b) for a, b in zip(wanted, images.shape[1:], strict=True))
     if not fits or given != (len(class_names),):
         raise ValueError(
-            f"{model.name} takes images of shape {wanted} and tells {given[-1]} classes apart. "
+            f"{model.name} takes images of shape {wanted} and has {given[-1]} classes. "
             f"Received: images of shape {images.shape[1:]} of {len(class_names)} classes"
         )
     labels = _checks.labels("`labels`", labels, len(class_names), len(images))
@@ -163,22 +163,22 @@ def evaluate(
 
 
 def probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """How probable a classifier finds each class: the softmax of its logits.
+    """The probability of each class: the softmax of the logits.
 
     Args:
-        model: images in [0, 1] to logits.
+        model: maps images in [0, 1] to logits.
         images: float32 `(n, H, W, C)`, one batch.
 
     Returns:
         float64 `(n, num_classes)`; each row sums to 1.
 
     Raises:
-        ValueError: if the model gives numbers that are not finite.
+        ValueError: if a logit is NaN or infinite.
     """
     logits = predict_batch(model, images).astype("float64")
     if not np.isfinite(logits).all():
         raise ValueError(
-            "A classifier gives finite numbers. Its weights are damaged, or training them failed. "
+            "Logits must be finite. The weights are damaged, or training failed. "
             f"Received: {model.name}, which gives NaN or infinity"
         )
     scores = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -193,21 +193,20 @@ def write_evaluation(
     name_of: Callable[[int], str],
     most: int = 24,
 ) -> list[str]:
-    """Write `evaluate.json`, `confusion.png` and a sheet of the most confident mistakes, `mistakes.png`.
+    """Write `evaluate.json`, `confusion.png` and the most confident mistakes, `mistakes.png`.
 
-    The confusion matrix is drawn of the classes that occur; if they are more than 40, of the most confused of them.
+    The confusion matrix shows the classes that occur, but at most the 40 most confused classes.
 
     Args:
         found: the evaluation.
-        folder: where to write.
-        content: what `evaluate.json` holds, JSON.
-        images: from indices `(n,)` to n images, uint8 `(H, W, 1)` or `(H, W, 3)`: of photographs the photographs
-            themselves, made small.
-        name_of: from an index to what the image is called: of a file its path, from the subfolder on.
-        most: how many mistakes to show; 0 for no sheet.
+        folder: folder for the files.
+        content: content of `evaluate.json`, JSON.
+        images: maps indices `(n,)` to n images, uint8 `(H, W, 1)` or `(H, W, 3)`; thumbnails for photographs.
+        name_of: maps an index to the name of the image; for a file, its path from the subfolder on.
+        most: largest number of mistakes to show; 0 for no `mistakes.png`.
 
     Returns:
-        The names of the files.
+        The names of the written files.
 
     Raises:
         ImportError: without matplotlib, before anything is written.

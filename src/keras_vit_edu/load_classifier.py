@@ -1,4 +1,4 @@
-"""What the name of a classifier stands for: a preset, a run, a fine-tuned classifier or a model of keras_hub."""
+"""Load a classifier by its name: a preset, a run, a fine-tuned classifier or a model of keras_hub."""
 
 from __future__ import annotations
 
