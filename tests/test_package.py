@@ -101,31 +101,12 @@ def test_the_layers():
     }  # fmt: skip
 
 
-def test_the_models():
-    assert {"ViTBackbone", "ViTClassifier"} <= set(models.__all__)
-
-
-def public(module):
-    """The public names of a module, and what they stand for."""
-    return {name: getattr(module, name) for name in getattr(module, "__all__", dir(module)) if not name.startswith("_")}
-
-
-@pytest.mark.parametrize("name", keras_vit_edu.__all__)
-def test_every_public_name_is_documented(name):
-    module = getattr(keras_vit_edu, name)
-    assert module.__doc__
-    for name_within, value in public(module).items():
-        if inspect.isclass(value) or inspect.isfunction(value):
-            assert "__doc__" in vars(value) or inspect.isfunction(value)
-            assert value.__doc__, f"{name}.{name_within} has no docstring"
-
-
 # Registration: a saved file names its classes so. ---------------------------------------------------------------------
 
 REGISTERED = {
     value.__name__: value
     for module in (layers, models, transfer, initializers)
-    for value in public(module).values()
+    for value in (getattr(module, name) for name in module.__all__)
     if inspect.isclass(value) and issubclass(value, (keras.layers.Layer, keras.initializers.Initializer))
 }
 

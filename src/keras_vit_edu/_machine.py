@@ -37,7 +37,12 @@ def _command() -> list[str]:
 
 
 def device() -> str:
-    """The name of the device that Keras computes on, such as `"cpu"` or `"cuda:0 NVIDIA H100"`."""
+    """The name of the device that Keras computes on, such as `"cpu"` or `"cuda:0 NVIDIA H100"`.
+
+    Examples:
+        >>> device()  # doctest: +SKIP
+        'cpu'
+    """
     backend = keras.backend.backend()
     if backend == "torch":
         import torch

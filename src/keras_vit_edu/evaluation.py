@@ -27,6 +27,11 @@ class Evaluation:
         labels: the true classes, int `(n,)`.
         probabilities: softmax of the logits, float64 `(n, num_classes)`.
         class_names: names of the classes.
+
+    Examples:
+        >>> found = Evaluation(np.array([0, 1]), np.array([[0.9, 0.1], [0.6, 0.4]]), ("cat", "dog"))
+        >>> found.accuracy, found.confusion.tolist()
+        (0.5, [[1, 0], [1, 0]])
     """
 
     labels: np.ndarray
@@ -79,7 +84,14 @@ class Evaluation:
         return rows
 
     def mistakes(self, most: int) -> np.ndarray:
-        """Indices of at most `most` wrongly classified images, the most confident mistakes first."""
+        """Indices of at most `most` wrongly classified images, the most confident mistakes first.
+
+        Args:
+            most: how many to return at most.
+
+        Returns:
+            int64 indices `(n,)`.
+        """
         wrong = np.flatnonzero(self.predictions != self.labels)
         confidence = self.probabilities[wrong].max(axis=1)
         return wrong[np.argsort(-confidence, kind="stable")][:most]
@@ -92,6 +104,9 @@ class Evaluation:
         Args:
             most: largest number of classes to keep, those with the most mistakes. Images whose label or prediction is
                 another class are then removed too, which changes the metrics. None keeps all.
+
+        Returns:
+            An `Evaluation`.
         """
         matrix = self.confusion
         involved = matrix.sum(axis=0) + matrix.sum(axis=1)
@@ -142,6 +157,12 @@ def evaluate(
     Raises:
         ValueError: if `images` is empty or not uint8 (for example already divided by 255); if the model does not take
             such images, or its number of logits differs from the number of classes; if a label is not a class index.
+
+    Examples:
+        >>> model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+        >>> found = evaluate(model, np.zeros((3, 2, 2, 1), "uint8"), np.array([0, 1, 1]), ("cat", "dog"))
+        >>> found.loss  # the two classes are equally probable  # doctest: +ELLIPSIS
+        0.693...
     """
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or not len(images):
         received = (
@@ -174,6 +195,11 @@ def probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: if a logit is NaN or infinite.
+
+    Examples:
+        >>> model = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(4)])
+        >>> probabilities(model, np.zeros((1, 2, 2, 1), "float32")).tolist()
+        [[0.25, 0.25, 0.25, 0.25]]
     """
     logits = predict_batch(model, images).astype("float64")
     if not np.isfinite(logits).all():
@@ -210,6 +236,14 @@ def write_evaluation(
 
     Raises:
         ImportError: without matplotlib, before anything is written.
+
+    Examples:
+        >>> import tempfile
+        >>> images = np.zeros((2, 28, 28, 1), "uint8")
+        >>> found = Evaluation(np.array([0, 1]), np.array([[0.9, 0.1], [0.6, 0.4]]), ("cat", "dog"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_evaluation(found, Path(folder), found.to_json(), lambda indices: images[indices], str)
+        ['evaluate.json', 'confusion.png', 'mistakes.png']
     """
     from keras_vit_edu import plots
 

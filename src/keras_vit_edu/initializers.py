@@ -29,6 +29,21 @@ from keras import ops
 from keras_vit_edu import random
 from keras_vit_edu._types import DType, Initializer, Seed, Tensor
 
+__all__ = [
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "LecunNormal",
+    "LecunUniform",
+    "RandomNormal",
+    "RandomUniform",
+    "TruncatedNormal",
+    "VarianceScaling",
+    "for_child",
+    "get",
+]
+
 # The standard deviation of a standard normal truncated at +-2.
 TRUNCATED_STDDEV = 0.87962566103423978
 

@@ -57,12 +57,10 @@ def load_classifier(name: str | os.PathLike[str], fallback: str | None = None) -
         ValueError: if there is nothing of that name, if a file is damaged, or if a run is not finished.
         ImportError: if keras_hub is needed and not installed.
 
-    Example:
-
-    >>> from keras_vit_edu import load_classifier
-    >>> found = load_classifier("vit_mnist_hybrid")
-    >>> found.model.input_shape, found.class_names[:3]
-    ((None, 28, 28, 1), ('0', '1', '2'))
+    Examples:
+        >>> found = load_classifier("vit_mnist_hybrid")
+        >>> found.model.input_shape, found.class_names[:3]
+        ((None, 28, 28, 1), ('0', '1', '2'))
     """
     name = located(os.fspath(name))
     if is_of_photographs(name):

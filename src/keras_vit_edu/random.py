@@ -31,6 +31,19 @@ from keras import ops
 from keras_vit_edu import _checks, _keras_internals
 from keras_vit_edu._types import Tensor
 
+__all__ = [
+    "bits",
+    "bits_in_graph",
+    "derive_seed",
+    "dropout_mask",
+    "dropout_mask_in_graph",
+    "normal",
+    "permutation",
+    "set_seed",
+    "uniform",
+    "words",
+]
+
 SEED_LIMIT = 2**31  # the limit of torch
 
 # (shift, multiplier) of the three rounds, and the last shift.
@@ -182,6 +195,11 @@ def bits_in_graph(state: Tensor, shape: Sequence[int | Tensor]) -> Tensor:
 
     Returns:
         int32 tensor of `shape` with the same bits as the uint32 array of `bits`.
+
+    Examples:
+        >>> found = ops.convert_to_numpy(bits_in_graph(np.array([0, 0]), shape=(3,)))
+        >>> found.view("uint32").tolist()  # as in the example of `bits`
+        [3840970600, 32400371, 3215604308]
     """
     key = _stream_key_in_graph(ops.cast(state, "int32"))
     position = ops.arange(math.prod(shape), dtype="int32")
@@ -251,7 +269,23 @@ def dropout_mask(seed: int, counter: int, shape: Sequence[int], rate: float) -> 
 
 
 def dropout_mask_in_graph(state: Tensor, shape: Sequence[int | Tensor], rate: float) -> Tensor:
-    """The twin of `dropout_mask` in `keras.ops`; `state` and `shape` as in `bits_in_graph`."""
+    """The twin of `dropout_mask` in `keras.ops`, for use inside a training step.
+
+    Args:
+        state: integer tensor `(2,)`: seed and counter, as from a `keras.random.SeedGenerator`.
+        shape: shape of the mask; entries may be scalar tensors.
+        rate: probability of False, in [0, 1), rounded to a multiple of 2**-32.
+
+    Returns:
+        bool tensor of `shape`, True where the element is kept.
+
+    Raises:
+        ValueError: for a rate outside [0, 1).
+
+    Examples:
+        >>> ops.convert_to_numpy(dropout_mask_in_graph(np.array([3, 0]), shape=(6,), rate=0.25)).tolist()
+        [True, True, True, True, False, True]
+    """
     return ops.greater_equal(bits_in_graph(state, shape), _keep_threshold(rate))
 
 
@@ -277,6 +311,10 @@ def words(seed: int, counter: Sequence[int], count: int) -> np.ndarray:
 
     Raises:
         ValueError: for a seed outside [0, 2**31) or a counter of more than three ints.
+
+    Examples:
+        >>> words(seed=0, counter=(7,), count=2).tolist() == words(seed=0, counter=(7,), count=3)[:2].tolist()
+        True
     """
     if len(counter) > 3:
         raise ValueError(f"`counter` must have at most three ints. Received: counter={tuple(counter)}")
@@ -286,16 +324,48 @@ def words(seed: int, counter: Sequence[int], count: int) -> np.ndarray:
 
 
 def uniform(seed: int, counter: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-    """float64 array of `shape`, uniform in [0, 1) in steps of 2**-53."""
+    """Uniform numbers in [0, 1), in steps of 2**-53.
+
+    Args:
+        seed: the key, 0 to 2**31 - 1.
+        counter: the stream of that key, as in `words`.
+        shape: shape of the result.
+
+    Returns:
+        float64 array of `shape`.
+
+    Raises:
+        ValueError: as `words`.
+
+    Examples:
+        >>> uniform(seed=0, counter=(7,), shape=(2, 3)).shape
+        (2, 3)
+    """
     raw = words(seed, counter, math.prod(shape))
     return ((raw >> np.uint64(11)) * 2.0**-53).reshape(shape)
 
 
 def normal(seed: int, counter: Sequence[int], shape: Sequence[int], limit: float = math.inf) -> np.ndarray:
-    """float64 array of `shape`, standard normal, truncated at +-`limit` standard deviations.
+    """Standard normal numbers, which may be truncated.
 
     Each uniform number gives one normal number, by the inverse of the normal distribution function. With a limit, the
     uniform numbers come from the part of [0, 1) inside the limit. Redrawing the others gives the same distribution.
+
+    Args:
+        seed: the key, 0 to 2**31 - 1.
+        counter: the stream of that key, as in `words`.
+        shape: shape of the result.
+        limit: largest magnitude, in standard deviations. Defaults to no limit.
+
+    Returns:
+        float64 array of `shape`.
+
+    Raises:
+        ValueError: as `words`.
+
+    Examples:
+        >>> bool(np.abs(normal(seed=0, counter=(7,), shape=(1000,), limit=2)).max() <= 2)
+        True
     """
     raw = words(seed, counter, math.prod(shape)).reshape(shape)
     u = ((raw >> np.uint64(12)) + 0.5) * 2.0**-52  # the middle of each of 2**52 steps, so never 0 or 1
@@ -304,7 +374,23 @@ def normal(seed: int, counter: Sequence[int], shape: Sequence[int], limit: float
 
 
 def permutation(seed: int, counter: Sequence[int], count: int) -> np.ndarray:
-    """The numbers 0 to `count` - 1 in random order, int64 `(count,)`: sorted by one random word each."""
+    """The numbers 0 to `count` - 1 in random order: sorted by one random word each.
+
+    Args:
+        seed: the key, 0 to 2**31 - 1.
+        counter: the stream of that key, as in `words`.
+        count: how many numbers.
+
+    Returns:
+        int64 array `(count,)`.
+
+    Raises:
+        ValueError: as `words`.
+
+    Examples:
+        >>> sorted(permutation(seed=0, counter=(7,), count=4).tolist())
+        [0, 1, 2, 3]
+    """
     return np.argsort(words(seed, counter, count), kind="stable")
 
 

@@ -104,7 +104,13 @@ class Augmentation:
 
     @classmethod
     def from_json(cls, values: Any) -> "Augmentation":
-        """Make an augmentation from a JSON object. Missing fields have their defaults.
+        """Make an augmentation from a JSON object.
+
+        Args:
+            values: the fields by name. Missing ones have their defaults.
+
+        Returns:
+            An `Augmentation`.
 
         Raises:
             ValueError: if it is not an object, has an unknown field, or has a value out of range.
@@ -348,8 +354,15 @@ def load_augmentation(value: Augmentation | Mapping[str, Any] | str | None) -> A
     Args:
         value: an `Augmentation`, its JSON object, a name in `AUGMENTATIONS`, or `"none"` or None for none.
 
+    Returns:
+        An `Augmentation`, or None for none.
+
     Raises:
         ValueError: for an unknown name, or a JSON object that is not an augmentation.
+
+    Examples:
+        >>> load_augmentation("clothes").mirror
+        0.5
     """
     if value is None or isinstance(value, Augmentation):
         return value

@@ -23,8 +23,10 @@ class ImageDataset:
     Attributes:
         name: name of the dataset, such as `"mnist"`, or of its file or folder.
         source: the place from which it was read.
-        x_train, x_test: uint8 images `(n, H, W, C)`, of one size, 0 black to 255 white.
-        y_train, y_test: whole numbers `(n,)` of an integer dtype, from 0 to the number of classes - 1.
+        x_train: uint8 images `(n, H, W, C)`, 0 black to 255 white, to train on.
+        y_train: their labels: whole numbers `(n,)` of an integer dtype, from 0 to the number of classes - 1.
+        x_test: uint8 images of the same size, for the test.
+        y_test: their labels.
         class_names: a name for each label.
         notes: remarks of the reader, one sentence each.
         has_test: whether the source has a test part. Without one, some images are kept for the test, or all images are
@@ -32,6 +34,12 @@ class ImageDataset:
 
     Raises:
         ValueError: if images are not uint8 of rank 4 and one size, or labels are not one class number per image.
+
+    Examples:
+        >>> images, labels = np.zeros((4, 28, 28, 1), "uint8"), np.array([0, 1, 0, 1])
+        >>> dataset = ImageDataset("mine", "memory", images, labels, images[:2], labels[:2], ("cat", "dog"))
+        >>> dataset.x_test.shape
+        (2, 28, 28, 1)
     """
 
     name: str
@@ -74,6 +82,12 @@ def split(dataset: ImageDataset, validation_split: float = 0.1) -> tuple[tuple, 
 
     Raises:
         ValueError: if either part would be empty.
+
+    Examples:
+        >>> from keras_vit_edu import datasets
+        >>> (x_train, y_train), (x_validation, y_validation) = split(datasets.load("mnist-sample"))
+        >>> len(x_train), len(x_validation)
+        (9000, 1000)
     """
     count = len(dataset.x_train)
     at = int(count * (1 - validation_split))

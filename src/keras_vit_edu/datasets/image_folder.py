@@ -29,6 +29,10 @@ class ImageFolder:
             keep its order.
         labels: int32 `(n,)`, an index into `class_names` for each file.
         skipped: pairs of a skipped file or folder and the reason.
+
+    Examples:
+        >>> ImageFolder(Path("pets"), ("cat", "dog"), ("cat/tom.png",), np.zeros(1, "int32"), ())
+        <1 images of 2 classes in pets, 0 skipped>
     """
 
     path: Path

@@ -31,6 +31,10 @@ class SplitFolder:
         validation: the validation part; None if there is none.
         test: the test part; None if there is none.
         without_classes: folders with the name of a part but without subfolders, such as a test with secret labels.
+
+    Examples:
+        >>> SplitFolder(Path("pets"), train=Path("pets/train")).parts == (Path("pets/train"),)
+        True
     """
 
     path: Path

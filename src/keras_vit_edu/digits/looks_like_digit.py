@@ -88,6 +88,9 @@ def measure_digit(image: np.ndarray) -> DigitMeasures:
     Args:
         image: as `digit_from_photo` takes it.
 
+    Returns:
+        `DigitMeasures`.
+
     Raises:
         ValueError: as `digit_from_photo` does.
 

@@ -146,7 +146,14 @@ class ConvStem(keras.layers.Layer):
         return ops.reshape(x, (batch, rows * columns, width))
 
     def grid_size(self, image_shape: Shape) -> tuple[int | None, int | None]:
-        """`(rows, columns)` of places in images of the shape `(B, H, W, C)`, or `(B, C, H, W)` if channels_first."""
+        """How many places the features have.
+
+        Args:
+            image_shape: `(B, H, W, C)`, or `(B, C, H, W)` for `data_format="channels_first"`.
+
+        Returns:
+            `(rows, columns)`; None for a size that is not known.
+        """
         shape = self._channels_last(image_shape)
         for convolution, pool in zip(self.convolutions, self.pools, strict=True):
             shape = self._after(shape, convolution, pool)

@@ -22,6 +22,13 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
 
     Returns:
         `(B, T, h, d)`. A query that may attend to nothing gets the mean of all values.
+
+    Examples:
+        >>> import numpy as np
+        >>> query, key = np.zeros((1, 1, 1, 2), "float32"), np.zeros((1, 2, 1, 2), "float32")
+        >>> value = np.array([[[[0.0, 2.0]], [[4.0, 6.0]]]], "float32")  # two values: (0, 2) and (4, 6)
+        >>> keras.ops.convert_to_numpy(fused_attention(*map(ops.convert_to_tensor, (query, key, value)))).tolist()
+        [[[[2.0, 4.0]]]]
     """
     common = keras.backend.result_type(query.dtype, key.dtype, value.dtype)
     query, key, value = (ops.cast(x, common) for x in (query, key, value))

@@ -50,6 +50,12 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None, bi
     Returns:
         `(B, h, T, S)`, float32 (float64 for float64 on TensorFlow, which alone computes in it); each row sums to 1. A
         row that hides every key is uniform.
+
+    Examples:
+        >>> query = key = np.zeros((1, 1, 2, 4), "float32")
+        >>> causal = np.array([[True, False], [True, True]])
+        >>> keras.ops.convert_to_numpy(attention_weights(query, key, causal)).tolist()
+        [[[[1.0, 0.0], [0.5, 0.5]]]]
     """
     size = query.shape[-1]
     root = math.sqrt(size) if isinstance(size, int) else size**0.5  # a tensor under `torch.jit.trace`

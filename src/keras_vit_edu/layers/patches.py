@@ -66,7 +66,17 @@ class Patches(keras.layers.Layer):
         return ops.reshape(x, (batch, rows * columns, patch_height * patch_width * channels))
 
     def grid_size(self, image_shape: Shape) -> tuple[int | None, int | None]:
-        """`(rows, columns)` of patches in images of the shape `(B, H, W, C)`, or `(B, C, H, W)` if channels_first."""
+        """How many patches an image has.
+
+        Args:
+            image_shape: `(B, H, W, C)`, or `(B, C, H, W)` for `data_format="channels_first"`.
+
+        Returns:
+            `(rows, columns)`; None for a size that is not known.
+
+        Raises:
+            ValueError: if the rank is not 4, or the patch does not divide the image.
+        """
         self.compute_output_shape(image_shape)  # complains about a shape that cannot be cut
         return self._grid(image_shape)[1:3]
 

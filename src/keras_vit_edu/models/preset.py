@@ -42,6 +42,12 @@ class Preset:
 
     On `Preset` itself they are about presets of any class: `Preset.from_preset(name)` is a `ViTClassifier` or a
     `CNNClassifier`, as the preset says.
+
+    Examples:
+        >>> Preset.presets["vit_mnist_pure"]["class_names"][:3]
+        ['0', '1', '2']
+        >>> type(Preset.from_preset("cnn_mnist", load_weights=False)).__name__
+        'CNNClassifier'
     """
 
     presets = _Presets()

@@ -1,6 +1,6 @@
 """Are the numbers the same? Backends compared with each other, and with each layer again in float64 NumPy."""
 
-from keras_vit_edu.parity import oracle
+from keras_vit_edu.parity import oracle, testing
 from keras_vit_edu.parity.derivatives import output_and_gradients
 from keras_vit_edu.parity.own_code import ParityError, check, check_saving
 from keras_vit_edu.parity.report import Report
@@ -17,4 +17,5 @@ __all__ = [
     "oracle",
     "output_and_gradients",
     "run_suite",
+    "testing",
 ]

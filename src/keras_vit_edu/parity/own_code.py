@@ -95,12 +95,17 @@ def check_saving(
     tolerance; nothing but the module of `build_fn` is imported before loading.
 
     Args:
-        build_fn: gives a model; a layer is put into one. See `check`, as for the other arguments, what is returned and
-            what is raised.
-        inputs: arrays or shapes.
-        backends: names; None for all that are installed.
+        build_fn: gives a model, as in `check`; a layer is put into one.
+        inputs: arrays or shapes, as in `check`.
+        backends: names of the backends. Defaults to all that are installed.
         tolerance: of the outputs, as a share of the largest value.
         seed: of the weights.
+
+    Returns:
+        A `Report`, as `check`.
+
+    Raises:
+        ValueError, ParityError: as `check`.
     """
     return _run_own(FILES, build_fn, inputs, backends, seed, False, {"tolerance": tolerance})
 

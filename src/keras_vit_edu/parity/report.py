@@ -135,7 +135,11 @@ class Report:
         return f"rows: {', '.join(counts) or 'none'}; suite {self.suite}, on {on}{broken}"
 
     def save(self, folder: Path) -> None:
-        """Write `parity.json` and `parity.html`."""
+        """Write `parity.json` and `parity.html`.
+
+        Args:
+            folder: where; created if it does not exist.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "parity.json").write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
         (folder / "parity.html").write_text(self.to_html(), encoding="utf-8")

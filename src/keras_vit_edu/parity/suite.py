@@ -37,6 +37,9 @@ def run_suite(
         tf32: let a GPU round float32 products to TF32.
         on_step: called as `on_step(backend, step)` with every step of every process.
 
+    Returns:
+        A `Report`, which is written into `out` too.
+
     Raises:
         ValueError: for an unknown suite or check.
         ResultsError: if another run is at work in `out`, or filelock is not installed.
@@ -70,6 +73,9 @@ def compare_results(
         out: folder to write `parity.json` and `parity.html` into.
         suite: refuse results of another; None to take that of the first.
         checks: names of those to compare; None for all that were run.
+
+    Returns:
+        A `Report`, which is written into `out` too.
 
     Raises:
         ResultsError: for a folder without results, with damaged ones, of another version, format or suite, without

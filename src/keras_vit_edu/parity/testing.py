@@ -15,12 +15,27 @@ import numpy as np
 
 from keras_vit_edu.parity.own_code import Inputs, check, check_saving
 
+__all__ = [
+    "assert_builds_and_calls",
+    "assert_config_round_trip",
+    "assert_same_on_every_backend",
+    "assert_saves_and_loads",
+    "constructor_arguments",
+    "revived",
+]
+
 OF_EVERY_LAYER = {"name", "trainable", "dtype"}
 PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
 def revived(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """`layer` made again from its configuration, after a trip through JSON text.
+    """Make a layer again from its configuration, after a trip through JSON text.
+
+    Args:
+        layer: any registered Keras layer.
+
+    Returns:
+        A new layer with the same configuration, and with other weights.
 
     Examples:
         >>> revived(keras.layers.Dense(3, activation="relu")).units
@@ -31,7 +46,13 @@ def revived(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def constructor_arguments(cls: type) -> set[str]:
-    """The names of the arguments of `cls`'s constructor, without `self`, and with Keras's own for `**kwargs`.
+    """The names of a constructor's arguments, with Keras's own for `**kwargs`.
+
+    Args:
+        cls: a class of Keras layers.
+
+    Returns:
+        A set of names, without `self`.
 
     Examples:
         >>> sorted(constructor_arguments(keras.layers.Flatten))
@@ -94,7 +115,7 @@ def assert_builds_and_calls(make: Callable[[], keras.layers.Layer], *inputs: np.
 
     Args:
         make: gives a new layer each time.
-        inputs: arrays to call it with.
+        *inputs: arrays to call it with.
         **arguments: of the call.
 
     Raises:
@@ -121,7 +142,17 @@ def assert_builds_and_calls(make: Callable[[], keras.layers.Layer], *inputs: np.
 def assert_same_on_every_backend(
     build_fn: Callable[[], keras.layers.Layer] | str, inputs: Inputs, **options: Any
 ) -> None:
-    """Outputs and gradients agree on all installed backends; arguments as in `keras_vit_edu.parity.check`."""
+    """Outputs and gradients agree on all installed backends.
+
+    Args:
+        build_fn: gives a layer or model, as in `parity.check`.
+        inputs: arrays or shapes, as in `parity.check`.
+        **options: further arguments of `parity.check`.
+
+    Raises:
+        AssertionError: if they differ, or fewer than two backends are installed.
+        ValueError, ParityError: as `parity.check`.
+    """
     check(build_fn, inputs, **options).raise_for_differences()
 
 
@@ -131,7 +162,18 @@ def assert_saves_and_loads(
     backends: Sequence[str] | None = None,
     **options: Any,
 ) -> None:
-    """What each installed backend saves, each loads, nine pairs for three; as `keras_vit_edu.parity.check_saving`."""
+    """Each installed backend loads what each of them saved: nine pairs for three backends.
+
+    Args:
+        build_fn: gives a model, as in `parity.check_saving`.
+        inputs: arrays or shapes, as in `parity.check`.
+        backends: names of the backends. Defaults to all that are installed.
+        **options: further arguments of `parity.check_saving`.
+
+    Raises:
+        AssertionError: if weights or outputs differ.
+        ValueError, ParityError: as `parity.check`.
+    """
     check_saving(build_fn, inputs, backends=backends, **options).raise_for_differences()
 
 

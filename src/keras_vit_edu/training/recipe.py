@@ -144,7 +144,17 @@ class Recipe:
             )
 
     def replace(self, **values: Any) -> Recipe:
-        """A recipe with some values changed; those that are None stay."""
+        """A recipe with some values changed; those that are None stay.
+
+        Args:
+            **values: fields by name.
+
+        Returns:
+            A new `Recipe`.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
         return dataclasses.replace(self, **{field: value for field, value in values.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
@@ -159,6 +169,12 @@ class Recipe:
     def from_json(cls, values: Any) -> Recipe:
         """The recipe of a JSON object; fields that it leaves out are the course's, and old names are understood.
 
+        Args:
+            values: the fields by name.
+
+        Returns:
+            A `Recipe`.
+
         Raises:
             ValueError: if it is no object, names a field that there is not, or holds a value out of range.
         """
@@ -169,7 +185,13 @@ class Recipe:
     # What becomes of the images. --------------------------------------------------------------------------------------
 
     def augmentation_strength(self, epoch: int) -> float:
-        """How strong the augmentation is in an epoch, counted from 0.
+        """How strong the augmentation is in an epoch.
+
+        Args:
+            epoch: the epoch, counted from 0.
+
+        Returns:
+            The strength, from 0 to 1.
 
         Examples:
             >>> recipe = Recipe(epochs=5, augmentation="digits", augmentation_final_epochs=2)
@@ -182,7 +204,17 @@ class Recipe:
         return 1.0 - (1.0 - self.augmentation_final_strength) * min(weakening / self.augmentation_final_epochs, 1.0)
 
     def augment(self, images: np.ndarray, labels: np.ndarray, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The augmentation of batch `index` of an epoch, at the strength of that epoch: what `Batches` takes."""
+        """Augment a batch at the strength of its epoch: the `augment` of `datasets.Batches`.
+
+        Args:
+            images: uint8 `(n, H, W, C)`.
+            labels: `(n,)`, or rows `(n, num_classes)`.
+            epoch: the epoch, counted from 0.
+            index: the batch within the epoch, counted from 0.
+
+        Returns:
+            `(images, labels)`, as `datasets.Augmentation` gives them.
+        """
         augmentation = self.augmentation or Augmentation()
         return augmentation(images, labels, self.seed, epoch, index, self.augmentation_strength(epoch))
 
@@ -194,7 +226,14 @@ class Recipe:
     # What Keras makes of it. ------------------------------------------------------------------------------------------
 
     def learning_rate_schedule(self, steps_per_epoch: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-        """The rate by step: a number, or a Keras schedule."""
+        """The learning rate by step.
+
+        Args:
+            steps_per_epoch: number of batches in an epoch.
+
+        Returns:
+            A number if it is constant, else a Keras schedule.
+        """
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         if self.schedule == "constant" and not warmup_steps:
             return float(self.learning_rate)  # Keras takes no whole number
@@ -210,7 +249,18 @@ class Recipe:
         return LinearWithWarmup(self.learning_rate, final, warmup_steps, decay_steps)
 
     def build_optimizer(self, model: keras.Model, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-        """The optimizer for the weights of `model`, built."""
+        """The optimizer of a model.
+
+        Args:
+            model: the model that it will train.
+            steps_per_epoch: number of batches in an epoch.
+
+        Returns:
+            A Keras optimizer, built for the trainable weights of `model`.
+
+        Raises:
+            ValueError: as `exempt_from_decay`.
+        """
         options: dict[str, Any] = {"learning_rate": self.learning_rate_schedule(steps_per_epoch)}
         if self.optimizer == "sgd":
             options |= {"momentum": 0.9, "nesterov": True}
@@ -230,7 +280,17 @@ class Recipe:
         return optimizer
 
     def exempt_from_decay(self, model: keras.Model) -> list[keras.Variable]:
-        """The variables that `no_weight_decay` exempts; a `ValueError` if one of its parts exempts none."""
+        """The variables that `no_weight_decay` exempts.
+
+        Args:
+            model: the model whose variables are meant.
+
+        Returns:
+            Those of its trainable variables that have an entry of `no_weight_decay` in their path.
+
+        Raises:
+            ValueError: if an entry is in the path of no variable.
+        """
         # The name of the model itself, which Keras puts first, is no part of what a variable is called.
         paths = {v.path.removeprefix(f"{model.name}/"): v for v in model.weights}
         for part in self.no_weight_decay:

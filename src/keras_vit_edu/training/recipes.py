@@ -60,8 +60,18 @@ def recipe_for(dataset: str) -> Recipe:
 def load_recipe(name_or_file: str | Path) -> Recipe:
     """A recipe by its name, or from a JSON file.
 
+    Args:
+        name_or_file: a name in `RECIPES`, or the path of a JSON file with fields of a `Recipe`.
+
+    Returns:
+        A `Recipe`.
+
     Raises:
         ValueError: if there is neither, or the file is no JSON or no recipe.
+
+    Examples:
+        >>> load_recipe("program-p").optimizer
+        'adamw'
     """
     if str(name_or_file) in RECIPES:
         return RECIPES[str(name_or_file)]

@@ -62,6 +62,14 @@ class RunFolder:
     Raises:
         RunFolderError: if `path` holds a finished run or is not a run folder, if another process works in it, or if it
             cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, RunFolder(f"{folder}/run") as run:
+        ...     run.configure({"seed": 0})
+        ...     run.update(status="running")
+        ...     sorted(file.name for file in run.path.iterdir())
+        ['.lock', 'run.json']
     """
 
     def __init__(self, path: str | Path, overwrite: bool = False, lock: bool = True) -> None:
@@ -175,7 +183,14 @@ class RunFolder:
         self.record["configuration"] = configuration
 
     def checkpoints(self, phase: str | None = None) -> Path:
-        """The folder of the run's checkpoints, or of a phase's checkpoints."""
+        """The folder of the run's checkpoints, or of a phase's checkpoints.
+
+        Args:
+            phase: name of a phase that has checkpoints of its own. Defaults to the run's.
+
+        Returns:
+            The path; the folder need not exist.
+        """
         return self / CHECKPOINTS if phase is None else self / CHECKPOINTS / phase
 
     def load_newest(
@@ -211,6 +226,9 @@ class RunFolder:
         """Add entries to `run.json`. The file is replaced in one step, so it is never half-written.
 
         The status `"running"` clears `stopped` and `reason`.
+
+        Args:
+            **entries: what to add, JSON.
         """
         if self._is_to_be_cleared:
             self._clear()
@@ -221,7 +239,11 @@ class RunFolder:
         write_atomically(self / "run.json", (json.dumps(self.record, indent=2, allow_nan=False) + "\n").encode())
 
     def write_history(self, history: Mapping[str, Sequence[float]]) -> None:
-        """Write `history.csv`: one row per epoch, counted from 1."""
+        """Write `history.csv`: one row per epoch, counted from 1.
+
+        Args:
+            history: for each column, such as `"loss"`, a value for each epoch.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["epoch", *history])

@@ -19,6 +19,14 @@ def save_uncompiled(model: keras.Model, path: str | Path) -> None:
 
     Raises:
         ValueError: if the model cannot be rebuilt from its config, or if it has LoRA matrices.
+
+    Examples:
+        >>> import tempfile
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_uncompiled(model, f"{folder}/model.keras")
+        ...     keras.saving.load_model(f"{folder}/model.keras").output_shape
+        (None, 2)
     """
     copy = copy_of_model(model)
     copy_variables(model.variables, copy.variables)

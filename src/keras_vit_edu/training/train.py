@@ -67,6 +67,14 @@ def train(
         ValueError: if the model cannot be rebuilt from its config, for example because of a Lambda layer.
         TrainingFailed: if the loss is NaN or infinite; the message names the step.
         KeyboardInterrupt: after SIGINT or SIGTERM. Weights, optimizer and `run.json` stay usable.
+
+    Examples:
+        >>> from keras_vit_edu import datasets, models, random
+        >>> recipe = Recipe(epochs=10)
+        >>> random.set_seed(recipe.seed)
+        >>> model = models.ViTClassifier.from_preset("vit_mnist_program_p", load_weights=False, name="classifier")
+        >>> with RunFolder("runs/digits") as run:  # doctest: +SKIP
+        ...     print(train(model, datasets.load("mnist-sample"), run, recipe)["test_accuracy"])
     """
     with _interruption.held():
         return _train(model, dataset, run, recipe or Recipe(), console, callbacks, jit_compile)

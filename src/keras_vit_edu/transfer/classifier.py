@@ -99,6 +99,9 @@ class TransferClassifier(Predictor):
             preprocessing: instead of the preset's; it must give the size that the model takes.
             dtype: a dtype policy, such as `"mixed_bfloat16"`; None for the preset's.
 
+        Returns:
+            A `TransferClassifier`.
+
         Raises:
             ImportError: if keras_hub is not installed.
             ValueError: if the preset has no head and `class_names` is None; if a model of another family cannot take a
@@ -214,6 +217,9 @@ class TransferClassifier(Predictor):
 
         Args:
             path: a folder, or a zip.
+
+        Returns:
+            A `TransferClassifier`.
 
         Raises:
             ArtifactError: a `ValueError`, if there is no artifact, or it was changed, is damaged, of a newer version,

@@ -29,7 +29,13 @@ CACHE = "KERAS_VIT_EDU_CACHE"
 
 
 def feature_model(model: keras.Model) -> keras.Model:
-    """The part of a classifier before its head: preprocessed images to features `(B, D)`; it shares the weights.
+    """The part of a classifier before its head.
+
+    Args:
+        model: preprocessed images to logits, ending in a Dense layer without activation.
+
+    Returns:
+        A model from preprocessed images to features `(B, D)`. It shares its weights with `model`.
 
     Raises:
         ValueError: if the model does not end in a Dense layer without activation, in a model within it or not.
@@ -82,6 +88,16 @@ def compute_features(
 
     Raises:
         ValueError: for data that are no images, or a file that cannot be read.
+
+    Examples:
+        >>> import tempfile
+        >>> images = keras.Input((4, 4, 3))
+        >>> part = keras.Model(images, keras.layers.GlobalAveragePooling2D()(images))
+        >>> photographs, labels = np.zeros((2, 8, 8, 3), "uint8"), np.array([0, 1])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     console = Console(quiet=True)
+        ...     compute_features(part, Preprocessing(4), (photographs, labels), folder, console=console).shape
+        (2, 3)
     """
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     images = data if isinstance(data, TrainingImages) else TrainingImages(data)
@@ -113,7 +129,12 @@ def compute_features(
 
 
 def default_cache() -> Path:
-    """Where features are kept if nothing else is said: `$KERAS_VIT_EDU_CACHE`, else `~/.cache/keras_vit_edu`."""
+    """Where features are kept if nothing else is said: `$KERAS_VIT_EDU_CACHE`, else `~/.cache/keras_vit_edu`.
+
+    Examples:
+        >>> default_cache()  # doctest: +SKIP
+        PosixPath('/home/me/.cache/keras_vit_edu')
+    """
     return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "keras_vit_edu")
 
 

@@ -150,7 +150,17 @@ class FineTuning:
             raise ValueError(f"`blocks` does not go with LoRA, which is added to all. Received: blocks={self.blocks}")
 
     def replace(self, **values: Any) -> FineTuning:
-        """The options with some values changed; those that are None stay."""
+        """The options with some values changed; those that are None stay.
+
+        Args:
+            **values: fields by name.
+
+        Returns:
+            New `FineTuning`.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
         return dataclasses.replace(self, **{field: value for field, value in values.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
@@ -163,6 +173,12 @@ class FineTuning:
     @classmethod
     def from_json(cls, values: Any) -> FineTuning:
         """The options of a JSON object; fields that it leaves out have their defaults, and old names are understood.
+
+        Args:
+            values: the fields by name.
+
+        Returns:
+            `FineTuning`.
 
         Raises:
             ValueError: if it is no object, names a field that there is not, or holds a value out of range.
@@ -206,7 +222,14 @@ class FineTuning:
         )
 
     def augmentation_at(self, height: int, width: int) -> Augmentation | None:
-        """How images of that size in pixels are varied; None if not at all.
+        """How the tuning varies its images.
+
+        Args:
+            height: height of the model's images, in pixels.
+            width: their width.
+
+        Returns:
+            An `Augmentation`, or None for none.
 
         Examples:
             >>> FineTuning().augmentation_at(224, 224).shift

@@ -108,6 +108,14 @@ def merge_lora(model: ViTClassifier, into: ViTClassifier | None = None) -> ViTCl
 
     Raises:
         ValueError: if the model has no LoRA, or `into` is another kind of model.
+
+    Examples:
+        >>> from keras_vit_edu.models import ViTBackbone, ViTClassifier
+        >>> sizes = {"num_layers": 2, "num_heads": 3, "key_dim": 4, "mlp_dim": 24, "num_prefix_tokens": 1}
+        >>> backbone = ViTBackbone((32, 32, 3), 8, 12, **sizes)
+        >>> model = ViTClassifier(backbone, num_classes=5, head="token", head_units=())
+        >>> merge_lora(add_lora(model)).count_params() == model.count_params()
+        True
     """
     if not _with_lora(model):
         raise ValueError(f"There must be LoRA to merge. Received: {model.name}, without")

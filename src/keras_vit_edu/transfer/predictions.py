@@ -17,7 +17,8 @@ Progress = Callable[[int, int], object]
 class Predictions(list[list[tuple[str, float]]]):
     """What `TransferClassifier.predict` gives: for each image the most probable classes, the first one first.
 
-    Attributes:
+    Args:
+        classes: for each image, pairs of a class name and its probability; the entries of the list.
         files: where the images came from, paths or streams; None if they were arrays.
         skipped: pairs of a file that could not be read and the reason; its entry in the list is empty.
     """

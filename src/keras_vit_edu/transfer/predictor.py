@@ -168,9 +168,14 @@ class Predictor:
         return [keras.ops.convert_to_numpy(keras.ops.cast(of_a_block, "float32")) for of_a_block in scores]
 
     def preprocess(self, images: Images) -> np.ndarray:
-        """Raw images, or files, as the model takes them: float32 `(B, height, width, 3)`.
+        """Preprocess images as the model takes them.
 
-        (Or `(B, 3, height, width)`, if `preprocessing.data_format` is `"channels_first"`.)
+        Args:
+            images: raw images, or files.
+
+        Returns:
+            float32 `(B, height, width, 3)`; `(B, 3, height, width)` if `preprocessing.data_format` is
+            `"channels_first"`.
 
         Raises:
             ValueError: for what is no image, for a file that cannot be read, and for images of several sizes if the

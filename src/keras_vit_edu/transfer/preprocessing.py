@@ -138,6 +138,9 @@ class Preprocessing:
             image_converter: of the general kind, or of a family that adds no step of its own, as ViT, DeiT and most
                 others. Only its attributes are read.
 
+        Returns:
+            A `Preprocessing`.
+
         Raises:
             ValueError: if it is no image converter, or one with its own `call`.
 
@@ -173,6 +176,15 @@ class Preprocessing:
     def at_image_size(self, image_size: int | Sequence[int]) -> "Preprocessing":
         """The same for another size; `resize_size` grows or shrinks in proportion.
 
+        Args:
+            image_size: `(height, width)` in pixels, or an int for a square.
+
+        Returns:
+            A new `Preprocessing`.
+
+        Raises:
+            ValueError: if a side is not a whole number of 1 or more.
+
         Examples:
             >>> cropping = Preprocessing(224, crop_to_aspect_ratio=False, resize_size=256)
             >>> cropping.at_image_size(112).resize_size
@@ -202,6 +214,12 @@ class Preprocessing:
     @classmethod
     def from_json(cls, values: Any) -> "Preprocessing":
         """The preprocessing of a JSON object.
+
+        Args:
+            values: what `to_json` gave.
+
+        Returns:
+            A `Preprocessing`.
 
         Raises:
             ValueError: if it is no object, if a key is missing or is none of the attributes, or if a value is refused.
@@ -234,7 +252,10 @@ class Preprocessing:
         return result[0] if is_single else result
 
     def convert(self, image: np.ndarray) -> np.ndarray:
-        """One image `(H, W, 3)` as a call converts it, without a warning: for a photograph that is dark, and known.
+        """Convert one image as a call does, without the warning about a dark image: for one that is known to be dark.
+
+        Args:
+            image: `(H, W, 3)`, values from 0 to 255.
 
         Returns:
             float32 `(height, width, 3)`.
