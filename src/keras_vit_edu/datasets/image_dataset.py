@@ -103,7 +103,11 @@ def classes_without_validation(dataset: ImageDataset, validation_split: float = 
     """The names of the classes that have images for training, and none for validation.
 
     Args:
-        dataset, validation_split: as in `split`.
+        dataset: the dataset to split.
+        validation_split: share of the training images for validation, in (0, 1).
+
+    Returns:
+        Names of classes.
 
     Raises:
         ValueError: as `split`.

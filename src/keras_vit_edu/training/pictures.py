@@ -88,6 +88,14 @@ def draw_augmentation(dataset: ImageDataset, recipe: Recipe, folder: str | Path)
     Raises:
         ValueError: if the recipe has no augmentation.
         ImportError: without matplotlib.
+
+    Examples:
+        >>> import tempfile
+        >>> from keras_vit_edu import datasets
+        >>> recipe = Recipe(augmentation="digits")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_augmentation(datasets.load("mnist-sample"), recipe, folder).name
+        'augmentation.png'
     """
     from keras_vit_edu import plots
 

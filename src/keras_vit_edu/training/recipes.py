@@ -50,6 +50,9 @@ def recipe_for(dataset: str) -> Recipe:
     Args:
         dataset: the name of an `ImageDataset`.
 
+    Returns:
+        A `Recipe`.
+
     Examples:
         >>> recipe_for("mnist-sample").epochs, recipe_for("mnist").epochs
         (20, 60)

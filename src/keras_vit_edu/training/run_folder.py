@@ -38,6 +38,9 @@ def default_run(preset: str | Path, dataset: str, seed: int) -> Path:
         dataset: name of the dataset.
         seed: of the recipe.
 
+    Returns:
+        A relative path.
+
     Examples:
         >>> default_run("vit_mnist_pure", "mnist", 0).name.split("-")[::3]
         ['vit_mnist_pure', '0']

@@ -48,13 +48,26 @@ def images_to_train_on(
     image_size: Size = None,
     progress: Progress = None,
 ) -> datasets.ImageDataset:
-    """Load images by name or path, as `named_images`. An unfinished run keeps the dataset that it began with.
+    """Load images by name or path. An unfinished run keeps the dataset that it began with.
 
     (Older versions of `train` treated everything at a path as MNIST.)
 
     Args:
         run: the folder of the run, which may not exist yet.
-        dataset, data, image_size, progress: as in `named_images`.
+        dataset: a name, as `datasets.load` takes it. Defaults to the bundled sample if there is no path.
+        data: the path of that dataset; without a name, the path of any images, as `datasets.load_data` takes it.
+        image_size: `(height, width)` to resize the images to.
+        progress: called as `progress(done, total)` while the files of a folder are read.
+
+    Returns:
+        An `ImageDataset`.
+
+    Raises:
+        ValueError: as `datasets.load` and `datasets.load_data`.
+
+    Examples:
+        >>> images_to_train_on(Path("runs/new")).x_train.shape
+        (10000, 28, 28, 1)
     """
     images = named_images(dataset, data, image_size, progress)
     is_path = dataset is None and data is not None and image_size is None
@@ -75,8 +88,15 @@ def images_of_run(run: str | Path, image_size: Size = None, progress: Progress =
         image_size: `(height, width)` of the run's images, if they were resized.
         progress: called as `progress(done, total)` while the files of a folder are read.
 
+    Returns:
+        An `ImageDataset`.
+
     Raises:
         ValueError: if the images are no longer there, or are not those that the run learned from.
+
+    Examples:
+        >>> images_of_run("runs/digits").name  # doctest: +SKIP
+        'mnist-sample'
     """
     of_run, source = dataset_of_run(run)
     is_there = of_run["name"] != SAMPLE and Path(source).exists()
@@ -124,12 +144,21 @@ def images_to_test(
 
     Args:
         run: the folder of the run of `train` that made the classifier; None if there is none.
-        dataset, data: a name and a path, as in `named_images`.
+        dataset: a name, as `datasets.load` takes it.
+        data: the path of that dataset; without a name, the path of any images, as `datasets.load_data` takes it.
         image_size: `(height, width)` of the images that the classifier takes.
         progress: called as `progress(done, total)` while the files of a folder are read.
 
+    Returns:
+        `(images, are_of_run, are_all)`: an `ImageDataset`, of which the test part counts; whether the run learned from
+        its training part; whether the test part is all images that there are.
+
     Raises:
-        ValueError: as `images_of_run` and `named_images`.
+        ValueError: as `images_of_run`, `datasets.load` and `datasets.load_data`.
+
+    Examples:
+        >>> images_to_test(dataset="mnist-sample").images.x_test.shape
+        (2000, 28, 28, 1)
     """
     of_run = None if run is None else dataset_of_run(run)[0]
     if of_run is not None and run is not None and dataset is None and data is None:
