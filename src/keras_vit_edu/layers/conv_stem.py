@@ -1,4 +1,4 @@
-"""A few small strided convolutions in place of the cut into patches."""
+"""A few small convolutions with strides, instead of cutting the image into patches."""
 
 import math
 from collections.abc import Sequence
@@ -17,42 +17,47 @@ from keras_vit_edu.layers.portable_dropout import PortableDropout
 class ConvStem(keras.layers.Layer):
     """Turn images into local features by 3x3 convolutions: `(B, H, W, C)` to `(B, N, filters[-1])`.
 
-    `x = dropout(max_pooling(activation(normalization(convolution(x)))))`, once for each of `filters`
+    `x = dropout(max_pooling(activation(normalization(convolution(x)))))`, once for each entry of `filters`
 
-    Patches of a few pixels, each projected on its own, tell a transformer nothing about what crosses their borders;
-    overlapping convolutions do, and a small data set is then enough. Two of stride 2 take 28x28 pixels to 14x14 to
-    7x7 places; a place becomes a token in the `PatchEncoder`, whose projection is the 1x1 convolution that Xiao et al.
-    end their stem with. There is no batch normalization: a model behaves the same in training and after, whatever the
-    batch. Layer normalization, over the channels of each place, keeps it so.
+    A patch that is projected on its own says nothing about shapes that cross its border. Convolutions overlap, so they
+    see these shapes, and a model learns from less data. Two convolutions of stride 2 turn 28x28 pixels into 14x14, then
+    into 7x7 places. Each place becomes a token in the `PatchEncoder`, whose projection is the 1x1 convolution at the
+    end of the stem of Xiao et al.
+
+    There is no batch normalization: but for dropout, a model computes the same in training and afterwards, whatever
+    else is in the batch. Layer normalization over the channels of each place keeps this property.
+
+    In a `ViTBackbone`, `patch_size` must be the product of all strides and pools: 4 for the default strides and two
+    filters.
 
     Args:
         filters: number of output channels of each convolution.
-        strides: stride of each convolution; None for 2 each. A stride of 1 keeps the size.
-        pools: side of the square of places of which max pooling keeps the largest, after each convolution (the compact
-            transformer's stem); 1 for no pooling there, None for none at all.
-        dropout: probability of dropping an element, in training, after each convolution and pooling that make the image
-            smaller, as convolutional networks have it.
-        normalization: `"layer"` for layer normalization between each convolution and its activation; None for none.
-        activation: after each convolution. `"gelu"` is the exact one.
-        kernel_initializer: of every kernel; one with a seed gives each kernel a seed of its own, derived from it.
-        data_format: `"channels_last"` for `(B, H, W, C)`, `"channels_first"` for `(B, C, H, W)`; None for Keras's
+        strides: stride of each convolution. Defaults to 2 each. A stride of 1 keeps the size.
+        pools: side of the max pooling's window after each convolution, in places, as in the compact transformer; 1 for
+            no pooling. Defaults to no pooling.
+        dropout: dropout rate, in training, after each step (convolution and pooling) that makes the image smaller.
+        normalization: `"layer"` for layer normalization between each convolution and its activation. Defaults to none.
+        activation: activation after each convolution. `"gelu"` is the exact GELU.
+        kernel_initializer: initializer of every kernel. If it has an int seed, each kernel derives its own seed from
+            it.
+        data_format: `"channels_last"` for `(B, H, W, C)`, `"channels_first"` for `(B, C, H, W)`. Defaults to Keras's
             global setting.
-        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+        **kwargs: arguments of `keras.layers.Layer`: `name`, `dtype`.
 
-    Every side is padded with one row or column of zeros on each side, so that a convolution of stride s makes
-    ceil(side / s) of it on every backend (`padding="same"` of TensorFlow would pad at the end alone). Pooling by p
-    makes ceil(side / p); what is missing lies outside, half of it on each side, and is never the largest.
+    Each convolution pads the image with one row or column of zeros on every side. So stride s turns a side into
+    ceil(side / s) on every backend. (`padding="same"` on TensorFlow would pad only at the end.) Pooling by p turns it
+    into ceil(side / p); windows at the edge ignore what lies outside.
 
     Call arguments:
         images: float tensor of rank 4 in the data format.
-        training: whether to drop.
+        training: whether dropout acts.
 
     Returns:
-        Features `(B, rows * columns, filters[-1])`, in reading order.
+        Features `(B, N, filters[-1])`, in reading order, with N = rows * columns places.
 
     Raises:
-        ValueError: for no filters, sizes that are no positive ints, another number of strides or pools than of filters,
-            a rate outside [0, 1), or another normalization.
+        ValueError: if there are no filters, a size is not a positive int, there are not as many strides or pools as
+            filters, `dropout` is outside [0, 1), `normalization` is unknown, or the images do not have rank 4.
 
     References:
         Xiao et al., "Early convolutions help transformers see better" (NeurIPS 2021), arXiv 2106.14881.
@@ -120,7 +125,7 @@ class ConvStem(keras.layers.Layer):
 
     @property
     def stride(self) -> int:
-        """How many pixels lie between one place and the next."""
+        """The distance between neighbouring places, in pixels: the product of strides and pools."""
         return math.prod((*self.strides, *self.pools))
 
     def build(self, input_shape: Shape) -> None:

@@ -21,9 +21,9 @@ class Patches(keras.layers.Layer):
 
     Args:
         patch_size: side of a patch in pixels, an int or `(height, width)`.
-        data_format: `"channels_last"` for `(B, H, W, C)`, `"channels_first"` for `(B, C, H, W)`; None for Keras's
+        data_format: `"channels_last"` for `(B, H, W, C)`, `"channels_first"` for `(B, C, H, W)`. Defaults to Keras's
             global setting. The patches are the same for both.
-        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+        **kwargs: arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
         images: tensor of rank 4 in the data format.

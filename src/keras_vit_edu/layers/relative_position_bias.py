@@ -1,4 +1,4 @@
-"""Where two patches stand to each other, told to attention."""
+"""A bias of the attention scores that depends on the offset between two patches."""
 
 import functools
 import math
@@ -20,39 +20,42 @@ LOWEST = -8.0
 class RelativePositionBias(keras.layers.Layer):
     """A learned number for every head and every offset between two patches: tokens `(B, T, D)` to `(1, h, T, T)`.
 
-    Added to the scores of attention before the softmax, `softmax(Q K^T / sqrt(d) + bias)`, it lets a head prefer "the
-    patch on my left" wherever it is, which position vectors have to learn place by place. Prefix tokens have no place;
-    their bias is 0.
+    The bias is added to the attention scores before the softmax: `softmax(Q K^T / sqrt(d) + bias)`. So a head can
+    prefer "the patch on my left" at every place, which position vectors have to learn place by place. The bias of
+    prefix tokens is 0.
 
-    With `locality` attention begins as a convolution does: head i looks at the i-th nearest neighbour and, the less
-    the further, at what is around it,
+    With `locality` above 0, attention begins as a convolution does: head i looks at its i-th neighbour, and less at
+    patches that are farther from there,
 
     `bias[i, offset] = max(-locality * |offset - neighbour_i|^2, -8)`.
 
-    (Neighbours come by distance, then in reading order: 4 heads see what is above, left, right, below; 8 heads the
-    corners too. The patch itself is none of them: the skip connection has it.) Training may unlearn it. ConViT does
-    the same with a formula of three numbers a head and a gate that mixes it with what tokens contain; here is the table
-    that Swin learns.
+    Neighbours are sorted by distance, then in reading order: 4 heads look up, left, right and down, 8 heads at the
+    corners too. (None looks at the patch itself: the skip connection carries it.) Training may change all of this.
+    Swin learns the same table from zeros. ConViT begins in the same way, with a formula of three numbers per head
+    instead of a table.
+
+    In a `ViTBackbone`, write `RelativePositionBias()` or `RelativePositionBias(locality=1.0)`: the model fills in the
+    sizes.
 
     Args:
-        num_heads: h. A `TransformerBlock` or `ViTBackbone` that receives this layer fills in its own.
-        grid_size: `(rows, columns)` of the patches. A `ViTBackbone` fills in its own.
-        locality: how narrow the heads' view is at first, 0 or more. 0: all offsets begin alike, with 0.
-        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+        num_heads: h. Defaults to that of the `TransformerBlock` or `ViTBackbone` that receives this layer.
+        grid_size: `(rows, columns)` of the patches. Defaults to that of the `ViTBackbone`.
+        locality: how narrow each head's view is at first, 0 or more. With 0 every bias begins at 0.
+        **kwargs: arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
-        tokens: `(B, T, D)`, of which the last rows * columns are the patches in reading order. Only T matters.
+        tokens: `(B, T, D)`. The last rows * columns tokens are the patches, in reading order. Only T matters.
 
     Returns:
         `(1, h, T, T)`; entry `[0, i, query, key]`.
 
     Variables:
-        `table` `(h, (2 rows - 1) (2 columns - 1))`: the offsets (key's row - query's, key's column - query's) in
-        reading order, from (1 - rows, 1 - columns) on.
+        `table` `(h, (2 rows - 1) (2 columns - 1))`: a number for each offset, (key's row - query's row, key's column -
+        query's column), in reading order from (1 - rows, 1 - columns) on.
 
     Raises:
-        ValueError: if a size is not a positive int, or not known when the layer is built; if `locality` is not a
-            finite number of at least 0; if tokens do not have rank 3, or are fewer than the patches.
+        ValueError: if a size is not a positive int, or is not known when the layer is built; if `locality` is not a
+            finite number of at least 0; if the tokens do not have rank 3, or there are fewer tokens than patches.
 
     References:
         Liu et al., "Swin transformer" (ICCV 2021), arXiv 2103.14030, equation 4.
@@ -108,7 +111,7 @@ class RelativePositionBias(keras.layers.Layer):
         return ops.pad(bias, ((0, 0), (prefix, 0), (prefix, 0)))[None]  # (1, h, T, T)
 
     def compute_mask(self, tokens: Tensor, previous_mask: Tensor) -> None:
-        """What says which tokens are real says nothing about offsets."""
+        """The mask of the tokens does not apply to offsets."""
 
     def compute_output_shape(self, tokens_shape: Shape) -> tuple[int | None, ...]:
         num_heads, (rows, columns) = self._sizes()

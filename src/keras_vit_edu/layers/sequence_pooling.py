@@ -15,24 +15,23 @@ class SequencePooling(keras.layers.Layer):
 
     `pooled = softmax(x w)^T x`, the softmax over the N tokens
 
-    One learned vector w asks every token how much it has to say; the weighted mean of the tokens is the answer. It
-    keeps what the class token of the published ViT does without one more token in every block, and what a plain mean
-    cannot: tokens of empty background may count for nothing. (w has no bias: it would add the same to every score,
-    which the softmax takes off again.)
+    A learned vector w gives each token a score. The output is the mean of the tokens, weighted by the softmax of the
+    scores. So tokens of empty background may count for nothing, unlike in a plain mean, and no block has to carry a
+    class token. (A bias would add the same number to every score, which does not change the softmax.)
 
     Args:
-        kernel_initializer: of w.
-        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+        kernel_initializer: initializer of w.
+        **kwargs: arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
         tokens: `(B, N, D)`.
         return_attention_scores: return `(pooled, scores)`.
 
     Returns:
-        Pooled tokens `(B, D)`; with `return_attention_scores` also the weights `(B, N)`, float32, each row of sum 1.
+        Pooled tokens `(B, D)`. With `return_attention_scores` also the weights `(B, N)`, float32; each row sums to 1.
 
     Raises:
-        ValueError: for tokens that are not of rank 3.
+        ValueError: if the tokens do not have rank 3.
 
     Reference:
         Hassani et al., "Escaping the big data paradigm with compact transformers" (2021), arXiv 2104.05704, section

@@ -1,4 +1,4 @@
-"""Patches that see across their borders."""
+"""Patches that see beyond their borders."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,30 +13,30 @@ from keras_vit_edu.layers.patches import Patches
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
 class ShiftedPatches(keras.layers.Layer):
-    """Cut images into patches, each with four shifted copies of it: `(B, H, W, C)` to `(B, N, ph * pw * 5 C)`.
+    """Cut images and four shifted copies of them into patches: `(B, H, W, C)` to `(B, N, ph * pw * 5 C)`.
 
-    The image is laid beside itself as if it had five times as many channels: as it is, then moved by half a patch to
-    each of the four corners (up and left, up and right, down and left, down and right; zeros come in). Then it is cut.
-    So a patch sees the halves of its neighbours, and what crosses a border is seen whole by someone, which a small data
-    set teaches sooner. Nothing is learned here, and nothing computed.
+    Each image is copied four times. The copies are moved by half a patch: up and left, up and right, down and left,
+    down and right; zeros fill the gap. All five become the channels of one image, which is cut into patches. So a patch
+    holds the halves of its neighbours too, and some patch sees whole what crosses a border. This helps with small data
+    sets. The layer has no weights.
 
-    (The paper normalises what is cut before it is projected; `PatchEncoder` projects it as it is.)
+    (The paper normalises the vectors before their projection. `PatchEncoder` does not.)
 
     Args:
         patch_size: side of a patch in pixels, an int or `(height, width)`, 2 or more.
-        data_format: `"channels_last"` for `(B, H, W, C)`, `"channels_first"` for `(B, C, H, W)`; None for Keras's
+        data_format: `"channels_last"` for `(B, H, W, C)`, `"channels_first"` for `(B, C, H, W)`. Defaults to Keras's
             global setting. The patches are the same for both.
-        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+        **kwargs: arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
         images: tensor of rank 4 in the data format.
 
     Returns:
-        Tensor `(B, N, ph * pw * 5 C)`; N and the order of pixels as in `Patches`, the channels of a pixel in the order
-        above.
+        Tensor `(B, N, ph * pw * 5 C)`. Patches and pixels are ordered as in `Patches`. A pixel has the channels of the
+        image, then those of the copies in the order above.
 
     Raises:
-        ValueError: if the rank is not 4, a side is no multiple of the patch's, or a side of the patch is one pixel.
+        ValueError: if the rank is not 4, the patch does not divide the image, or a side of the patch is one pixel.
 
     Reference:
         Lee et al., "Vision transformer for small-size datasets" (2021), arXiv 2112.13492, section 3.1: shifted patch

@@ -21,41 +21,43 @@ class TransformerBlock(keras.layers.Layer):
 
     `x = x + attention(norm(x))`, then `x = x + mlp(norm(x))`
 
-    Attention lets tokens look at each other; the MLP works on each token alone. The skip connections let the signal
-    and the gradient pass through many blocks; normalising inside the branch (pre-norm) leaves that path untouched.
+    Attention lets tokens look at each other. The MLP works on each token alone: a Dense layer of width `mlp_dim`, then
+    one of width D. The skip connections let the signal and the gradient pass through many blocks. The normalisations
+    stand inside the branches (pre-norm), so they leave that path untouched.
 
     Args:
         num_heads: number of attention heads.
         key_dim: size of one head.
         mlp_dim: width of the MLP's hidden layer.
-        dropout: probability of dropping an element after each Dense of the MLP, in training.
-        attention_dropout: probability of dropping an attention score, in training.
-        activation: after the first Dense of the MLP. `"gelu"` is the exact one.
-        output_activation: after the second Dense of the MLP. None is the published ViT; the course's program has
-            `"gelu"` there too.
-        use_bias: whether the attention's projections have a bias (the MLP's always do).
-        layer_norm_epsilon: added to the variance in both normalisations.
-        kernel_initializer: of every kernel; one with a seed gives each kernel a seed of its own, derived from it.
-        stochastic_depth: probability, in training, that an image goes past a branch (attention or MLP, each on its own)
-            along the skip connection alone; what other images get from the branch is divided by 1 - probability.
-        hidden_dropout: `dropout` after the first Dense of the MLP, if it is another one there; None for `dropout`.
-        projection_dropout: probability of dropping an element of the attention's output, in training. (The published
-            ViT has it, as a rule with the MLP's probability; the course's program and DeiT do not.)
-        seed: of the dropouts; each gets a seed of its own, derived from it.
+        dropout: dropout rate after each Dense layer of the MLP, in training.
+        attention_dropout: dropout rate of the attention scores, in training.
+        activation: activation after the first Dense layer of the MLP. `"gelu"` is the exact GELU.
+        output_activation: activation after the second Dense layer of the MLP. Defaults to none, as in the published
+            ViT; the course's program has `"gelu"`.
+        use_bias: whether the attention's projections have a bias. (The MLP always has one.)
+        layer_norm_epsilon: number added to the variance in both normalisations.
+        kernel_initializer: initializer of every kernel. If it has an int seed, each kernel derives its own seed from
+            it.
+        stochastic_depth: probability that training skips a branch (attention or MLP, drawn separately) for an image.
+            Where the branch is kept, its output is divided by 1 - probability.
+        hidden_dropout: dropout rate after the first Dense layer of the MLP. Defaults to `dropout`.
+        projection_dropout: dropout rate of the attention's output, in training. (The published ViT has this dropout,
+            usually with the rate of the MLP's; the course's program and DeiT do not.)
+        seed: an int; each dropout derives its own seed from it. Defaults to new seeds, which
+            `keras.utils.set_random_seed` fixes.
         position_bias: a layer from tokens to a bias of the attention scores, such as
-            `RelativePositionBias(grid_size=(4, 4))`. The block uses a copy of it, with its own `num_heads` and dtype.
-            The patches are then the last rows * columns tokens, in reading order; those before have no place.
-            Defaults to no bias.
+            `RelativePositionBias(grid_size=(4, 4))`. The block uses a copy with its own `num_heads` and dtype. The last
+            rows * columns tokens must be the patches, in reading order. Defaults to no bias.
         **kwargs: arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
         tokens: `(B, N, D)`.
-        attention_mask: as in `MyMultiHeadAttention`; True where a token may attend.
+        attention_mask: boolean `(N, N)`, `(B, N, N)` or `(B, num_heads, N, N)`; True where a token may attend.
         return_attention_scores: return `(tokens, scores)`.
-        training: whether dropout acts.
+        training: whether dropout and stochastic depth act.
 
     Returns:
-        Tokens `(B, N, D)`; with `return_attention_scores` also the scores `(B, num_heads, N, N)`.
+        Tokens `(B, N, D)`. With `return_attention_scores` also the scores `(B, num_heads, N, N)`.
 
     Raises:
         ValueError: if a size is not a positive int, a rate is outside [0, 1), `position_bias` is not a layer, or there

@@ -21,23 +21,24 @@ STEM_NAMES = {Patches: "patches", ShiftedPatches: "shifted_patches", ConvStem: "
 class ViTBackbone(keras.Model):
     """Vision Transformer from image to tokens: `(B, H, W, C)` to `(B, num_prefix_tokens + N, D)`.
 
-    A stem, a patch encoder, `num_layers` transformer blocks, one last layer normalisation. The stem turns the image
-    into N vectors, one per patch:
+    A stem turns the image into N vectors, one per patch. A `PatchEncoder` projects them to tokens and adds positions.
+    Then come `num_layers` transformer blocks and a last layer normalisation. The stem is one of
 
-    - `Patches`, the default: the pixels of a patch (the published ViT, the course);
-    - `ShiftedPatches`: the pixels of a patch and of the halves of its neighbours;
-    - `ConvStem`: the features that convolutions find there and around it, which need less data to learn from.
+    - `Patches`, the default: the pixels of a patch (the published ViT, the course)
+    - `ShiftedPatches`: the pixels of a patch and of the halves of its neighbours
+    - `ConvStem`: features that convolutions find in and around a patch; it needs less training data
+    - your own layer
 
-    Stem and position bias are templates: the model makes copies of them, with its own dtype and data format. So one
-    layer may serve several models. If its initializer has an int seed, each copy derives its own seed from it.
+    `stem` and `position_bias` are templates. The model makes copies of them, with its own dtype and data format, so one
+    layer can be given to several models. If its initializer has an int seed, each copy derives its own seed from it.
 
-    The default sizes are those of the course's program for MNIST. (Presets belong to `ViTClassifier`; its `backbone` is
-    one of these.)
+    The default sizes are those of the course's program for MNIST. `ViTClassifier.from_preset(name).backbone` is the
+    backbone of a preset.
 
     Args:
         image_shape: `(H, W, C)`, or `(C, H, W)` for `data_format="channels_first"`.
-        patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image. With a `ConvStem`,
-            the distance between one token and the next: the product of its strides and pools.
+        patch_size: side of a patch in pixels, an int or `(height, width)`; must divide the image. With a `ConvStem` it
+            must be the product of the stem's strides and pools.
         projection_dim: D, the width of a token.
         num_layers: number of transformer blocks.
         num_heads: number of attention heads in each block.
@@ -51,23 +52,23 @@ class ViTBackbone(keras.Model):
             ViT; the course's program has `"gelu"`.
         use_bias: whether the attention's projections have a bias.
         layer_norm_epsilon: number added to the variance in every normalisation.
-        kernel_initializer: initializer of every kernel but the patch projection's. If it has an int seed, each block
-            derives its own seed from it.
+        kernel_initializer: initializer of every kernel in the blocks. If it has an int seed, each block derives its own
+            seed from it.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras's global setting.
         stem: a layer from images to `(B, N, P)`, with one vector per patch in reading order: `Patches(patch_size)`,
             `ShiftedPatches(patch_size)`, `ConvStem(filters)` or your own. Defaults to `Patches(patch_size)`.
         position_bias: a layer from tokens to a bias of the attention scores, for each block. Defaults to none, as in
             the published ViT. `RelativePositionBias()` learns from zeros; `RelativePositionBias(locality=1.0)` makes
-            attention begin as a convolution does, which needs less data. Prefix tokens have no place: a head that reads
-            the class token alone gets nothing from the bias of the last block.
+            attention begin as a convolution does, which needs less data. The bias of prefix tokens is 0: the bias of
+            the last block has no effect on the class token.
         stochastic_depth: probability that training skips a branch of a block for an image; it increases linearly to
             this value in the last block.
         hidden_dropout: dropout rate after the first Dense layer of each MLP. Defaults to `dropout`.
-        projection_dropout: dropout rate of the output of each block's attention, in training (the published ViT; the
-            course's program has none there).
-        embedding_dropout: dropout rate of the tokens before the first block, in training (likewise).
-        frozen_layers: names of those layers in `layers` that do not train. This is how
-            `backbone.get_layer(name).trainable = False` survives saving.
+        projection_dropout: dropout rate of the attention's output in each block, in training. The published ViT has
+            this dropout and the next, the course's program has neither.
+        embedding_dropout: dropout rate of the tokens before the first block, in training.
+        frozen_layers: names of the layers that do not train, as in `backbone.get_layer(name)`. Saving keeps them
+            frozen.
         dtype: a dtype policy, such as `"mixed_bfloat16"`. Defaults to Keras's global policy.
         name: name of the model. Give each submodel of a model a unique name: Keras on torch finds a weight by its
             path, which begins with the name.
@@ -77,7 +78,7 @@ class ViTBackbone(keras.Model):
     same bits on every backend.
 
     Call arguments:
-        images: float `(B, H, W, C)`, values in [0, 1].
+        images: float `(B, H, W, C)`, values in [0, 1]; `(B, C, H, W)` for `data_format="channels_first"`.
 
     Returns:
         Tokens `(B, num_prefix_tokens + N, D)`.

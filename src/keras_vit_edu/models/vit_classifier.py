@@ -23,31 +23,32 @@ HEADS = get_args(Head)
 class ViTClassifier(Preset, keras.Model):
     """Vision Transformer from image to logits: `(B, H, W, C)` to `(B, num_classes)`.
 
-    A `ViTBackbone`, then a head: the tokens become one vector; then, for each of `head_units`, dropout and a Dense
-    layer; then dropout and a Dense layer to the logits. `head` says how tokens become one vector:
+    A `ViTBackbone` turns the image into tokens. The head makes one vector of them, and a Dense layer turns the vector
+    into logits. `head_units` puts more Dense layers before the last one. Dropout acts before each Dense layer. `head`
+    says how the tokens become one vector:
 
-    - `"flatten"`: all tokens, one after the other (the course's program);
-    - `"token"`: the first token, which must be a prefix token (the class token of the published ViT);
-    - `"mean"`: the mean of the patches' tokens, without prefix tokens;
-    - `"mean_with_prefix"`: the mean of all tokens (keras_hub's `"gap"`);
-    - `"sequence"`: the mean of the patches' tokens, weighted by attention: `SequencePooling` (the compact transformer).
+    - `"flatten"`: all tokens, one after the other (the course's program)
+    - `"token"`: the first token, which must be a prefix token (the class token of the published ViT)
+    - `"mean"`: the mean of the patches' tokens, without prefix tokens
+    - `"mean_with_prefix"`: the mean of all tokens (keras_hub's `"gap"`)
+    - `"sequence"`: the mean of the patches' tokens, weighted by attention: `SequencePooling` (the compact transformer)
 
-    `open_vit` makes one of these from a ViT or DeiT of keras_hub.
+    `transfer.open_vit` makes a `ViTClassifier` from a ViT or DeiT of keras_hub.
 
     Args:
-        backbone: a `ViTBackbone`. The classifier uses it itself, not a copy.
+        backbone: a `ViTBackbone`. The classifier holds this model itself, not a copy.
         num_classes: number of logits.
         head: how tokens become one vector; see above.
         head_units: widths of the Dense layers before the logits; may be empty.
-        head_dropout: dropout rate before each Dense layer of the head, in training; or a list with a rate for each of
-            them, the one to the logits too.
+        head_dropout: dropout rate before each Dense layer of the head, in training; or a list of
+            `len(head_units) + 1` rates, the last one before the logits.
         head_activation: activation of the Dense layers before the logits.
         activation: activation of the logits. Defaults to none; losses and `classify` expect none.
         kernel_initializer: initializer of the head's kernels. If it has an int seed, each kernel derives its own seed
             from it.
         head_dtype: dtype policy of the head. Defaults to the backbone's, with float32 logits under mixed precision.
-        frozen_layers: names of layers that do not train, among those in `layers` and in `backbone.layers`. This is how
-            `classifier.backbone.trainable = False` survives saving.
+        frozen_layers: names of the layers that do not train, of the classifier or its backbone. Saving keeps them
+            frozen.
         name: name of the model. Give each submodel of a model a unique name: Keras on torch finds a weight by its
             path, which begins with the name.
         trainable: False to freeze the whole model. True leaves the backbone as it is.
