@@ -361,7 +361,7 @@ def test_what_is_refused_leaves_the_head_as_it_was(tune, tmp_path):
     assert weights(model) == before
     with_lora = add_lora(model)
     before = weights(with_lora)
-    with pytest.raises(ValueError, match="`merge_lora` gives plain weights"):
+    with pytest.raises(ValueError, match="Call `merge_lora` first"):
         tune(with_lora)
     assert weights(with_lora) == before
 

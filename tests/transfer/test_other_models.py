@@ -135,7 +135,7 @@ def test_a_model_without_a_known_head_trains_whole(make, tmp_path):
 def test_a_run_resumes_with_a_sequential(tmp_path):
     arguments = {"options": FineTuning(probe_epochs=1, epochs=1, batch_size=6), "cache": tmp_path, "console": QUIET}
     classifier = classifier_of(sequential)
-    with pytest.raises(ArtifactError, match=r"Keep this one with Keras, `model\.save\(\.\.\.\)`"):
+    with pytest.raises(ArtifactError, match=r"Save this model with Keras, `model\.save\(\.\.\.\)`"):
         classifier.fit((IMAGES, LABELS), run=tmp_path / "run", **arguments)
     from keras_vit_edu.transfer import fine_tune
 

@@ -123,7 +123,7 @@ def test_a_sheet_of_photographs_is_drawn(classifier, tmp_path, capsys):
         (["--preset", "photos/dog"], "The folder photos/dog holds no preset"),
         (
             ["--preset", "damaged.zip"],
-            "An artifact is a folder or a zip, and this file is no zip. Received: damaged.zip",
+            "An artifact is a folder or a zip, and this file is not a zip. Received: damaged.zip",
         ),
         (["--fallback"], "--fallback works only with a preset of keras_hub. Received: --preset vit_mnist_hybrid"),
     ],

@@ -190,7 +190,7 @@ def test_black_images_draw_none(images):
         ({1, 2}, r"Make it a list. Received: set"),
         (b"photo", r"Put the bytes of a file into io.BytesIO. Received: bytes"),
         ([None, None], r"Received: NoneType"),
-        ([[[1, 2], [3]]], r"Received: list, which is none: .*inhomogeneous.*"),
+        ([[[1, 2], [3]]], r"Received: list, not an image: .*inhomogeneous.*"),
         (np.full((4, 4, 3), "a"), r"Received: <U1 of shape \(4, 4, 3\)"),
         (np.full((4, 4, 3), None), r"Received: object of shape \(4, 4, 3\)"),
         (np.full((4, 4, 3), np.nan), "Received: an image with NaN"),

@@ -3,7 +3,7 @@
 from keras_vit_edu import _backend
 
 if not _backend.ONLY_HELP:
-    import keras_vit_edu.transfer.older_files  # registers what they name  # noqa: F401
+    import keras_vit_edu.transfer.older_files  # registers the old class name  # noqa: F401
     from keras_vit_edu.transfer.artifact_files import ArtifactError
     from keras_vit_edu.transfer.classifier import TransferClassifier
     from keras_vit_edu.transfer.features import compute_features, default_cache, feature_model

@@ -1,4 +1,4 @@
-"""Which kind of model an artifact holds: as JSON, and as a model of random weights again."""
+"""Describe the architecture of a model as JSON, and build a model with random weights from it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,41 +14,41 @@ from keras_vit_edu.transfer import hub
 from keras_vit_edu.transfer.artifact_files import ArtifactError
 from keras_vit_edu.transfer.open_box import HEADS
 
-# Arguments of a `ViTClassifier`, flat (see `models.flat_config`), that an artifact holds; later versions add some.
+# The flat arguments of a `ViTClassifier` (see `models.flat_config`) in an artifact. Later versions add some.
 ARGUMENTS = (
     "image_shape", "patch_size", "projection_dim", "num_layers", "num_heads", "key_dim", "mlp_dim", "num_prefix_tokens",
     "dropout", "hidden_dropout", "projection_dropout", "attention_dropout", "embedding_dropout", "stochastic_depth",
     "activation", "output_activation", "use_bias", "layer_norm_epsilon", "data_format", "dtype", "locality", "stem",
     *STEM, "num_classes", "head", "head_units", "head_dropout", "head_activation", "head_dtype",
 )  # fmt: skip
-# Format 1 holds those of the backbone up to `dtype`, and its own of the head.
+# Format 1 holds the backbone's arguments up to `dtype`, and different arguments for the head.
 BACKBONE_FIELDS = ARGUMENTS[: ARGUMENTS.index("locality")]
 HEAD_FIELDS = ("num_classes", "pooling", "pre_logits_dim", "head_dropout", "dtype")
 DTYPES = ("float32", "bfloat16", "float16", "float64", "mixed_bfloat16", "mixed_float16")
 ACTIVATIONS = ("linear", "gelu", "relu", "silu", "tanh")
-Shapes = Mapping[str, tuple[int, ...]]  # of the stored arrays, by name
+Shapes = Mapping[str, tuple[int, ...]]  # shapes of the stored arrays, by name
 
 
 def describe(model: Any) -> dict[str, Any]:
-    """The architecture of a model as `artifact.json` holds it.
+    """The architecture of a model, for `artifact.json`.
 
     Raises:
-        ArtifactError: if it is of a kind that cannot be loaded again without running code.
+        ArtifactError: if such a model cannot be loaded without running code.
     """
     if type(model) is ViTClassifier:
         return _describe_vit(model)
     name = keras.saving.get_registered_name(type(model))
     if name.startswith("keras_hub>") and hasattr(model, "backbone"):
         hub.classifier_class(name)
-        config = {**model.get_config(), "preprocessor": None}  # ours takes its place
+        config = {**model.get_config(), "preprocessor": None}  # replaced by our own preprocessing
         try:
             _check_holds_no_code(config)
         except ValueError as error:
             raise ArtifactError(str(error)) from None
         return {"kind": "keras_hub", "class_name": name, "config": config}
     raise ArtifactError(
-        "An artifact holds a ViTClassifier, or an image classifier of keras_hub: other models cannot be made again "
-        "without running code. Keep this one with Keras, `model.save(...)`, and fit it without `run`. "
+        "An artifact holds a ViTClassifier, or an image classifier of keras_hub: other models cannot be rebuilt "
+        "without running code. Save this model with Keras, `model.save(...)`, and fit it without `run`. "
         f"Received: {model.name}, a {type(model).__name__}"
     )
 
@@ -60,16 +60,16 @@ def _describe_vit(model: ViTClassifier) -> dict[str, Any]:
     described = {name: flat.get(name) for name in ARGUMENTS}
     try:
         if not isinstance(flat["stem"], str) or flat["position_bias"] is not None:
-            raise ValueError("Its stem or position bias is not one of this library's, with the backbone's activation.")
+            raise ValueError("Its stem or position bias is not from this library, or has another activation.")
         _check_names(described)
         size_limits.check(described)
     except ValueError as error:
-        raise ArtifactError(f"{model.name} cannot be kept in an artifact. {error}") from None
+        raise ArtifactError(f"{model.name} cannot be saved in an artifact. {error}") from None
     return {"kind": "vit", "arguments": described}
 
 
 def _check_holds_no_code(config: Any) -> None:
-    """Complain about any object in a configuration but keras_hub's registered classes and Keras's numbers."""
+    """Raise ValueError if a configuration names anything but keras_hub's registered classes and Keras's own objects."""
     check_runs_no_code(config)
     _check_names_keras_hub(config)
 
@@ -91,31 +91,31 @@ def _check_names_keras_hub(config: Any) -> None:
 
 
 def check_fields(kind: str, values: Any, fields: tuple[str, ...]) -> None:
-    """Complain unless `values` is an object with just these fields."""
+    """Raise ValueError if `values` is not an object with exactly these fields."""
     _checks.json_object(kind, values, fields)
     missing = [field for field in fields if field not in values]
     if missing:
-        raise ValueError(f"{kind} has a field {missing[0]!r}, which is missing.")
+        raise ValueError(f"{kind} must have a field {missing[0]!r}, which is missing.")
 
 
 def built(architecture: dict[str, Any], shapes: Shapes, num_classes: int) -> keras.Model:
-    """A model of that architecture; its weights are any numbers.
+    """Build a model from its architecture; its weights are arbitrary.
 
     Args:
-        architecture: as `describe` gives it.
-        shapes: of the stored weights, by name.
-        num_classes: how many class names there are.
+        architecture: result of `describe`.
+        shapes: shapes of the stored weights, by name.
+        num_classes: number of class names.
 
     Raises:
-        ValueError: if it is of no such kind, holds code, or does not fit the stored shapes.
-        ImportError: for a model that needs keras_hub, without keras_hub.
+        ValueError: if the kind is unknown, if it holds code, or if it does not fit the stored shapes.
+        ImportError: if the model needs keras_hub, and keras_hub is not installed.
     """
     kind = architecture.get("kind")
     if kind == "vit":
         check_fields("`architecture`", architecture, ("kind", "arguments"))
         check_fields("`arguments`", architecture["arguments"], ARGUMENTS)
         return _build_vit(architecture["arguments"], shapes, num_classes)
-    if kind == "opened_vit":  # of format 1
+    if kind == "opened_vit":  # in format 1
         check_fields("`architecture`", architecture, ("kind", "backbone", "head"))
         check_fields("`backbone`", architecture["backbone"], BACKBONE_FIELDS)
         check_fields("`head`", architecture["head"], HEAD_FIELDS)
@@ -127,7 +127,7 @@ def built(architecture: dict[str, Any], shapes: Shapes, num_classes: int) -> ker
 
 
 def _of_format_1(backbone: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a classifier that format 1 calls an opened ViT."""
+    """Convert the arguments of an "opened ViT" of format 1 to those of a `ViTClassifier`."""
     if not isinstance(head["pooling"], str) or head["pooling"] not in HEADS:
         raise ValueError(f"`pooling` must be one of {', '.join(HEADS)}. Received: pooling={head['pooling']!r}")
     width, rate = head["pre_logits_dim"], head["head_dropout"]
@@ -151,13 +151,13 @@ def _build_vit(arguments: dict[str, Any], shapes: Shapes, num_classes: int) -> V
         return ViTClassifier.from_config(arguments)
     except ValueError:
         raise
-    except Exception as error:  # what layers and backends raise for arguments that nobody has thought of
+    except Exception as error:  # layers and backends raise any error for absurd arguments
         reason = str(error).split("\n")[0]
         raise ValueError(f"The arguments of its model are refused: {reason}") from None
 
 
 def _check_names(arguments: dict[str, Any]) -> None:
-    """Complain about dtypes and activations that are not named by what anyone has."""
+    """Raise ValueError if a dtype or an activation has an unknown name."""
     for name in ("dtype", "head_dtype"):
         if arguments[name] not in DTYPES and not (name == "head_dtype" and arguments[name] is None):
             raise ValueError(f"`{name}` must be one of {', '.join(DTYPES)}. Received: {name}={arguments[name]!r}")
@@ -181,7 +181,7 @@ def _check_head(declared: Any, shapes: Shapes, num_classes: int) -> None:
 
 def _build_of_hub(class_name: Any, config: Any, num_classes: int) -> keras.Model:
     if not isinstance(class_name, str) or not class_name.startswith("keras_hub>") or not isinstance(config, dict):
-        raise ValueError(f"A model of another family is a class of keras_hub. Received: {class_name!r}")
+        raise ValueError(f"A model of another family must be a class of keras_hub. Received: {class_name!r}")
     try:
         cls = hub.classifier_class(class_name)
     except ImportError as error:
@@ -199,4 +199,4 @@ def _build_of_hub(class_name: Any, config: Any, num_classes: int) -> keras.Model
         raise
     except Exception as error:
         reason = str(error).split("\n")[0]
-        raise ValueError(f"The installed keras_hub does not make this model again: {reason}") from None
+        raise ValueError(f"The installed keras_hub cannot rebuild this model: {reason}") from None

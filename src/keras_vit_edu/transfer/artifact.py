@@ -1,26 +1,27 @@
-"""The saved result of transfer learning: what is in it, and how it becomes a model again.
+"""Save and load the result of transfer learning, called an artifact.
 
-`artifact.json` is an object with these fields, in format 2:
+`artifact.json` has these fields in format 2:
 
     format           "keras_vit_edu.TransferClassifier"
     format_version   2
-    class_names      what the logits stand for, in their order
-    preprocessing    the attributes of `Preprocessing`; `resize_size` and `pillow` only where they are used
-    architecture     {"kind": "vit", "arguments": {...}}, those of `ViTClassifier` and its backbone in one list; or
+    class_names      names of the classes, in the order of the logits
+    preprocessing    the attributes of `Preprocessing`; `resize_size` and `pillow` only if they are used
+    architecture     {"kind": "vit", "arguments": {...}}, arguments of `ViTClassifier` and its backbone together; or
                      {"kind": "keras_hub", "class_name": ..., "config": {...}}
     weights          {"file", "bytes", "sha256", "dtype", "parameters"}
-    versions         of Python and of the packages that it was saved with
+    versions         versions of Python and of the packages that saved it
     provenance       where the model came from
-    metrics          how well it does
+    metrics          accuracy and other metrics
 
-The weights of a ViT are float32 arrays under the names of this library's layers, which do not change:
+The weights of a ViT are float32 arrays under the names of this library's layers. These names do not change:
 `backbone/patch_encoder/...`, `backbone/transformer_block_0/...` and so on, `backbone/encoder_norm/...`,
 `head_dense_0/...` if there is one, `logits/kernel`, `logits/bias`. It loads without keras_hub.
 
-Format 1 is still read. It calls a ViT `opened_vit`, with `backbone` and `head` apart, and `head_dense_0` `pre_logits`.
+Format 1 can still be loaded. It calls a ViT `opened_vit`, separates `backbone` and `head`, and calls `head_dense_0`
+`pre_logits`.
 
-Models of other families are loaded with keras_hub: their arrays are numbered in its order, and their configuration may
-name nothing but classes that keras_hub registers and Keras's own initializers, activations and dtypes.
+Models of other families are loaded with keras_hub. Their arrays are numbered in keras_hub's order. Their configuration
+may only name classes that keras_hub registers, and Keras's own initializers, activations and dtypes.
 """
 
 import dataclasses
@@ -53,7 +54,7 @@ FIELDS = (
 )  # fmt: skip
 WEIGHTS_FIELDS = ("file", "bytes", "sha256", "dtype", "parameters")
 WEIGHTS_DTYPES = ("float32",)
-LARGEST_SIDE = 4096  # pixels of an image that a model takes: the largest have 1024
+LARGEST_SIDE = 4096  # pixels per side of a model's images; the largest known models use 1024
 PACKAGES = ("keras-vit-edu", "keras", "numpy", "safetensors", "keras-hub")
 
 
@@ -71,9 +72,9 @@ def save(
     """Write an artifact; see `TransferClassifier.save`.
 
     Raises:
-        ArtifactError: a `ValueError`, if the model is of a kind that cannot be loaded again without running code, if
-            it is quantized, or if there is something else at `path`.
-        OSError: if it cannot be written; an artifact that was there is as it was.
+        ArtifactError: a `ValueError`, if the model cannot be loaded without running code, if it is quantized, or if
+            `path` holds something other than an artifact.
+        OSError: if it cannot be written. An existing artifact stays unchanged.
     """
     architecture = describe(model)
     weights = {name: _as_float32(variable) for name, variable in _weights_to_save(model).items()}
@@ -103,7 +104,7 @@ def _versions() -> dict[str, str]:
 
 
 def _variables(model: Any) -> dict[str, keras.Variable]:
-    """The weights of a model under the names that an artifact has for them; LoRA's have none."""
+    """The weights of a model by their names in an artifact, without LoRA's."""
     if isinstance(model, ViTClassifier):
         return weights_by_name(model)
     weights = [weight for weight in model.weights if not weight.name.startswith("lora_")]
@@ -111,7 +112,7 @@ def _variables(model: Any) -> dict[str, keras.Variable]:
 
 
 def _weights_to_save(model: Any) -> dict[str, Any]:
-    """The weights by name, with LoRA's updates added to the kernels that have one."""
+    """The weights by name. LoRA's updates are added to their kernels."""
     merged = {
         id(kernel): layer.kernel
         for layer in layers_within(model)
@@ -123,10 +124,10 @@ def _weights_to_save(model: Any) -> dict[str, Any]:
 def _as_float32(weight: Any) -> np.ndarray:
     if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype)):
         raise ArtifactError(
-            "A quantized model cannot be kept in an artifact; save it first and quantize what was loaded. "
+            "A quantized model cannot be saved in an artifact. Save it first, and quantize after loading. "
             f"Received: {weight.path} of dtype {weight.dtype}"
         )
-    value = getattr(weight, "value", weight)  # of another dtype than the variable, after torch's `model.half()`
+    value = getattr(weight, "value", weight)  # its dtype differs from the variable's after torch's `model.half()`
     return keras.ops.convert_to_numpy(keras.ops.cast(value, "float32"))
 
 
@@ -134,11 +135,11 @@ def _as_float32(weight: Any) -> np.ndarray:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """What an artifact holds, as the arguments of `TransferClassifier`.
+    """Load an artifact as the arguments of `TransferClassifier`.
 
     Raises:
-        ArtifactError: a `ValueError`, if there is no artifact at `path`, or anything about it is not as it should be.
-        ImportError: for a model that needs keras_hub, without keras_hub.
+        ArtifactError: a `ValueError`, if there is no artifact at `path`, or if it is damaged or invalid.
+        ImportError: if the model needs keras_hub, and keras_hub is not installed.
     """
     path = artifact_files.located(path)
     try:
@@ -157,7 +158,7 @@ def load(path: str | Path) -> dict[str, Any]:
     except ArtifactError:
         raise
     except MemoryError:
-        raise ArtifactError(f"The artifact is larger than what fits into the memory. Received: {path}") from None
+        raise ArtifactError(f"The artifact does not fit into memory. Received: {path}") from None
     except ValueError as error:
         raise ArtifactError(f"The artifact {path} cannot be loaded. {error}") from None
     return {
@@ -170,7 +171,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def _name(name: str) -> str:
-    """The name of an array of format 1, as it is now."""
+    """Today's name of an array in format 1."""
     return name.replace("pre_logits/", "head_dense_0/") if name.startswith("pre_logits/") else name
 
 
@@ -181,19 +182,19 @@ def _manifest(stored: Any, path: Path) -> dict[str, Any]:
     check_fields("An artifact", manifest, FIELDS)
     for name in ("versions", "provenance", "metrics", "architecture", "weights"):
         if not isinstance(manifest[name], dict):
-            raise ValueError(f"`{name}` is a JSON object. Received: {str(manifest[name])[:100]}")
+            raise ValueError(f"`{name}` must be a JSON object. Received: {str(manifest[name])[:100]}")
     check_fields("`weights`", manifest["weights"], WEIGHTS_FIELDS)
     return manifest
 
 
 def _verified_weights(stored: Any, weights: dict[str, Any], path: Path) -> Header:
-    """What the weights are, if they are those that the manifest tells of."""
+    """The header of the weights file, after checking that the manifest describes this file."""
     name, size = weights["file"], _checks.positive_int("bytes", weights["bytes"])
     if name not in WEIGHTS_NAMES:
         raise ValueError(f"`file` must be one of {', '.join(WEIGHTS_NAMES)}. Received: file={str(name)[:100]!r}")
     if stored.size(name) != size:
         raise ArtifactError(
-            f"{name} is damaged, or of another artifact: {MANIFEST} says {size:,} bytes. "
+            f"{name} is damaged, or from another artifact: {MANIFEST} says {size:,} bytes. "
             f"Received: {path}, where it has {stored.size(name):,}"
         )
     with stored.stream(name) as stream:
@@ -204,7 +205,7 @@ def _preprocessing(values: Any) -> Preprocessing:
     preprocessing = Preprocessing.from_json(values)
     if preprocessing.image_size is not None and max(preprocessing.image_size) > LARGEST_SIDE:
         raise ValueError(
-            f"Images of an artifact have sides of at most {LARGEST_SIDE:,} pixels. "
+            f"Images must have at most {LARGEST_SIDE:,} pixels per side. "
             f"Received: image_size={preprocessing.image_size}"
         )
     return preprocessing
@@ -216,24 +217,24 @@ def _check_version(manifest: Mapping[str, Any], path: Path) -> None:
     version = manifest.get("format_version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ArtifactError(
-            f"The version of the format must be a whole number. Received: {path} of version {version!r}"
+            f"`format_version` must be a whole number. Received: {path} with format_version={version!r}"
         )
     if version > FORMAT_VERSION:
         raise ArtifactError(
-            f"The artifact is of a newer version of keras_vit_edu, which has to be updated to load it: this one reads "
+            f"A newer version of keras_vit_edu wrote the artifact. Update keras_vit_edu to load it: this version reads "
             f"format {FORMAT_VERSION}. Received: {path} of format {version}"
         )
 
 
 def _build(architecture: dict[str, Any], header: Header, num_classes: int) -> keras.Model:
-    """A model of the shapes that are stored; its weights are any numbers."""
+    """Build a model that fits the stored shapes; its weights are arbitrary."""
     with within(budget_for(header.elements, len(header.shapes), is_filled_later=True)):
         model: Any = built(architecture, header.shapes, num_classes)
     expected = {(name, tuple(weight.shape)) for name, weight in _variables(model).items()}
     differing = sorted(expected ^ set(header.shapes.items()))
     if differing:
         raise ValueError(
-            f"The weights are not those of its architecture: {len(differing)} arrays are on one side only, the first "
-            f"of them {differing[0][0]} of shape {differing[0][1]}."
+            f"The weights do not fit the architecture: {len(differing)} arrays exist on one side only, first "
+            f"{differing[0][0]} of shape {differing[0][1]}."
         )
     return model

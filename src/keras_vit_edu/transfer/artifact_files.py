@@ -1,10 +1,11 @@
-"""The two files of an artifact, in a folder or in one zip: written in one step, and read with every size known before.
+"""Write and read the two files of an artifact, in a folder or in one zip.
 
-    artifact.json          what it is: JSON, see `artifact.py`
-    weights.safetensors    the weights; `artifact.json` says how many bytes, and their SHA-256
+    artifact.json          the manifest, JSON; see `artifact.py`
+    weights.safetensors    the weights; `artifact.json` holds their size and SHA-256
 
-Nothing is ever unpacked to a disk. In a folder that is written a second time the new weights lie beside the old ones,
-under the other of two names, until `artifact.json`, which is replaced in one step, names them.
+An artifact is written in one step. When a folder is written again, the new weights get the other one of two names. They
+become valid when `artifact.json`, which is replaced in one step, names them. Every size is checked before reading, and
+nothing is unpacked to a disk.
 """
 
 import contextlib
@@ -34,33 +35,33 @@ from keras_vit_edu.training.run_folder import CLASSIFIER
 MANIFEST = "artifact.json"
 WEIGHTS_NAMES = ("weights.safetensors", "weights-2.safetensors")
 PART_OF = "an artifact of keras_vit_edu"  # in the header of its weights
-COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of the others, Python unpacks more than it is asked for
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # for others, Python unpacks more than requested
 LARGEST_MANIFEST = 1 << 23  # bytes; the names of 1000 classes take 20,000. Python's objects take up to 40 times as much
-LARGEST_DEFLATED = 1 << 30  # bytes of weights that are unpacked: it takes a second or two
-LARGEST_EXPANSION = 10  # a zip unpacks to at most so many times its own size, and a manifest; weights hardly shrink
-MOST_ENTRIES = 50  # of a zip that are looked at: the two, folders, and what a file manager adds
+LARGEST_DEFLATED = 1 << 30  # bytes of compressed weights to unpack, which takes a second or two
+LARGEST_EXPANSION = 10  # largest ratio of unpacked to packed size, without the manifest; weights hardly shrink
+MOST_ENTRIES = 50  # entries in a zip: the two files, folders, and files that a file manager adds
 CLUTTER = (".DS_Store", "Thumbs.db", "desktop.ini")
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # the date of every entry, so that the same classifier makes the same file
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # date of every entry, so that the same classifier gives the same file
 
 
 class ArtifactError(ValueError):
-    """Something is wrong with an artifact; its text says what, in one line."""
+    """An artifact cannot be written or read. The message gives the reason in one line."""
 
 
 # Writing. -------------------------------------------------------------------------------------------------------------
 
 
 def write(path: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
-    """Write an artifact, into a zip if the name ends so, else into a folder.
+    """Write an artifact: a zip if the path ends in `.zip`, else a folder.
 
     Args:
         path: a file ending in `.zip`, or a folder.
-        manifest: JSON, its `"weights"` an object; that will say which file they are in.
-        weights: the content of a safetensors file, whose header has `part_of`: `PART_OF`.
+        manifest: JSON. The name of the weights file is added to its `"weights"` object.
+        weights: content of a safetensors file with `part_of`: `PART_OF` in its header.
 
     Raises:
-        ArtifactError: if something else is there, or the manifest is not JSON, or larger than what is read again.
-        OSError: if it cannot be written; an artifact that was there is as it was.
+        ArtifactError: if `path` holds something other than an artifact, or if the manifest is not JSON or too large.
+        OSError: if it cannot be written. An existing artifact stays unchanged.
     """
     try:
         if path.suffix.lower() == ".zip":
@@ -73,7 +74,7 @@ def write(path: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
 
 def _write_zip(file: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
     if file.is_dir() or (file.exists() and MANIFEST not in _names_in_zip(file)):
-        raise ArtifactError(f"Only an artifact is overwritten, and this is something else. Received: {file}")
+        raise ArtifactError(f"Only an artifact can be overwritten, and this is something else. Received: {file}")
     content = _to_json(manifest, WEIGHTS_NAMES[0])
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as stream, zipfile.ZipFile(stream, "w") as archive:
@@ -83,7 +84,7 @@ def _write_zip(file: Path, manifest: Mapping[str, Any], weights: bytes) -> None:
 
 def _entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, EARLIEST)
-    entry.external_attr = (stat.S_IFREG | 0o644) << 16  # whoever unpacks it can read it
+    entry.external_attr = (stat.S_IFREG | 0o644) << 16  # readable after unpacking
     return entry
 
 
@@ -101,7 +102,7 @@ def _write_folder(folder: Path, manifest: Mapping[str, Any], weights: bytes) -> 
         raise ArtifactError(f"An artifact is a folder or a file that ends in .zip. Received: {folder}, another file")
     if not is_new and not (folder / MANIFEST).is_file() and not all(map(_is_left_over, folder.iterdir())):
         raise ArtifactError(
-            f"Only an artifact is overwritten, and this folder holds something else. Received: {folder}"
+            f"Only an artifact can be overwritten, and this folder holds something else. Received: {folder}"
         )
     in_use = _weights_name_in(folder)
     name = next(name for name in WEIGHTS_NAMES if name != in_use)
@@ -112,7 +113,7 @@ def _write_folder(folder: Path, manifest: Mapping[str, Any], weights: bytes) -> 
         write_atomically(folder / MANIFEST, content)
     except BaseException:
         with contextlib.suppress(OSError):
-            if _weights_name_in(folder) != name:  # else the new artifact is whole: what failed came after
+            if _weights_name_in(folder) != name:  # else the new artifact is complete, and a later step failed
                 (folder / name).unlink(missing_ok=True)
             if is_new:
                 folder.rmdir()
@@ -124,7 +125,7 @@ def _write_folder(folder: Path, manifest: Mapping[str, Any], weights: bytes) -> 
 
 
 def _is_left_over(file: Path) -> bool:
-    """Whether a file was left by a process that was killed while it wrote an artifact."""
+    """Whether a file is a leftover of a process that was killed while it wrote an artifact."""
     if file.name not in WEIGHTS_NAMES:
         return is_aside(file.name, MANIFEST, *WEIGHTS_NAMES)
     try:
@@ -135,7 +136,7 @@ def _is_left_over(file: Path) -> bool:
 
 
 def _weights_name_in(folder: Path) -> Any:
-    """Under which name the weights lie that the folder's manifest tells of; None if it tells of none."""
+    """The name of the weights file in the folder's manifest; None if the manifest does not name one."""
     try:
         return read_json(folder / MANIFEST, LARGEST_MANIFEST)["weights"]["file"]
     except (ValueError, LookupError, TypeError):
@@ -154,15 +155,15 @@ def _to_json(manifest: Mapping[str, Any], name: str) -> bytes:
 
 
 def is_artifact(path: str | Path) -> bool:
-    """Whether there is what looks like an artifact: a folder with an `artifact.json`, or a file that ends in `.zip`."""
+    """Whether `path` looks like an artifact: a folder with an `artifact.json`, or a file that ends in `.zip`."""
     path = Path(path)
     return (path / MANIFEST).is_file() or (path.is_file() and path.suffix.lower() == ".zip")
 
 
 def located(path: str | Path) -> Path:
-    """The artifact that a path means: `classifier` in the folder of a run, the folder of an `artifact.json`.
+    """Find the artifact for a path: `classifier` in the folder of a run, or the folder of an `artifact.json`.
 
-    Any other path is given back as it is.
+    Any other path is returned unchanged.
     """
     path = Path(path)
     if path.name == MANIFEST and path.is_file():
@@ -173,10 +174,10 @@ def located(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def opened(path: Path) -> "Iterator[Folder | Zip]":
-    """The artifact at `path`, to read from.
+    """Open the artifact at `path` for reading.
 
     Raises:
-        ArtifactError: if there is none, or a zip that is damaged or not what this library writes.
+        ArtifactError: if there is none, or if its zip is damaged or was not written by this library.
     """
     if path.is_dir():
         if not any((path / name).is_file() for name in (MANIFEST, *WEIGHTS_NAMES)):
@@ -195,21 +196,21 @@ def opened(path: Path) -> "Iterator[Folder | Zip]":
             raise ArtifactError(
                 f"The zip is damaged, cut off, or holds much else ({error}). Received: {path}"
             ) from None
-        raise ArtifactError(f"An artifact is a folder or a zip, and this file is no zip. Received: {path}") from None
-    except (NotImplementedError, RuntimeError, EOFError, OSError) as error:  # of another compression, encrypted...
+        raise ArtifactError(f"An artifact is a folder or a zip, and this file is not a zip. Received: {path}") from None
+    except (NotImplementedError, RuntimeError, EOFError, OSError) as error:  # another compression, encrypted...
         raise ArtifactError(f"The artifact cannot be read: {error}. Received: {path}") from None
 
 
 def _what_else(folder: Path) -> str:
-    """What a folder is that holds no artifact, and what to do with it."""
+    """An error message for a folder without an artifact: what it is, and what to do."""
     if (folder / "run.json").is_file():
         return (
-            f"The run holds no {CLASSIFIER} of photographs. `fine-tune` or `fit` saves one at its end, and resumes a "
-            f"run that was interrupted; `train` saves none. Received: {folder}"
+            f"The run has no {CLASSIFIER} for photographs. `fine-tune` and `fit` save one at the end, and resume an "
+            f"interrupted run; `train` does not save one. Received: {folder}"
         )
     if (folder / "config.json").is_file():
-        return f"This is a preset, not an artifact: `from_preset` takes it. Received: {folder}"
-    return f"The artifact lacks {MANIFEST}: the folder holds none. Received: {folder}"
+        return f"This is a preset, not an artifact. Load it with `from_preset`. Received: {folder}"
+    return f"The artifact lacks {MANIFEST}. Received: {folder}"
 
 
 class Folder:
@@ -219,7 +220,7 @@ class Folder:
         self.path = path
 
     def size(self, name: str) -> int:
-        """How many bytes a file has."""
+        """Size of a file in bytes."""
         file = self.path / name
         if not file.is_file():
             raise ArtifactError(f"The artifact lacks {name}. Received: {self.path}")
@@ -228,8 +229,8 @@ class Folder:
 
     @contextlib.contextmanager
     def stream(self, name: str) -> Iterator[BinaryIO]:
-        """The content of a file, to read in pieces."""
-        self.size(name)  # complains if it is not there
+        """Open a file for reading in pieces."""
+        self.size(name)  # raises an error if the file is missing
         try:
             with open_regular(self.path / name) as stream:
                 yield stream
@@ -239,14 +240,14 @@ class Folder:
             ) from None
 
     def read(self, name: str, limit: int) -> bytes:
-        """The content of a file; `limit` bytes and one more at most are read."""
+        """Read a file of at most `limit` bytes. At most one byte more is read."""
         _check_size(self.size(name), limit, name, self.path)
         with self.stream(name) as stream:
             return _read(stream, limit, name, self.path)
 
 
 class Zip:
-    """An artifact in a zip, whose directory has been looked through."""
+    """An artifact in a zip. The constructor checks all entries."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self.path = path
@@ -261,21 +262,21 @@ class Zip:
         self._check_number(entries, 2, 2)
         folders, names = zip(*(_folder_and_name(entry) for entry in entries), strict=True)
         if len(set(names)) != 2:
-            raise ArtifactError(f"The zip has two entries of one name, {names[0]}. Received: {path}")
+            raise ArtifactError(f"The zip has two entries with the name {names[0]}. Received: {path}")
         if len(set(folders)) != 1:
-            raise ArtifactError(f"The two entries of an artifact lie in one folder. Received: {path} with {folders}")
+            raise ArtifactError(f"Both entries of an artifact must be in one folder. Received: {path} with {folders}")
         self._entries = dict(zip(names, entries, strict=True))
         unpacked, packed = sum(entry.file_size for entry in entries), path.stat().st_size
         if unpacked > LARGEST_EXPANSION * packed + LARGEST_MANIFEST:
             raise ArtifactError(
-                f"The zip of an artifact unpacks to about its own size. Received: {path}, {packed:,} bytes that unpack "
-                f"to {unpacked:,}"
+                f"The zip of an artifact must unpack to about its own size. Received: {path} of {packed:,} bytes, "
+                f"which unpacks to {unpacked:,}"
             )
 
     def _check_number(self, entries: list[zipfile.ZipInfo], most: int, least: int = 0) -> None:
         if not least <= len(entries) <= most:
             raise ArtifactError(
-                f"The zip of an artifact has two entries, {MANIFEST} and the weights; zip that folder alone. "
+                f"The zip of an artifact must have two entries, {MANIFEST} and the weights. Zip only this folder. "
                 f"Received: {self.path} with {len(entries):,} entries"
             )
 
@@ -290,32 +291,32 @@ class Zip:
         name = entry.orig_filename
         if entry.compress_type not in COMPRESSIONS:
             raise ArtifactError(
-                f"The entries of an artifact's zip are stored or deflated. Received: {self.path}, where {name!r} is of "
-                f"compression method {entry.compress_type}"
+                f"The entries of an artifact's zip must be stored or deflated. Received: {self.path}, where {name!r} "
+                f"has compression method {entry.compress_type}"
             )
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
-            raise ArtifactError(f"The zip has an entry that is a link or no file, {name!r}. Received: {self.path}")
+            raise ArtifactError(f"The zip has an entry that is a link or not a file, {name!r}. Received: {self.path}")
         if _folder_and_name(entry)[1] not in (MANIFEST, *WEIGHTS_NAMES) or entry.filename != name:
             raise ArtifactError(
-                f"The zip of an artifact has {MANIFEST} and {WEIGHTS_NAMES[0]}, and nothing else. Received: "
+                f"The zip of an artifact must hold {MANIFEST} and {WEIGHTS_NAMES[0]}, and nothing else. Received: "
                 f"{self.path} with {name!r}"
             )
 
     def size(self, name: str) -> int:
-        """How many bytes an entry has, unpacked, as the zip's directory says."""
+        """Unpacked size of an entry in bytes, from the zip's directory."""
         if name not in self._entries:
             raise ArtifactError(f"The artifact lacks {name}. Received: {self.path}")
         return self._entries[name].file_size
 
     @contextlib.contextmanager
     def stream(self, name: str) -> Iterator[BinaryIO]:
-        """The content of an entry, to unpack in pieces."""
+        """Open an entry for unpacking in pieces."""
         is_packed = self._entries[name].compress_type != zipfile.ZIP_STORED
         if is_packed and self.size(name) > LARGEST_DEFLATED:
             raise ArtifactError(
-                f"Weights of more than {LARGEST_DEFLATED:,} bytes must lie in the zip uncompressed; unpacked into a "
-                f"folder, the artifact loads. Received: {self.path}, where {name} has {self.size(name):,}"
+                f"Weights of more than {LARGEST_DEFLATED:,} bytes must be uncompressed in the zip. Unpack the zip, and "
+                f"load the folder. Received: {self.path}, where {name} has {self.size(name):,}"
             )
         try:
             with self.archive.open(self._entries[name]) as stream:
@@ -324,20 +325,20 @@ class Zip:
             raise ArtifactError(f"{name} in the zip is damaged ({error}). Received: {self.path}") from None
 
     def read(self, name: str, limit: int) -> bytes:
-        """The content of an entry; `limit` bytes and one more at most are unpacked, whatever the directory says."""
+        """Read an entry of at most `limit` bytes. At most one byte more is unpacked, whatever the directory says."""
         _check_size(self.size(name), limit, name, self.path)
         with self.stream(name) as stream:
             return _read(stream, limit, name, self.path)
 
 
 def _folder_and_name(entry: zipfile.ZipInfo) -> tuple[str, str]:
-    """Where an entry lies in the zip, and its name there. (Some programs on Windows write backslashes.)"""
+    """The folder and the file name of an entry. (Some programs on Windows write backslashes.)"""
     folder, _, name = entry.orig_filename.replace("\\", "/").rpartition("/")
     return folder, name
 
 
 def _is_clutter(entry: zipfile.ZipInfo) -> bool:
-    """Whether a file manager has put an entry beside what it packed: the folder itself, or notes of its own."""
+    """Whether a file manager added the entry: the folder itself, or its hidden files."""
     folder, name = _folder_and_name(entry)
     return not name or "__MACOSX" in folder.split("/") or name in CLUTTER or name.startswith("._")
 

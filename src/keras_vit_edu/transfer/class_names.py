@@ -1,4 +1,4 @@
-"""Names of classes, and which class a label or a folder means by them."""
+"""Class names, and class indices of labels and folders."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from keras_vit_edu.transfer.given_images import entries
 
 
 def checked_names(names: Any) -> tuple[str, ...]:
-    """Names of classes as `ImageFolder` has them (Unicode NFC). Two of them may be equal, as in ImageNet.
+    """Class names in Unicode NFC, as in `ImageFolder`. Two of them may be equal, as in ImageNet.
 
     Raises:
-        ValueError: if they are no texts, or one is empty.
+        ValueError: if a name is not a text, or is empty.
     """
     several = names if isinstance(names, str) else list(names)
     checked = _checks.class_names(several, distinct=False)
@@ -23,13 +23,13 @@ def checked_names(names: Any) -> tuple[str, ...]:
 
 
 def are_names(labels: Any) -> bool:
-    """Whether it is a list of texts: a list, a tuple, an array or a Series of pandas, not empty."""
+    """Whether labels are texts: a non-empty list, tuple, array or Series of pandas."""
     several = entries(labels)
     return bool(several) and all(isinstance(label, str) for label in several or ())
 
 
 def indices_of_names(labels: Any, class_names: Sequence[str]) -> np.ndarray:
-    """Which of the classes each name is, int64 `(n,)`.
+    """Class indices of names, int64 `(n,)`.
 
     Raises:
         ValueError: for a name that no class has, or two have.
@@ -50,10 +50,10 @@ def indices_of_names(labels: Any, class_names: Sequence[str]) -> np.ndarray:
 
 
 def indices_of_labels(labels: Any, class_names: Sequence[str]) -> np.ndarray:
-    """Labels, which may be class numbers or names, as class numbers: int64 `(n,)`.
+    """Class indices of labels, which are indices or names: int64 `(n,)`.
 
     Raises:
-        ValueError: for a label that is no class.
+        ValueError: for a label that is not a class.
     """
     if are_names(labels):
         return indices_of_names(labels, class_names)
@@ -61,7 +61,7 @@ def indices_of_labels(labels: Any, class_names: Sequence[str]) -> np.ndarray:
 
 
 def indices_of_subfolders(names: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
-    """Which of the classes each subfolder of a folder of images is, int64 `(number of subfolders,)`.
+    """Class indices of the subfolders of an image folder, int64 `(number of subfolders,)`.
 
     Raises:
         ValueError: for a name that no class has, or two have.

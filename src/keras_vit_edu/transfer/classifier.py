@@ -1,4 +1,4 @@
-"""A pretrained model that classifies photographs: images from 0 to 255 in, names of classes out."""
+"""A pretrained classifier of photographs: it maps raw images to class names."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,33 +21,33 @@ from keras_vit_edu.transfer.split_images import parts_of_split, under_class_numb
 
 
 class TransferClassifier(Predictor):
-    """All that classifying photographs takes: a model, the preprocessing of its images, and the names of its classes.
+    """A classifier of photographs: a model, the preprocessing of its images, and its class names.
 
     Images are raw, of any size, with values from 0 to 255: an array or tensor `(H, W, 3)`, a batch `(B, H, W, 3)`, an
-    image of Pillow, or a list of these. Values beyond 0 to 255, and bool, are refused. An array of uint16 with a value
-    above 255 has 16 bits, and draws a warning: grey is stretched to the range that it uses, of colours the high byte
-    counts.
+    image of Pillow, or a list of these. Bools and values outside 0 to 255 are refused. An array of uint16 with a value
+    above 255 is converted with a warning: grey values are stretched to the range that they use, colours keep their high
+    byte.
 
     A file is a path, a binary stream (`io.BytesIO`, a file opened with `"rb"`) of at most 256 MiB, a folder (every file
     below it), a list of these, a Series of paths, or an `ImageFolder`.
 
-    Several threads may share one classifier: methods that compute take turns, in the whole process. While `fit` runs in
-    one thread, no other may use the classifier.
+    Several threads may share one classifier: only one of them computes at a time. While `fit` runs in one thread, no
+    other thread may use the classifier.
 
     Args:
-        model: preprocessed images `(B, height, width, 3)` to logits `(B, num_classes)`; no softmax. A functional,
-            Sequential or subclassed `keras.Model`. One that is not built yet is called on an image of zeros.
-        preprocessing: from raw images to what the model takes.
-        class_names: what the logits stand for.
+        model: maps preprocessed images `(B, height, width, 3)` to logits `(B, num_classes)`, without a softmax. A
+            functional, Sequential or subclassed `keras.Model`. A model that is not built is called on zeros.
+        preprocessing: maps raw images to the inputs of the model.
+        class_names: a name for each logit.
         provenance: where the model came from, JSON.
-        metrics: how well it does, JSON.
+        metrics: accuracy and other metrics, JSON.
 
     Attributes:
         model, preprocessing, class_names, provenance, metrics: as given, names as a tuple, the last two as dicts.
 
     Raises:
-        ValueError: if the model is no `keras.Model` of one input and one output, does not end in as many logits as
-            there are names, ends in another activation, or takes images of another size than the preprocessing gives.
+        ValueError: if the model is not a `keras.Model` with one input and one output, if it does not give one logit per
+            class name, if it ends in an activation, or if it takes images of another size than the preprocessing gives.
 
     Examples:
         >>> import numpy as np
@@ -78,25 +78,25 @@ class TransferClassifier(Predictor):
         preprocessing: Preprocessing | None = None,
         dtype: DType | None = None,
     ) -> "TransferClassifier":
-        """A pretrained model of keras_hub, with its own classes or with a new head for others.
+        """Load a pretrained model of keras_hub or transformers, with its own classes or with a new head.
 
-        A ViT or DeiT is opened (`open_vit`). A model of another family is taken as it is, and a line says that there
-        are no attention maps.
+        A ViT or DeiT is opened (`open_vit`). A model of another family is used unchanged; a printed line says that it
+        has no attention maps.
 
         A new head is a Dense layer of zeros on the pooled token, as the authors of the ViT fine-tune it: they remove
-        the whole head of the pretraining, its hidden layer too. With zeros every class has the same
-        probability at first, and the first gradients leave the pretrained layers alone.
+        the whole pretraining head, with its hidden layer. With zeros every class has the same probability at first, and
+        the first gradients do not change the pretrained layers.
 
         Args:
-            preset: as `load` takes it: a name of `list_presets`, a handle, or a folder.
-            class_names: of a new head (a VGG takes none). None for the preset's own head. Its names are those that a
-                model of transformers tells; else ImageNet's if it has 1000 classes, with a line that says so where
-                nothing else tells; else numbers.
-            image_size: another size than the preset's, `(height, width)` or an int. The positions of a ViT or DeiT are
-                interpolated.
-            load_weights: False for random weights, which keras_hub draws: other ones on each backend.
-            fallback: a preset to take if this one cannot be had, such as `transfer.COURSES_FALLBACK`.
-            preprocessing: instead of the preset's; it must give the size that the model takes.
+            preset: a name from `list_presets`, a handle, or a folder, as in `load`.
+            class_names: class names of a new head (not possible for VGG). None keeps the preset's head. Its class names
+                come from the files of transformers; else they are ImageNet's if there are 1000 classes (a printed line
+                says if this is a guess); else numbers.
+            image_size: image size if it differs from the preset's, `(height, width)` or an int. The positions of a ViT
+                or DeiT are interpolated.
+            load_weights: False for random weights. keras_hub draws different ones on each backend.
+            fallback: preset to use if `preset` is unavailable, such as `transfer.COURSES_FALLBACK`.
+            preprocessing: replaces the preset's preprocessing; it must give the image size of the model.
             dtype: a dtype policy, such as `"mixed_bfloat16"`; None for the preset's.
 
         Returns:
@@ -104,9 +104,9 @@ class TransferClassifier(Predictor):
 
         Raises:
             ImportError: if keras_hub is not installed.
-            ValueError: if the preset has no head and `class_names` is None; if a model of another family cannot take a
-                new head; as `load` and `open_vit`; for fewer than two class names, or two that are equal.
-            PresetUnavailable: a `ValueError`, if the preset is neither in the cache nor to be had from the network.
+            ValueError: if the preset has no head and `class_names` is None; if the model cannot take a new head; if
+                `class_names` has fewer than two names, or two equal names; as `load` and `open_vit`.
+            PresetUnavailable: a `ValueError`, if the preset is not in the cache and cannot be downloaded.
 
         References:
             Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), arXiv 2010.11929, section 3.2.
@@ -128,34 +128,35 @@ class TransferClassifier(Predictor):
         class_weights: Mapping[int, float] | Literal["balanced"] | None = BALANCED,
         **arguments: Any,
     ) -> dict[str, Any]:
-        """Fine-tune the model on photographs: `fine_tune`, by default a linear probe and then all of it.
+        """Fine-tune the model on photographs with `fine_tune`: by default a linear probe, then the whole model.
 
-        `metrics` then says how well it does on the validation's images, and `provenance` how it was tuned.
+        `metrics` then holds the results on the validation images, and `provenance` the settings.
 
         Args:
-            train: a folder with one subfolder per class, as a path or an `ImageFolder`, whose names are class names of
-                the classifier; or the path of a CSV as `scan_csv` reads it; or a pair of images and labels: raw images,
-                uint8 (or uint16 of 16 bits), or files, and indices into `class_names`, or these names. Of the path of
-                a data set that is split (see `datasets.find_split`) `train` is trained on and `val` validates, unless
-                `validation` is given; `test` is left alone.
-            validation: likewise; None for a share of every class of `train`.
-            options: how to train; None for the defaults.
-            run: a run folder, new or to be resumed; the classifier is saved in it as `classifier`. None to keep
-                nothing.
+            train: one of
+                - a folder with one subfolder per class (a path or an `ImageFolder`), with names from `class_names`;
+                - the path of a CSV file for `scan_csv`;
+                - a pair of images and labels: raw images, uint8 (or uint16 with 16 bits), or files; and indices into
+                  `class_names`, or names;
+                - the path of a data set that is already split (see `datasets.find_split`): `train` is used for
+                  training, `val` for validation unless `validation` is given. `test` is not used.
+            validation: like `train`; None for a share of every class of `train`.
+            options: training settings; None for the defaults.
+            run: run folder, new or to resume. The classifier is saved in it as `classifier`. None keeps no files.
             class_weights: `"balanced"`, a weight for each class number, or None for the same weight for each image.
-            **arguments: of `fine_tune`: `cache`, `console`, `callbacks`, `jit_compile`.
+            **arguments: further arguments of `fine_tune`: `cache`, `console`, `callbacks`, `jit_compile`.
 
         Returns:
-            What `run.json` says: among the rest `history` and, with validation, `validation_accuracy`.
+            The contents of `run.json`, with `history` and, if there is validation, `validation_accuracy`.
 
         Raises:
-            ValueError: if a subfolder has the name of no class; if there is a `run`, and `save` would refuse the model;
-                as `scan_folder` and `fine_tune`.
+            ValueError: if the name of a subfolder is not a class name; if `run` is given and `save` would refuse the
+                model; as `scan_folder` and `fine_tune`.
             RunFolderError: a `ValueError`, as `fine_tune`.
-            TrainingFailed: if the loss is no longer a finite number; the model has the last good weights then.
+            TrainingFailed: if the loss is NaN or infinite. The model then has the last good weights.
 
         Warns:
-            UserWarning: if files were skipped in a folder that is given as a path; `run.json` names them all.
+            UserWarning: if files in a folder were skipped (for a path only); `run.json` lists them.
 
         Examples:
             >>> classifier = TransferClassifier.from_preset(
@@ -165,7 +166,7 @@ class TransferClassifier(Predictor):
         """
         options = options or FineTuning()
         if run is not None:
-            artifact.describe(self.model)  # complains, before hours of training, if it cannot be saved
+            artifact.describe(self.model)  # raises an error before hours of training if it cannot be saved
         parts = parts_of_split(train, validation, arguments.get("console"))
         to_train, to_validate = (under_class_numbers(part, self.class_names) for part in parts)
         with contextlib.ExitStack() as stack:
@@ -195,17 +196,18 @@ class TransferClassifier(Predictor):
     # Keeping. ---------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Keep the classifier, in a folder or in one zip; what for and what is in it says `transfer.artifact`.
+        """Save the classifier in a folder or in one zip. `transfer.artifact` describes the format.
 
-        It is written in one step: until it is whole, an artifact that was there stays. Which layers train is not kept;
-        LoRA's updates are added to the weights.
+        It is written in one step: an existing artifact stays until the new one is complete. `trainable` flags are not
+        saved. LoRA's updates are added to the weights.
 
         Args:
-            path: a folder, or a file that ends in `.zip`. An artifact that is there is replaced.
+            path: a folder, or a file that ends in `.zip`. An existing artifact is replaced.
 
         Raises:
-            ArtifactError: a `ValueError`, if something else is at `path`, or if the model is none that can be loaded
-                again without running code: an opened ViT or DeiT, or an image classifier of keras_hub, not quantized.
+            ArtifactError: a `ValueError`, if `path` holds something other than an artifact, or if the model cannot be
+                loaded without running code. Possible are an unquantized ViT or DeiT of this library, and an unquantized
+                image classifier of keras_hub.
             OSError: if it cannot be written.
         """
         with turn(self.model):
@@ -213,7 +215,7 @@ class TransferClassifier(Predictor):
 
     @classmethod
     def load(cls, path: str | Path) -> "TransferClassifier":
-        """The classifier that `save` kept, on any backend. No code of the file is run, nothing is unpacked.
+        """Load a saved classifier, on any backend. No code from the file is run, and nothing is unpacked to a disk.
 
         Args:
             path: a folder, or a zip.
@@ -222,9 +224,9 @@ class TransferClassifier(Predictor):
             A `TransferClassifier`.
 
         Raises:
-            ArtifactError: a `ValueError`, if there is no artifact, or it was changed, is damaged, of a newer version,
-                or not what this library writes.
-            ImportError: if it holds a model that is neither ViT nor DeiT, and keras_hub is not installed.
+            ArtifactError: a `ValueError`, if there is no artifact, or if it is damaged, changed, from a newer version,
+                or was not written by this library.
+            ImportError: if the model is neither ViT nor DeiT, and keras_hub is not installed.
         """
         contents = artifact.load(path)
         try:
@@ -236,19 +238,19 @@ class TransferClassifier(Predictor):
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the model has learned, or could."""
+        """Number of parameters of the model."""
         return count_trainable(self.model).total
 
     @property
     def num_trainable(self) -> int:
-        """How many of them train."""
+        """Number of trainable parameters."""
         return count_trainable(self.model).trainable
 
     def summary(self, print_fn: Callable[[str], object] = print) -> None:
-        """Say what this is: the model part by part, with how many of its parameters train.
+        """Print the parts of the model with their numbers of parameters and of trainable parameters.
 
         Args:
-            print_fn: called with each line.
+            print_fn: receives each line.
         """
         first = ", ".join(self.class_names[:5]) + (", ..." if self.num_classes > 5 else "")
         size = self.preprocessing.image_size
@@ -262,5 +264,5 @@ class TransferClassifier(Predictor):
 
 
 def _in_brief(found: Evaluation) -> dict[str, Any]:
-    """An evaluation without what grows with the number of classes, or with its square."""
+    """An evaluation without the metrics per class and the confusion matrix."""
     return {name: value for name, value in found.to_json().items() if name not in ("per_class", "confusion")}

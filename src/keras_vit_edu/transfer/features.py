@@ -1,4 +1,4 @@
-"""What a pretrained model makes of images, computed once and kept on disk."""
+"""Compute the features of a pretrained model once, and cache them on disk."""
 
 import contextlib
 import hashlib
@@ -52,7 +52,7 @@ def feature_model(model: keras.Model) -> keras.Model:
 
 
 def _before_head(model: Any) -> keras.Model:
-    """The model up to its head, which may lie in a model at its end."""
+    """The model up to its head, which may be in a nested model at its end."""
     (output,), (images,) = model.outputs, model.inputs
     last, (taken,) = origin(output)
     features = _before_head(last)(taken) if isinstance(last, keras.Model) else taken
@@ -68,26 +68,26 @@ def compute_features(
     console: Console | None = None,
     keep_pixels: bool = False,
 ) -> np.ndarray:
-    """Run the frozen part of a model on images once; the second time, read what it gave from the disk.
+    """Compute the features of images with the frozen part of a model, or read them from the cache.
 
-    What is kept is named by everything that it depends on: the configuration and weights of the part, the backend, its
-    version, the device and whether it rounds to TF32, the preprocessing and the contents of the images, but not where
-    they lie. It is written whole or not at all; a file that is damaged, or is something else, is computed again.
+    The name of a cache file depends on everything that the features depend on: the configuration and weights of the
+    part, the backend, its version, the device and its TF32 setting, the preprocessing and the contents of the images,
+    but not their paths. A file is written in one step. A damaged or foreign file is computed again.
 
     Args:
-        part: from preprocessed images to features, as `feature_model` gives it; dropout does not act.
-        preprocessing: from raw images to what it takes.
-        data: an `ImageFolder`, or a pair of images and labels as `fine_tune` takes it.
-        cache: folder to keep features in; None for `default_cache()`.
-        batch_size: images at a time.
-        console: where progress is shown; None for the standard output.
-        keep_pixels: read all images into memory, for whoever wants them again; else batch after batch.
+        part: maps preprocessed images to features, as `feature_model` returns it. Dropout is off.
+        preprocessing: maps raw images to the inputs of `part`.
+        data: an `ImageFolder`, or a pair of images and labels as in `fine_tune`.
+        cache: folder of the cache; None for `default_cache()`.
+        batch_size: images per batch.
+        console: shows the progress; None for the standard output.
+        keep_pixels: whether to keep all images in memory for later use.
 
     Returns:
-        float32 `(n, ...)`: what the part gives for each image.
+        float32 `(n, ...)`: the features of each image.
 
     Raises:
-        ValueError: for data that are no images, or a file that cannot be read.
+        ValueError: if the data are not images, or if a file cannot be read.
 
     Examples:
         >>> import tempfile
@@ -104,7 +104,7 @@ def compute_features(
     key = {
         "format_version": FORMAT_VERSION,
         "backend": keras.backend.backend(),
-        "versions": {**environment()["versions"], "pillow": version_of("pillow")},  # which decodes
+        "versions": {**environment()["versions"], "pillow": version_of("pillow")},  # Pillow decodes the images
         "device": device(),
         "precision": matrix_precision(),
         "model": model_fingerprint(part),
@@ -124,12 +124,12 @@ def compute_features(
         header = {"key": json.dumps(key, sort_keys=True), "sha256": hashlib.sha256(features.tobytes()).hexdigest()}
         write_atomically(file, safetensors.numpy.save({"features": features}, metadata=header))
     except OSError as error:
-        console.print(f"features are not kept: {file} cannot be written ({error.strerror or error})")
+        console.print(f"features are not cached: {file} cannot be written ({error.strerror or error})")
     return features
 
 
 def default_cache() -> Path:
-    """Where features are kept if nothing else is said: `$KERAS_VIT_EDU_CACHE`, else `~/.cache/keras_vit_edu`.
+    """The default folder of the cache: `$KERAS_VIT_EDU_CACHE`, else `~/.cache/keras_vit_edu`.
 
     Examples:
         >>> default_cache()  # doctest: +SKIP
@@ -139,13 +139,13 @@ def default_cache() -> Path:
 
 
 def model_fingerprint(model: keras.Model) -> str:
-    """What names the architecture and the weights of a model, but not the model itself: 64 hexadecimal digits."""
+    """A fingerprint of the architecture and the weights of a model, 64 hexadecimal digits. Layer names do not count."""
     digest = hashlib.sha256()
     try:
         text = json.dumps(model.get_config(), sort_keys=True, default=str)
     except NotImplementedError:  # a subclass without a configuration
         text = type(model).__name__
-    # Keras numbers models and layers as a process makes them; and what trains changes no output.
+    # Keras numbers models and layers in the order of creation; `trainable` does not change the output.
     text = re.sub(r'_\d+(?=["/])', "", text).replace(model.name.rstrip("_0123456789"), "")
     text = re.sub(r'"(trainable|frozen_layers)": (true|false|\[[^\]]*\])', "", text)
     digest.update(text.encode())
@@ -171,7 +171,7 @@ def _computed(
         for start in range(0, len(images), batch_size):
             indices = np.arange(start, min(start + batch_size, len(images)))
             batch = images.batch(preprocessing, indices)
-            missing = min(batch_size, len(images)) - len(batch)  # a batch of another size would be compiled anew
+            missing = min(batch_size, len(images)) - len(batch)  # a batch of another size would be compiled again
             batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
             found = np.asarray(predict_batch(part, scaled(batch, preprocessing)), "float32")
             several.append(found[: len(indices)])
@@ -180,7 +180,7 @@ def _computed(
 
 
 def _read(file: Path, key: dict[str, Any], count: int) -> np.ndarray | None:
-    """The features in a file; None if it is not there, damaged, or of something else."""
+    """The features in a file; None if the file is missing, damaged, or belongs to other features."""
     with contextlib.suppress(OSError, safetensors.SafetensorError, ValueError):
         with safetensors.safe_open(file, framework="numpy") as stored:
             header = stored.metadata() or {}

@@ -1,4 +1,4 @@
-"""Which weights train: the head, the last blocks, or all."""
+"""Choose which weights train: the head, the last blocks, or all."""
 
 import math
 from collections.abc import Sequence
@@ -9,23 +9,23 @@ from rich.console import Console
 
 from keras_vit_edu._keras_internals import compile_arguments, layers_within, origin
 
-# What lies between the blocks and the logits.
+# The layers between the blocks and the logits.
 BEFORE_LOGITS = ("encoder_norm", "sequence_pooling", "head_dense_")
 
 
 class TrainableCount(NamedTuple):
-    """How many weights train, and how many there are."""
+    """The number of trainable weights, and of all weights."""
 
     trainable: int
     total: int
 
 
 def freeze_backbone(model: keras.Model, console: Console | None = None) -> TrainableCount:
-    """Let the head train and nothing else: the same as `unfreeze_last(model, 0)`.
+    """Freeze everything but the head. Same as `unfreeze_last(model, 0)`.
 
     Args:
-        model: ends in a Dense layer, the head; see `unfreeze_last`.
-        console: where the counts are printed; None for the standard output.
+        model: a model that ends in a Dense layer, the head; see `unfreeze_last`.
+        console: prints the counts; None for the standard output.
 
     Returns:
         How many weights train, and how many there are.
@@ -42,28 +42,28 @@ def freeze_backbone(model: keras.Model, console: Console | None = None) -> Train
 
 
 def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = None) -> TrainableCount:
-    """Let the head and the last `k` transformer blocks train, freeze the rest, and print how much that is.
+    """Make the head and the last `k` transformer blocks trainable, freeze the rest, and print the counts.
 
-    The head is the last Dense layer alone. The final normalisation and the head's layers below the logits go with the
-    last block. Patch projection, class token and positions train only if everything does. Neither training nor weight
-    decay changes what is frozen. (Its dropouts act, though, if it has any.)
+    The head is the last Dense layer only. The final normalization and the other layers of the head train together with
+    the last block. Patch projection, class token and positions train only if everything trains. Neither training nor
+    weight decay changes frozen weights. (Dropout in frozen layers stays active.)
 
-    A model that was compiled is compiled again, with a new optimizer: the old one holds moments of other weights, and
-    the old step would go on training them. (Keras does not keep what `exclude_from_weight_decay` left
-    out: compile the model yourself where that matters.)
+    A compiled model is compiled again with a new optimizer: the old optimizer holds moments of other weights, and the
+    old training step would still train them. (Keras does not store exclusions of `exclude_from_weight_decay`. If you
+    use them, compile the model again yourself.)
 
     Args:
-        model: a `ViTClassifier`; any model that ends in a Dense layer, for which `k` is 0 or None; any other
-            model, for which `k` is None.
-        k: how many blocks, from 0 (the head alone) to all of them; None for everything, embeddings too.
-        console: where the counts are printed; None for the standard output.
+        model: a `ViTClassifier`; or any model that ends in a Dense layer, if `k` is 0 or None; or any model, if `k` is
+            None.
+        k: number of blocks, from 0 (only the head) to all blocks; None for everything, embeddings too.
+        console: prints the counts; None for the standard output.
 
     Returns:
         How many weights train, and how many there are.
 
     Raises:
-        ValueError: if the model does not end in a Dense layer (unless `k` is None), has fewer blocks, or has LoRA's
-            matrices in it.
+        ValueError: if the model does not end in a Dense layer (unless `k` is None), has fewer than `k` blocks, or has
+            LoRA matrices.
 
     Examples:
         >>> from keras_vit_edu.models import ViTBackbone, ViTClassifier
@@ -89,7 +89,7 @@ def unfreeze_last(model: keras.Model, k: int | None, console: Console | None = N
 
 
 def check_number_of_blocks(name: str, k: Any, model: keras.Model) -> None:
-    """Complain unless `k` is None or a number of blocks that the model has."""
+    """Raise ValueError if `k` is neither None nor a number of blocks that the model has."""
     count = len(blocks_of(model))
     if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= count):
         there_are = f"{model.name} has {count} transformer blocks" if count else f"{model.name} has no blocks to count"
@@ -97,17 +97,17 @@ def check_number_of_blocks(name: str, k: Any, model: keras.Model) -> None:
 
 
 def check_has_no_lora(model: keras.Model) -> None:
-    """Complain if a model has LoRA's matrices in it."""
+    """Raise ValueError if a model has LoRA matrices."""
     if any(map(has_lora, layers_within(model))):
         raise ValueError(
-            f"LoRA decides by itself what trains: `merge_lora` gives plain weights. Received: {model.name}, with LoRA"
+            f"A model with LoRA cannot be frozen. Call `merge_lora` first. Received: {model.name}, with LoRA"
         )
 
 
 def head_of(model: keras.Model) -> keras.layers.Dense:
-    """The Dense layer that a model ends in, from its features to logits.
+    """The Dense layer at the end of a model, which maps features to logits.
 
-    It may lie in a model that is the last layer of this one: a Sequential in a functional model, or the reverse.
+    It may be in a nested model at the end: a Sequential in a functional model, or the reverse.
     """
     last = last_step(model)
     if last is None or not isinstance(last[0], keras.layers.Dense):
@@ -118,7 +118,7 @@ def head_of(model: keras.Model) -> keras.layers.Dense:
 
 
 def check_gives_logits(model: keras.Model) -> None:
-    """Complain if a model ends in an activation."""
+    """Raise ValueError if a model ends in an activation."""
     activation = last_activation(model)
     if activation is not keras.activations.linear:
         raise ValueError(
@@ -128,10 +128,10 @@ def check_gives_logits(model: keras.Model) -> None:
 
 
 def last_step(model: Any) -> tuple[Any, Any] | None:
-    """The layer that gives what a model gives, and what goes into it; None if the model does not say.
+    """The layer that computes the output of a model, and its input tensor; None if they are unknown.
 
-    Of a model whose last layer is a model again, it is that of the inner one. A subclassed model says nothing, nor does
-    one of several outputs.
+    If the last layer is a nested model, the result is from the nested model. They are unknown for a subclassed model,
+    and for a model with several outputs.
     """
     outputs = getattr(model, "outputs", None) or []
     if len(outputs) != 1:
@@ -145,44 +145,44 @@ def last_step(model: Any) -> tuple[Any, Any] | None:
 
 
 def last_activation(model: Any) -> Any:
-    """The activation of a model's last layer; linear if the model does not say which layer is its last."""
+    """The activation of a model's last layer; linear if the last layer is unknown."""
     last, _ = last_step(model) or (None, None)
     is_softmax = type(last).__name__ == "Softmax"  # the layer, or the function of `keras.ops`
     return keras.activations.get("softmax" if is_softmax else getattr(last, "activation", None))
 
 
 def blocks_of(model: keras.Model) -> list[keras.layers.Layer]:
-    """The transformer blocks of an opened model, the first one first; none of any other model."""
+    """The transformer blocks of a model of this library, in order; an empty list for any other model."""
     return list(getattr(getattr(model, "backbone", None), "transformer_blocks", []))
 
 
 def last_before_head(model: Any) -> list[keras.layers.Layer]:
-    """The final normalisation of a ViT and the layers of its head below the logits; none of any other model."""
+    """The final normalization of a ViT and the layers between it and the logits; an empty list for any other model."""
     layers = (*model.layers, *model.backbone.layers) if blocks_of(model) else ()
     return [layer for layer in layers if layer.name.startswith(BEFORE_LOGITS)]
 
 
 def has_lora(layer: keras.layers.Layer) -> bool:
-    """Whether a layer itself has LoRA's matrices beside its kernel."""
+    """Whether the layer itself has LoRA matrices beside its kernel."""
     return bool(getattr(layer, "lora_enabled", False))
 
 
 def set_trainable(layer: keras.layers.Layer, value: bool) -> None:
-    """Let a layer, all layers within and all their weights train, or freeze them."""
+    """Make a layer, all layers inside it and all their weights trainable, or freeze them."""
     for one in layers_within(layer):
-        # Twice: on TensorFlow an assignment that changes nothing is passed over, though layers within may differ.
+        # Twice: TensorFlow ignores an assignment that changes nothing, although inner layers may differ.
         one.trainable = not value
         one.trainable = value
 
 
 def train_only(model: keras.Model, chosen: Sequence[keras.layers.Layer]) -> None:
-    """Freeze all of a model but some layers, which may lie in models within."""
+    """Freeze all layers of a model except `chosen`, which may be in nested models."""
     set_trainable(model, False)
     _unfreeze_way_to(model, chosen)
 
 
 def _unfreeze_way_to(outer: Any, chosen: Sequence[keras.layers.Layer]) -> None:
-    set_trainable(outer, True)  # a layer within trains only if those around it do
+    set_trainable(outer, True)  # an inner layer trains only if the layers around it do
     for layer in outer.layers:
         set_trainable(layer, False)
     for layer in outer.layers:
@@ -201,7 +201,7 @@ def compile_anew(model: keras.Model) -> None:
 
 
 def tell_trainable(model: keras.Model, console: Console | None = None) -> TrainableCount:
-    """Print how many weights of a model train, and return it."""
+    """Print and return how many weights of a model train."""
     count = count_trainable(model)
     console = console or Console(highlight=False, markup=False, soft_wrap=True)
     share = count.trainable / max(count.total, 1)
@@ -210,15 +210,15 @@ def tell_trainable(model: keras.Model, console: Console | None = None) -> Traina
 
 
 def count_trainable(layer: Any) -> TrainableCount:
-    """How many weights of a layer or a model train, and how many there are."""
+    """Count the trainable weights and all weights of a layer or a model."""
     trainable, total = (sum(math.prod(w.shape) for w in some) for some in (layer.trainable_weights, layer.weights))
     return TrainableCount(trainable, total)
 
 
 def table_of_parameters(model: Any) -> list[str]:
-    """Lines of a table: how many weights each layer has, how many of them train, and the total.
+    """The lines of a table: parameters and trainable parameters of each layer, and the total.
 
-    Of an opened model the layers of its backbone are told one by one.
+    The layers inside the backbone of a model of this library are listed one by one.
     """
     layers = list(model.layers)
     if blocks_of(model):

@@ -1,4 +1,4 @@
-"""What people hand over as images: files, arrays, tensors, images of Pillow, alone or several; and what is none."""
+"""Convert the images that a user passes: files, arrays, tensors, images of Pillow, one or several."""
 
 import os
 from collections.abc import Iterator, Sequence, Set
@@ -16,7 +16,7 @@ EXPECTED = "An image is an array of numbers, an image of Pillow, or a file."
 
 
 def entries(images: Any) -> list[Any] | None:
-    """The entries of a list, a tuple, a Series of pandas, or an array `(n,)` of texts or objects; None for others."""
+    """The entries of a list, tuple, Series of pandas, or array `(n,)` of texts or objects; None for other values."""
     if isinstance(images, (list, tuple)):
         return list(images)
     if isinstance(images, np.ndarray):
@@ -27,20 +27,20 @@ def entries(images: Any) -> list[Any] | None:
 
 
 def is_file(value: Any) -> bool:
-    """Whether it names an image file, or is one that was opened."""
+    """Whether `value` is the path of a file, or an opened file."""
     return isinstance(value, (str, os.PathLike)) or is_stream(value)
 
 
 def file_of(value: Any) -> File:
-    """A path as `Path`; a stream as it is."""
+    """A path as a `Path`; a stream unchanged."""
     return value if is_stream(value) else Path(path_of(value, "An image file"))
 
 
 def arrays_of(images: Any) -> tuple[list[np.ndarray], bool]:
-    """The images one by one as arrays, and whether it was one without an axis for the batch.
+    """The images as a list of arrays, and whether it was a single image without a batch axis.
 
     Raises:
-        ValueError: for what is no image: None, a dict, a generator, bytes, ragged lists...
+        ValueError: for a value that is not an image: None, a dict, a generator, bytes, ragged lists...
     """
     several = entries(images)
     if several is not None:
@@ -53,7 +53,7 @@ def array_of(image: Any) -> np.ndarray:
     """An array, a tensor of any backend, a nested list of numbers or an image of Pillow, as an array.
 
     Raises:
-        ValueError: if it is none of these. (Shape and dtype are not looked at.)
+        ValueError: if it is none of these. (Shape and dtype are not checked.)
     """
     if isinstance(image, np.ndarray):
         return image
@@ -65,22 +65,22 @@ def array_of(image: Any) -> np.ndarray:
             image = image.float() if str(image.dtype) == "torch.bfloat16" else image
         array = np.asarray(image)
         array = array.astype("float32") if array.dtype.name == "bfloat16" else array
-    except Exception as error:  # it is anybody's object, and NumPy passes on what it raises
+    except Exception as error:  # any object may arrive here, and NumPy passes on its errors
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise ValueError(f"{EXPECTED} Received: {type(image).__name__}, which is none: {printable(reason)}") from None
+        raise ValueError(f"{EXPECTED} Received: {type(image).__name__}, not an image: {printable(reason)}") from None
     if array.shape == () and array.dtype.kind in "OSV":
         raise ValueError(f"{EXPECTED}{_hint(image)} Received: {type(image).__name__}")
     return array
 
 
 def _hint(image: Any) -> str:
-    """What to do with something that holds images, but is none."""
+    """A hint for a value that holds images, but is not an image."""
     if isinstance(image, (bytes, bytearray)):
         return " Put the bytes of a file into io.BytesIO."
     return " Make it a list." if isinstance(image, (Iterator, Set)) else ""
 
 
 def refuse_mixture(several: Sequence[Any]) -> None:
-    """Complain about a list with files and with others."""
+    """Raise ValueError if a list holds both files and arrays."""
     if any(is_file(image) for image in several):
-        raise ValueError("A list holds files or arrays, not both.")
+        raise ValueError("A list must hold files or arrays, not both.")
