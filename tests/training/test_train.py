@@ -9,6 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from keras_vit_edu import datasets, training
+from keras_vit_edu.models.flat_config import flattened
 from tests.support import LATER_ARGUMENTS, vit_classifier
 
 
@@ -115,8 +116,9 @@ def test_a_run_begun_before_there_were_stems_and_augmentation_is_gone_on_with(tm
         trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())])
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     configuration = record["configuration"]
-    for argument in LATER_ARGUMENTS:
-        del configuration["model"]["config"][argument]
+    flat = flattened(configuration["model"]["config"])
+    later = (*LATER_ARGUMENTS, "position_bias", "head_dtype", "logits_activation")
+    configuration["model"]["config"] = {name: value for name, value in flat.items() if name not in later}
     for field in ("augmentation_final_epochs", "augmentation_final_strength"):
         del configuration["recipe"][field]
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))

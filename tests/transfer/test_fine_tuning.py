@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from keras_vit_edu.datasets import Augmentation, scan_folder
+from keras_vit_edu.layers import RelativePositionBias
 from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.training import RunFolder, RunFolderError, TrainingFailed
 from keras_vit_edu.transfer import (
@@ -79,7 +80,7 @@ def test_each_method_trains_what_it_says(tune, changes, phases, moved):
 
 
 def test_only_kernels_decay(tune):
-    model = classifier(locality=1.0)
+    model = classifier(position_bias=RelativePositionBias(locality=1.0))
     before = {weight.path: to_numpy(weight) for weight in model.weights}
     tune(model, method="full", learning_rate=1e-8, weight_decay=1e6, layer_decay=1.0)  # Adam's own steps are tiny
     smaller = {w.path for w in model.backbone.weights if np.abs(to_numpy(w) - before[w.path]).max() > 1e-4}
@@ -645,7 +646,7 @@ def test_fit_refuses_at_once_what_could_not_be_kept(tmp_path):
     images = keras.Input((16, 16, 3))
     model = keras.Model(images, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(images)))
     other = TransferClassifier(model, PREPROCESSING, ["a", "b"])
-    with pytest.raises(ValueError, match="An artifact holds an opened ViT or DeiT"):
+    with pytest.raises(ValueError, match="An artifact holds a ViTClassifier"):
         other.fit(coloured(12, 2), run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
