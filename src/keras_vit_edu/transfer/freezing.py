@@ -35,7 +35,7 @@ def freeze_backbone(model: keras.Model, console: Console | None = None) -> Train
 
     Examples:
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)], name="small")
-        >>> count = freeze(model)
+        >>> count = freeze_backbone(model)
         small: 8 of 23 weights train (34.78%)
     """
     return unfreeze_last(model, 0, console)
