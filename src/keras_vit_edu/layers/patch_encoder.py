@@ -1,4 +1,4 @@
-"""A patch becomes a token: projected to the model's width, and told where it stands."""
+"""A patch becomes a token: it is projected to the model's width, and its position is added."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,30 +19,29 @@ class PatchEncoder(keras.layers.Layer):
 
     `tokens = concatenate(prefix_tokens, patches W + b) + position_embedding`
 
-    Attention has no sense of order, so each place in the sequence gets a vector of its own, which training shapes.
-    Prefix tokens stand for no patch; they are learned too and come first: a class token, DeiT's distillation token,
-    registers.
+    Attention does not know the order of its tokens, so each place in the sequence has a learned vector. Prefix tokens
+    are learned too and come first. They stand for no patch: a class token, DeiT's distillation token, registers.
 
     Args:
         num_patches: N, the number of patches.
         projection_dim: D, the width of a token.
-        num_prefix_tokens: how many learned tokens to put before the patches.
-        grid_size: `(rows, columns)` of the patches; needed by `resized` only.
-        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+        num_prefix_tokens: number of learned tokens before the patches.
+        grid_size: `(rows, columns)` of the patches. Only `resized` needs it.
+        **kwargs: arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
-        patches: `(B, N, P)`; any real dtype, cast to the layer's compute dtype.
+        patches: `(B, N, P)`, any real dtype; cast to the layer's compute dtype.
 
     Returns:
         Tokens `(B, num_prefix_tokens + N, D)`.
 
     Variables:
-        `projection/kernel` `(P, D)`, `projection/bias` `(D,)`, `position_embedding` `(num_prefix_tokens + N, D)`,
-        uniform in +-0.05 at first as Keras's Embedding is, and, if asked for, `prefix_tokens`
-        `(num_prefix_tokens, D)`, likewise.
+        `projection/kernel` `(P, D)`, `projection/bias` `(D,)`, `position_embedding` `(num_prefix_tokens + N, D)` and,
+        if there are prefix tokens, `prefix_tokens` `(num_prefix_tokens, D)`. The last two are uniform in +-0.05 at
+        first, as Keras's Embedding is.
 
     Raises:
-        ValueError: for another number of patches than `num_patches`, or a grid that does not have `num_patches`.
+        ValueError: if the input does not have `num_patches` patches, or `grid_size` does not multiply to `num_patches`.
 
     References:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), equation 1.
@@ -112,16 +111,16 @@ class PatchEncoder(keras.layers.Layer):
         return tokens + self.position_embedding  # (B, num_prefix_tokens + N, D)
 
     def resized(self, new_grid: Sequence[int]) -> "PatchEncoder":
-        """An encoder for images of another size, with this one's weights.
+        """Make an encoder for images of another size, with the weights of this one.
 
-        The positions of the patches are interpolated bicubically between the old grid and the new one (as an image of
-        D channels would be, antialiased when it gets smaller); those of the prefix tokens stay.
+        The positions of the patches are interpolated bicubically from the old grid to the new one, as an image of D
+        channels would be, with antialiasing if the grid shrinks. Prefix tokens keep their positions.
 
         Args:
-            new_grid: `(rows, columns)` of patches.
+            new_grid: `(rows, columns)` of the patches.
 
         Returns:
-            A new, built `PatchEncoder`; this one stays as it is.
+            A new, built `PatchEncoder`. This encoder does not change.
 
         Raises:
             ValueError: if this encoder has no `grid_size`, is not built, or is quantized.

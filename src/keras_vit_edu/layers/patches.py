@@ -1,4 +1,4 @@
-"""An image becomes a sequence: cut into patches, each flattened to a vector."""
+"""An image becomes a sequence: it is cut into patches, and each patch is flattened to a vector."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,10 @@ from keras_vit_edu._types import DataFormat, Shape, Tensor
 class Patches(keras.layers.Layer):
     """Cut images into patches: `(B, H, W, C)` to `(B, N, ph * pw * C)`, with `N = (H / ph) * (W / pw)`.
 
-    Patches come in reading order, left to right, then top to bottom. Inside a patch the pixels come in reading order
-    too, the channels of a pixel next to each other (the order of `tf.image.extract_patches`). Nothing is computed, so
-    the values are exact and any real dtype will do; floats arrive in the layer's compute dtype, as in every Keras
-    layer.
+    Patches come in reading order: left to right, then top to bottom. Inside a patch the pixels come in reading order
+    too, with the channels of a pixel next to each other (the order of `tf.image.extract_patches`). Values are moved and
+    not computed with, so they stay exact, in any real dtype. As in every Keras layer, floats are cast to the compute
+    dtype.
 
     Args:
         patch_size: side of a patch in pixels, an int or `(height, width)`.
@@ -32,7 +32,7 @@ class Patches(keras.layers.Layer):
         Tensor `(B, N, ph * pw * C)`.
 
     Raises:
-        ValueError: if the rank is not 4, or a side is no multiple of the patch's.
+        ValueError: if the rank is not 4, or the patch does not divide the image.
 
     Reference:
         Dosovitskiy et al., "An image is worth 16x16 words" (ICLR 2021), section 3.1.

@@ -16,34 +16,34 @@ from keras_vit_edu.layers.recomputation import Draws
 class PortableDropout(keras.layers.Dropout):
     """`keras.layers.Dropout` with masks that are equal, bit for bit, on TensorFlow, PyTorch and JAX.
 
-    In training an element is set to 0 with probability `rate` and otherwise divided by `1 - rate`, which keeps the
-    mean. The mask is a hash of (seed, counter, flat position); the counter goes up by one at every training call. It
-    is saved with the model, so training goes on with the mask that would have been next (Keras's own Dropout forgets
-    it).
+    In training an element is set to 0 with probability `rate`. The others are divided by `1 - rate`, which keeps the
+    mean. The mask is a hash of (seed, counter, flat position). The counter increases by one in every training call. It
+    is saved with the model, so resumed training uses the mask that would have been next. (Keras's Dropout does not save
+    it.)
 
-    Where a backward pass runs the forward pass again (`keras.remat`, `torch.utils.checkpoint`, `tf.recompute_grad`) it
-    repeats the mask, and does not count. Threads that call one layer at the same time draw different masks (in which
-    order is open); those that run one `tf.function` at the same time may draw equal ones.
+    If a backward pass runs the forward pass again (`keras.remat`, `torch.utils.checkpoint`, `tf.recompute_grad`), the
+    layer repeats its mask and does not count. Threads that call one layer at the same time draw different masks, in any
+    order. Threads that run one `tf.function` at the same time may draw equal masks.
 
     Args:
         rate: probability of dropping an element, in [0, 1).
-        noise_shape: shape of the mask, to be broadcast against the inputs; None entries are the inputs' own. None: the
-            shape of the inputs.
-        seed: int in [0, 2**31), or None to draw one as Keras does (`keras.utils.set_random_seed` fixes it).
-        **kwargs: of `keras.layers.Layer`: `name`, `dtype`.
+        noise_shape: shape of the mask, which is broadcast against the inputs; None entries are the sizes of the inputs.
+            Defaults to the shape of the inputs.
+        seed: int in [0, 2**31). Defaults to a new seed, which `keras.utils.set_random_seed` fixes.
+        **kwargs: arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
         inputs: float tensor of any shape.
-        training: whether to drop.
+        training: whether dropout acts.
 
     Returns:
         Tensor of the inputs' shape.
 
     Raises:
-        ValueError: for a rate outside [0, 1), a seed outside [0, 2**31), or a noise shape that is no list of whole
+        ValueError: if `rate` is outside [0, 1), `seed` is outside [0, 2**31), or `noise_shape` is not a list of whole
             numbers and None.
-        RuntimeError: in a recomputation whose forward pass cannot be told; on JAX, in a function that is traced and
-            does not hand the counter in and out (`stateless_call` does).
+        RuntimeError: in a recomputation, if its forward pass cannot be identified; on JAX, in a traced function that
+            does not pass the counter in and out, as `stateless_call` does.
 
     Reference:
         Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting" (JMLR 2014).

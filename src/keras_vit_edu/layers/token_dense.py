@@ -1,4 +1,4 @@
-"""A Dense layer for tokens: the same numbers as Keras's, sooner."""
+"""A Dense layer for tokens: the same numbers as Keras's, but faster."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from keras_vit_edu._types import Shape, Tensor
 class TokenDense(keras.layers.Dense):
     """`keras.layers.Dense`, computed as the product of two matrices: `(B, N, D)` to `(B, N, units)`.
 
-    All tokens of all images are the rows of one matrix. Keras multiplies a stack of matrices, whose gradient on JAX is
-    the slower one on a CPU; on torch it adds the bias in a second pass over the output, which
-    `torch.nn.functional.linear` does in the first.
+    All tokens of all images are the rows of one matrix. Keras multiplies a stack of matrices, whose gradient is slower
+    on JAX on a CPU. On torch, Keras adds the bias in a second pass over the output; `torch.nn.functional.linear` adds
+    it in the first.
 
     Arguments, weights and numbers are those of `keras.layers.Dense`.
 
