@@ -12,10 +12,24 @@ import keras
 import pytest
 from hypothesis import settings
 
+from keras_vit_edu._backend import installed_backends
+
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
 FULL_DATA = os.environ.get("KERAS_VIT_EDU_DATA") and os.path.abspath(os.environ["KERAS_VIT_EDU_DATA"])
+
+
+def pytest_collection_modifyitems(items):
+    """Markers that a test need not write itself: `pyproject.toml` says what each means."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("lowest")
+            item.add_marker("quick")
+        if "keras_hub" in getattr(item, "fixturenames", ()):
+            item.add_marker("hub")
+        if item.get_closest_marker("together") and len(installed_backends()) < 2:
+            item.add_marker(pytest.mark.skip(reason="wants several backends in one environment"))
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 from keras_vit_edu.models import ViTClassifier
@@ -45,6 +46,16 @@ def opened_vit(backbone: Any, num_classes: int, pre_logits_dim: int | None = Non
     units = () if pre_logits_dim is None else (pre_logits_dim,)
     defaults = {"head": "token", "head_units": units, "head_dropout": 0.0, "head_activation": "tanh"}
     return ViTClassifier(backbone, num_classes, **{**defaults, "head_dtype": backbone.dtype_policy, **head})
+
+
+def on_one_backend(*cases: Any) -> list[Any]:
+    """Cases of a test that prove on one backend what the other cases prove on each."""
+    return [
+        pytest.param(*case, marks=pytest.mark.any_backend)
+        if isinstance(case, tuple)
+        else pytest.param(case, marks=pytest.mark.any_backend)
+        for case in cases
+    ]
 
 
 def to_numpy(x: Any) -> np.ndarray:

@@ -13,6 +13,8 @@ from keras_vit_edu import _backend
 from keras_vit_edu._install import install_command
 from tests.support import BACKEND
 
+pytestmark = pytest.mark.any_backend
+
 # The choice itself, in this process: `choose_backend` is told what is installed. --------------------------------------
 
 

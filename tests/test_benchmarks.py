@@ -9,6 +9,8 @@ from keras import ops
 
 from benchmarks import attention, memory, sweep, timing
 
+pytestmark = pytest.mark.any_backend
+
 
 def test_what_takes_longer_has_the_larger_ratio():
     def work(repetitions):

@@ -10,6 +10,8 @@ import pytest
 
 from keras_vit_edu import _checks
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("value", [1, 7, np.int64(7), np.uint8(7)])
 def test_a_whole_number_comes_back_as_an_int(value):

@@ -51,6 +51,8 @@ def expected(model, file):
     return keras.ops.convert_to_numpy(keras.ops.softmax(model(digit[None], training=False)))[0]
 
 
+@pytest.mark.lowest
+@pytest.mark.quick
 def test_each_file_gets_a_line_with_its_most_probable_classes(classify, tiny, capsys):
     assert classify("five.png", "eight.jpg") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -61,6 +63,8 @@ def test_each_file_gets_a_line_with_its_most_probable_classes(classify, tiny, ca
         assert line == f"{file}: " + ", ".join(f"{digit} ({shares[digit]:.1%})" for digit in best)
 
 
+@pytest.mark.lowest
+@pytest.mark.quick
 def test_json_holds_the_softmax_of_the_logits(classify, tiny, capsys):
     assert classify("eight.jpg", "--json", "--top", "10") == 0
     [result] = json.loads(capsys.readouterr().out)
@@ -71,6 +75,8 @@ def test_json_holds_the_softmax_of_the_logits(classify, tiny, capsys):
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 
+@pytest.mark.any_backend
+@pytest.mark.lowest
 def test_top(classify, capsys):
     for top, count in (("1", 1), ("10", 10), ("99", 10)):
         assert classify("five.png", "--top", top, "--json") == 0
@@ -125,6 +131,8 @@ def flower():
     return "flower.png"
 
 
+@pytest.mark.any_backend
+@pytest.mark.lowest
 def test_what_is_no_digit_is_said_to_be_none_and_the_rest_goes_on(classify, flower, capsys):
     assert datasets.digit_from_photo(datasets.read_image(flower)).shape == (28, 28, 1)  # something is found in it
     assert classify(flower, "five.png") == 1
@@ -182,6 +190,7 @@ def test_a_picture_of_it(classify, capsys, tmp_path):
         assert sheet.height > 300
 
 
+@pytest.mark.any_backend
 def test_without_a_digit_there_is_no_picture(classify, tmp_path):
     assert classify("blank.png", "--picture", "sheet.png") == 1
     assert not (tmp_path / "sheet.png").exists()
@@ -206,6 +215,8 @@ def test_a_run_folder_is_a_model_too(tiny, tmp_path, capsys):
     assert "Received: clothes, images of shape (28, 28, 1), 10 classes: T-shirt/top" in capsys.readouterr().err
 
 
+@pytest.mark.any_backend
+@pytest.mark.lowest
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -232,6 +243,8 @@ def test_a_mistake_gives_one_line_and_2(arguments, complaint, classify, tmp_path
     assert complaint in line
 
 
+@pytest.mark.any_backend
+@pytest.mark.lowest
 def test_an_empty_folder_stops_nothing(classify, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert classify("empty", "five.png", "--csv", "out.csv") == 1
@@ -241,6 +254,8 @@ def test_an_empty_folder_stops_nothing(classify, tmp_path, capsys):
     assert (tmp_path / "out.csv").read_text().count("The folder holds no file") == 1
 
 
+@pytest.mark.any_backend
+@pytest.mark.lowest
 def test_a_model_of_something_else_is_refused(tmp_path, capsys):
     vit_classifier(12, num_layers=1, name="twelve").save_to_preset("twelve")
     assert cli.run(["classify", "five.png", "--preset", "twelve"]) == 2
@@ -250,6 +265,8 @@ def test_a_model_of_something_else_is_refused(tmp_path, capsys):
     assert "images of shape (14, 14, 1)" in capsys.readouterr().err
 
 
+@pytest.mark.any_backend
+@pytest.mark.lowest
 def test_without_pillow_one_line_names_the_extra(classify, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert classify("five.png") == 2

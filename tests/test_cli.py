@@ -15,6 +15,8 @@ from keras_vit_edu._install import install_command
 from keras_vit_edu.models.preset import Preset
 from tests.support import vit_classifier
 
+pytestmark = pytest.mark.lowest
+
 BACKEND = keras.backend.backend()
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -78,6 +80,7 @@ def one_line(capsys):
     return lines[0]
 
 
+@pytest.mark.quick
 def test_train_end_to_end(small_mnist, tmp_path):
     done = command("train", "--data", small_mnist, "--epochs", 1, "--seed", 3, "--run", "out")
     assert done.returncode == 0, done.stderr
@@ -123,6 +126,8 @@ def test_overwrite(train, capsys):
     assert train("--run", "out", "--quiet", "--overwrite") == 0
 
 
+@pytest.mark.any_backend
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -165,6 +170,7 @@ def test_override_changes_arguments_of_the_model(train, tmp_path):
     assert config["backbone"]["config"]["projection_dim"] == 8
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
@@ -181,6 +187,7 @@ def test_an_override_that_does_not_fit_is_named(train, capsys, override, complai
     assert error.count("\n") == 1
 
 
+@pytest.mark.any_backend
 def test_show_augmentation_draws_a_sheet_and_trains_nothing(train, capsys):
     assert train("--augmentation", "digits", "--show-augmentation", "--run", "sheets") == 0
     assert capsys.readouterr().out.strip() == str(Path("sheets/augmentation.png"))
@@ -206,17 +213,20 @@ def test_augmentation_is_kept_in_the_recipe(train):
     assert recipe["augmentation"]["mirror"] == 0.5
 
 
+@pytest.mark.any_backend
 def test_a_data_file_that_is_none(tmp_path, capsys):
     (tmp_path / "digits.npz").write_text("no zip")
     assert cli.run(["train", "--data", "digits.npz"]) == 2
     assert "digits.npz cannot be read as an npz file" in one_line(capsys)
 
 
+@pytest.mark.any_backend
 def test_an_unknown_verb_gets_a_hint(capsys):
     assert cli.run(["tran"]) == 2
     assert "tran" in one_line(capsys)
 
 
+@pytest.mark.any_backend
 def test_help_and_version(capsys):
     assert cli.run([]) == 0
     assert "train" in capsys.readouterr().out
@@ -226,6 +236,7 @@ def test_help_and_version(capsys):
     assert f"keras-vit-edu {keras_vit_edu.__version__}" in capsys.readouterr().out
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_backend_that_is_not_installed_says_which_extra(backend):
     if backend in keras_vit_edu._backend.installed_backends():
@@ -241,6 +252,7 @@ def test_a_backend_that_is_not_installed_says_which_extra(backend):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.any_backend
 def test_ctrl_c_ends_with_one_line(train, monkeypatch, capsys, tmp_path):
     def interrupt(*arguments, **keywords):
         raise KeyboardInterrupt
@@ -251,6 +263,7 @@ def test_ctrl_c_ends_with_one_line(train, monkeypatch, capsys, tmp_path):
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "interrupted"
 
 
+@pytest.mark.any_backend
 def test_a_bug_keeps_its_traceback(train, monkeypatch):
     def broken(*arguments, **keywords):
         raise ValueError("a bug of ours")
@@ -260,6 +273,7 @@ def test_a_bug_keeps_its_traceback(train, monkeypatch):
         train("--quiet")
 
 
+@pytest.mark.any_backend
 def test_the_console_script_is_the_same_command():
     script = Path(sys.executable).with_name("keras-vit-edu")
     done = subprocess.run(
@@ -293,6 +307,7 @@ def test_a_notice_keeps_the_name_of_the_extra(train, monkeypatch, capsys):
     assert "no accuracy.png" in capsys.readouterr().out
 
 
+@pytest.mark.any_backend
 def test_evaluate_a_run(finished_run, small_mnist, capsys):
     assert cli.run(["evaluate", str(finished_run), "--data", str(small_mnist)]) == 0
     shown = capsys.readouterr().out
@@ -332,6 +347,7 @@ def test_a_run_is_evaluated_on_its_own_images_wherever_they_are(train, small_mni
     assert Path("evaluate-out-mnist-sample/evaluate.json").is_file()
 
 
+@pytest.mark.any_backend
 def test_a_model_of_other_classes_is_not_evaluated(capsys):
     """A preset of clothes, for which no dataset is named."""
     assert cli.run(["evaluate", "vit_fashion_hybrid"]) == 2
@@ -341,6 +357,7 @@ def test_a_model_of_other_classes_is_not_evaluated(capsys):
     assert not Path("evaluate-vit_fashion_hybrid-mnist-sample").exists()
 
 
+@pytest.mark.quick
 def test_evaluate_a_preset_and_print_json(small_model, tmp_path, capsys):
     assert cli.run(["evaluate", str(small_model), "--json", "--mistakes", "0"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 2000
@@ -359,6 +376,7 @@ def two_presets(tmp_path, monkeypatch):
     monkeypatch.setattr(Preset, "presets", {"small": known, "plan": without})
 
 
+@pytest.mark.any_backend
 def test_presets_are_listed_and_those_without_weights_say_so(two_presets, capsys):
     assert cli.run(["presets"]) == 0
     shown = {
@@ -368,6 +386,7 @@ def test_presets_are_listed_and_those_without_weights_say_so(two_presets, capsys
     assert shown["plan"] == "│ plan │ Only a [b]plan[/b]. │ 7 │ - │ no weights │"
 
 
+@pytest.mark.any_backend
 def test_presets_as_json(two_presets, capsys):
     assert cli.run(["presets", "--json"]) == 0
     small, plan = json.loads(capsys.readouterr().out)
@@ -379,6 +398,7 @@ def test_presets_as_json(two_presets, capsys):
     assert (plan["name"], plan["weights_bytes"], plan["test_accuracy"]) == ("plan", None, None)
 
 
+@pytest.mark.any_backend
 def test_every_bundled_preset_is_listed(capsys):
     assert cli.run(["presets", "--json"]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list(Preset.presets)
@@ -387,6 +407,7 @@ def test_every_bundled_preset_is_listed(capsys):
     assert all(f" {name} " in shown for name in Preset.presets)
 
 
+@pytest.mark.any_backend
 def test_what_cannot_be_evaluated(finished_run, tmp_path, capsys):
     assert cli.run(["evaluate", "vit_mnist_d16"]) == 2
     assert "without weights" in one_line(capsys)

@@ -5,6 +5,7 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 
 import keras_vit_edu
 from keras_vit_edu import _backend, doctor
@@ -43,6 +44,7 @@ def test_it_finds_data_where_loading_would(tmp_path, monkeypatch):
     assert data["fashion-mnist"] == str(tmp_path / "keras" / "datasets" / "fashion-mnist")
 
 
+@pytest.mark.any_backend
 def test_as_a_command():
     environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
     done = subprocess.run(

@@ -6,6 +6,8 @@ import pytest
 
 from keras_vit_edu.evaluation import Evaluation, evaluate
 
+pytestmark = [pytest.mark.quick, pytest.mark.lowest]
+
 # Ten images of three classes. Wrong are 3 (a taken for b, 0.5 sure), 6 (b taken for c, 0.9) and 9 (c taken for a, 0.6).
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
 PROBABILITIES = np.array(

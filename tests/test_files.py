@@ -25,7 +25,7 @@ from keras_vit_edu.models.keras_file import load_keras_file
 from keras_vit_edu.parity.arrays import load_arrays
 from keras_vit_edu.transfer import TransferClassifier
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
 
 
 def test_a_file_is_read_up_to_its_limit(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 import keras_vit_edu
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
 PACKAGE = Path(keras_vit_edu.__file__).parent
 FILES = {
     ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): file

@@ -104,6 +104,7 @@ def kolmogorov_smirnov(x, y):
     return np.abs(below_x - below_y).max() * math.sqrt(len(x) / 2)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_follow_the_distribution_of_kerass_own(name, kernel):

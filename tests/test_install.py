@@ -10,6 +10,8 @@ import pytest
 
 from keras_vit_edu import _install
 
+pytestmark = pytest.mark.any_backend
+
 ROOT = Path(__file__).parents[1]
 MODULE = ROOT / "src" / "keras_vit_edu" / "_install.py"
 

@@ -14,6 +14,8 @@ from keras.src.utils import module_utils
 import keras_vit_edu
 from keras_vit_edu import _keras_internals
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = Path(keras_vit_edu.__file__).parent
 # Private names of Python, torch and JAX.
 OF_OTHERS = {"_getframe", "_exit", "_asdict", "_C", "_functorch", "_current_graph_task_id", "_trace"}

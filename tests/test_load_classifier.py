@@ -11,6 +11,8 @@ from keras_vit_edu.transfer import TransferClassifier
 from tests.support import vit_classifier
 from tests.transfer.small import PREPROCESSING, classifier
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.mark.parametrize("place", ["runs/pets/classifier", "pets.zip"])
 def test_what_fine_tuning_saved(place, tmp_path, rng):

@@ -41,6 +41,7 @@ model.fit(np.zeros((2, 8, 8, 1), "float32"), np.array([0, 2]), verbose=0)
 """
 
 
+@pytest.mark.together
 @pytest.mark.parametrize("backend", installed_backends())
 def test_a_fit_on_one_backend_leaves_the_others_out(backend):
     loaded = modules_after(FIT, backend)
@@ -49,12 +50,14 @@ def test_a_fit_on_one_backend_leaves_the_others_out(backend):
     assert loaded.isdisjoint(set(BACKENDS) - {backend} - by_keras_itself)
 
 
+@pytest.mark.together
 @pytest.mark.parametrize("backend", installed_backends())
 def test_the_import_brings_the_core_dependencies_and_nothing_else(backend):
     added = modules_after(IMPORT, backend) - modules_after("import keras, numpy", backend)
     assert added - set(sys.stdlib_module_names) == {"keras_vit_edu", "safetensors"}
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("library", "file"), [("keras_hub", "hub.py"), ("kagglehub", "hub.py"), ("huggingface_hub", "hugging_face.py")]
 )
@@ -70,14 +73,17 @@ def test_one_file_imports_a_hub_and_only_when_it_is_used(library, file):
     assert 0 not in importers.get(file, [])
 
 
+@pytest.mark.any_backend
 def test_the_version_is_that_of_the_distribution():
     assert keras_vit_edu.__version__ == importlib.metadata.version("keras-vit-edu")
 
 
+@pytest.mark.any_backend
 def test_types_are_shipped():
     assert (resources.files("keras_vit_edu") / "py.typed").is_file()
 
 
+@pytest.mark.any_backend
 def test_the_package_is_small_enough_for_a_wheel_of_30_megabytes():
     files = [file for file in Path(keras_vit_edu.__file__).parent.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files if "__pycache__" not in file.parts) < 30_000_000

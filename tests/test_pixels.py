@@ -10,6 +10,8 @@ from PIL import Image
 from keras_vit_edu._pixels import from_16_bits, in_range, largest_of_16_bits
 from keras_vit_edu.datasets import digit_from_photo, read_image
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
+
 
 def png_of_16_bits(pixels):
     """A PNG file, written by hand: Pillow writes no colours of 16 bits."""

@@ -8,6 +8,8 @@ from PIL import Image
 from keras_vit_edu import plots
 from keras_vit_edu.captions import mistake
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.lowest]
+
 
 @pytest.fixture
 def drawn(monkeypatch):

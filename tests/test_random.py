@@ -13,6 +13,8 @@ from keras import ops
 from keras_vit_edu import random
 from tests.support import compilers, fingerprint, to_numpy
 
+pytestmark = pytest.mark.quick
+
 LAST_SEED = 2**31 - 1
 STREAMS = [(0, 0), (0, 1), (1, 0), (LAST_SEED, 0), (LAST_SEED, 2**31), (5, 2**31 - 1), (5, 2**32 - 1), (123456789, 77)]
 SHAPES = [(), (0,), (1,), (7,), (3, 5), (2, 0, 3), (2, 3, 1, 5)]

@@ -189,6 +189,7 @@ def initial_weight_bits(seed, counter, count):
     return (random.words(seed_of_child, (0,), count) >> np.uint64(32)).astype(np.uint32)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("bits", [mask_bits, initial_weight_bits])
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_it_passes_for_random(statistic, bits):
@@ -270,6 +271,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("fault", "statistic"), [(fault, seen) for fault, those in FAULTS.items() for seen in STATISTICS if seen in those]
 )
@@ -307,6 +309,7 @@ def test_the_masks_of_neighbouring_seeds_are_uncorrelated():
     assert is_random(correlations(masks([PortableDropout(0.5, seed=seed) for seed in range(12)])))
 
 
+@pytest.mark.any_backend
 def test_layers_that_share_a_stream_are_seen():
     one_stream = masks([PortableDropout(0.5, seed=0)], steps=14)
     layers_one_step_apart = [one_stream[seed + step] for seed in range(12) for step in range(3)]

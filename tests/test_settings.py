@@ -12,7 +12,7 @@ from keras_vit_edu._settings import PANELS, check, one_of_rule, or_none_rule, se
 from keras_vit_edu.training import Recipe
 from keras_vit_edu.transfer import FineTuning
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from PIL import Image
 
 from keras_vit_edu import cli
 
+pytestmark = pytest.mark.any_backend
+
 TINY = (
     "--override",
     "num_layers=1",
@@ -69,7 +71,6 @@ def test_a_preset_is_trained_on_colour_images_and_evaluated(tmp_path, shapes, ca
     assert cli.run(["evaluate", "out", "--data", "moved.npz", "--json"]) == 0
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize("preset", ["vit_mnist_hybrid", "vit_mnist_pure", "cnn_mnist"])
 def test_a_folder_of_images_and_other_presets(tmp_path, shapes, preset, capsys):
     for i, (image, label) in enumerate(zip(shapes["x_train"], shapes["y_train"], strict=True)):
@@ -94,7 +95,6 @@ def photographs(folder, shapes, first, count):
         Image.fromarray(shapes["x_train"][i]).save(file)
 
 
-@pytest.mark.any_backend
 def test_all_images_of_a_folder_without_a_test_are_tested_on(tmp_path, shapes, capsys):
     photographs(tmp_path / "photos", shapes, 0, 18)
     photographs(tmp_path / "others", shapes, 18, 6)  # two of each class
@@ -120,7 +120,6 @@ def test_all_images_of_a_folder_without_a_test_are_tested_on(tmp_path, shapes, c
     assert "a fifth of every class was kept for the test" in said
 
 
-@pytest.mark.any_backend
 def test_an_interrupted_run_on_other_images_goes_on(tmp_path, shapes):
     command = ["train", "--data", "shapes.npz", *TINY, "--epochs", "2", "--quiet"]
     assert cli.run([*command, "--run", "whole"]) == 0
@@ -137,7 +136,6 @@ def test_an_interrupted_run_on_other_images_goes_on(tmp_path, shapes):
     assert record(tmp_path / "part")["test_loss"] == record(tmp_path / "whole")["test_loss"]
 
 
-@pytest.mark.any_backend
 def test_digits_of_another_size(tmp_path, rng, capsys):
     images, labels = rng.integers(0, 256, (40, 28, 28), "uint8"), np.arange(40) % 10
     np.savez("few.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
@@ -147,7 +145,6 @@ def test_digits_of_another_size(tmp_path, rng, capsys):
     assert cli.run(["evaluate", "out"]) == 0
 
 
-@pytest.mark.any_backend
 def test_a_run_that_took_five_classes_for_mnist_goes_on(tmp_path, rng):
     """Before `train` looked at what `--data` holds, any 28x28 images were MNIST, with ten classes."""
     labels = np.arange(40) % 5
@@ -164,7 +161,6 @@ def test_a_run_that_took_five_classes_for_mnist_goes_on(tmp_path, rng):
     assert record(tmp_path / "new")["class_names"] == list("01234")
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -189,7 +185,6 @@ def test_what_does_not_fit_is_said_in_a_line(shapes, arguments, complaint, capsy
     assert error.count("\n") == 1
 
 
-@pytest.mark.any_backend
 def test_the_sheet_of_augmented_images_shows_colours(tmp_path, shapes):
     command = ["train", "--data", "shapes.npz", "--show-augmentation", "--augmentation", "clothes", "--run", "out"]
     assert cli.run(command) == 0
@@ -197,7 +192,6 @@ def test_the_sheet_of_augmented_images_shows_colours(tmp_path, shapes):
     assert (np.ptp(pixels, axis=-1) > 10).any()
 
 
-@pytest.mark.any_backend
 def test_validation_without_a_class_is_said(tmp_path, shapes, capsys):
     labels = np.arange(40) % 10
     images = np.zeros((40, 28, 28), "uint8")

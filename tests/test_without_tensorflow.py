@@ -30,6 +30,17 @@ def note():
 atexit.register(note)
 """
 
+# A program of the command's name, which runs one command after the other, and says of each how it ended and whether
+# TensorFlow is there.
+RUN = """
+import json, shlex, sys
+from keras_vit_edu import cli
+
+for command in sys.argv[1:]:
+    status = cli.run(shlex.split(command))
+    print("\\n" + json.dumps([command, status, "tensorflow" in sys.modules]), flush=True)
+"""
+
 
 @pytest.fixture(scope="module")
 def things(tmp_path_factory):
@@ -47,50 +58,57 @@ def things(tmp_path_factory):
     TransferClassifier(classifier(), PREPROCESSING, ("a", "b", "c")).save(folder / "abc.zip")
     (folder / "path").mkdir()
     (folder / "path" / "sitecustomize.py").write_text(LOG)
+    (folder / "keras-vit-edu").write_text(RUN)
     return folder
 
 
 TRAIN = "train --preset small --data data.npz --epochs 1 --batch-size 32 --overwrite --run run"
-VERBS = {
-    "train": TRAIN,
-    "train compiled": f"{TRAIN} --jit-compile",
-    "evaluate": "evaluate small --data data.npz",
-    "evaluate photographs": "evaluate abc.zip photos",
-    "classify": "classify digit.png",
-    "classify photographs": "classify photos/a/00.png --preset abc.zip",
-    "presets": "presets",
-    "doctor": "doctor",
-    "parity": "parity --backends BACKEND --checks initial-weights,dropout,save-load --out parity",
-    "help": "--help",
-}
-HERE = [backend for backend in installed_backends() if backend != "tensorflow"]
+VERBS = [
+    "presets",
+    "doctor",
+    "classify digit.png",
+    "evaluate small --data data.npz",
+    TRAIN,
+    "classify photos/a/00.png --preset abc.zip",
+    "evaluate abc.zip photos",
+    "parity --backends BACKEND --checks initial-weights,dropout,save-load --out parity",
+]
 
 
-@pytest.mark.skipif("tensorflow" not in installed_backends(), reason="there is no TensorFlow to import")
-@pytest.mark.parametrize("backend", HERE)
-@pytest.mark.parametrize("verb", VERBS)
-def test_no_verb_imports_it(things, verb, backend):
-    if verb == "train compiled" and backend == "torch":
-        pytest.skip("wants a C++ compiler")
-    notes = things / f"{verb} on {backend}.txt"
-    done = subprocess.run(
-        [sys.executable, "-m", "keras_vit_edu", *VERBS[verb].replace("BACKEND", backend).split()],
-        cwd=things,
-        env={
-            **os.environ,
-            "KERAS_BACKEND": backend,
-            "KERAS_VIT_EDU_CACHE": str(things / "features"),
-            "NOTES": str(notes),
-            "PYTHONPATH": os.pathsep.join([str(things / "path"), str(Path(keras_vit_edu.__file__).parents[1])]),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "tensorflow" not in done.stderr.lower()
+@pytest.mark.together
+@pytest.mark.parametrize("backend", [backend for backend in installed_backends() if backend != "tensorflow"])
+def test_no_verb_imports_it(things, backend):
+    """All in one process, and the processes that they start; and one by the command's own door."""
+    verbs = [verb.replace("BACKEND", backend) for verb in VERBS]
+    if backend == "jax":  # on torch it wants a C++ compiler
+        verbs.append(f"{TRAIN} --jit-compile")
+    notes = things / f"{backend}.txt"
+
+    def python(*arguments):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=things,
+            env={
+                **os.environ,
+                "KERAS_BACKEND": backend,
+                "KERAS_VIT_EDU_CACHE": str(things / "features"),
+                "NOTES": str(notes),
+                "PYTHONPATH": os.pathsep.join([str(things / "path"), str(Path(keras_vit_edu.__file__).parents[1])]),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "tensorflow" not in done.stderr.lower()
+        return done.stdout
+
+    ended = [json.loads(line) for line in python("keras-vit-edu", *verbs).splitlines() if line.startswith('["')]
+    assert ended == [[verb, 0, False] for verb in verbs]
+    python("-m", "keras_vit_edu", "--help")
+    python("-m", "keras_vit_edu", "doctor")
     processes = notes.read_text().splitlines()
-    assert processes
+    assert len(processes) >= 4  # these three, and at least one that `parity` started
     assert [line for line in processes if line.startswith("True")] == []
 
 
@@ -126,6 +144,7 @@ print(json.dumps([found, "tensorflow" in sys.modules]))
 """
 
 
+@pytest.mark.together
 @pytest.mark.parametrize("backend", installed_backends())
 def test_set_seed_gives_the_bits_of_keras(backend):
     def draws(whose):

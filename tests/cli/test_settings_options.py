@@ -14,7 +14,7 @@ from keras_vit_edu.cli.settings_options import PanelledCommand, with_options_of
 from keras_vit_edu.training import Recipe
 from keras_vit_edu.transfer import FineTuning
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
 FIRST = {
     "train": ["--preset", "--dataset", "--data", "--recipe", "--run", "--epochs"],
     "fine-tune": ["--preset", "--run", "--options", "--method", "--probe-epochs", "--epochs"],

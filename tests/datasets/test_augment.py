@@ -10,6 +10,8 @@ from keras_vit_edu.datasets import AUGMENTATIONS, Augmentation, Batches, load_au
 from keras_vit_edu.datasets.augment import beta, interpolate, rectangles, smoothing
 from tests.support import fingerprint
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
+
 EVERYTHING = {
     "rotation": 15.0,
     "shift": 2.5,

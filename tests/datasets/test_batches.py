@@ -12,6 +12,8 @@ import pytest
 
 from keras_vit_edu.datasets import Batches
 
+pytestmark = pytest.mark.quick
+
 
 def numbered(count, **kwargs):
     """Batches of `count` images; label i belongs to the image whose first pixels spell i."""
@@ -116,6 +118,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+@pytest.mark.any_backend
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_gets_its_batches():
     subprocess.run([sys.executable, "-c", FORK], check=True, timeout=300)

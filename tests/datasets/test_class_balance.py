@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from keras_vit_edu import random
 from keras_vit_edu.datasets import class_weights, stratified_split
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
+
 
 def split_quietly(*arguments, **options):
     with warnings.catch_warnings():

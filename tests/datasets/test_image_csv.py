@@ -6,6 +6,8 @@ from PIL import Image
 
 from keras_vit_edu.datasets import ImageFolder, image_csv, load_images, scan_csv
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -13,6 +13,8 @@ from PIL import Image, ImageOps
 from keras_vit_edu._install import install_command
 from keras_vit_edu.datasets import image_file, read_image
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
+
 # A dark L on light paper, (H, W) = (20, 30): every turn or mirror image of it is another picture.
 GREY = np.full((20, 30), 200, "uint8")
 GREY[4:16, 6:9] = 40

@@ -13,6 +13,8 @@ from PIL import Image
 
 from keras_vit_edu.datasets import load_images, scan_folder
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
+
 COLOURS = np.random.default_rng(0).integers(0, 255, (40, 60, 3), "uint8")
 PICTURE = Image.fromarray(COLOURS)
 links = pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")

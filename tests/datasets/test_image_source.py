@@ -13,6 +13,8 @@ from PIL import Image
 
 from keras_vit_edu.datasets import image_source, load_images, read_image
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
+
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), "uint8")
 
 

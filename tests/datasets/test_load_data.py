@@ -9,7 +9,7 @@ from PIL import Image
 from keras_vit_edu import datasets
 from keras_vit_edu.datasets.class_balance import stratified_split
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
 
 
 def idx_bytes(array):

@@ -7,6 +7,8 @@ from PIL import Image
 
 from keras_vit_edu.datasets import image_files_fingerprint, load_images, scan_folder
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
+
 WIDTHS = {"cat/felix.png": 10, "cat/tom.png": 20, "dog/rex.png": 30}
 FILES = list(WIDTHS)
 

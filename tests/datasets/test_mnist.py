@@ -13,6 +13,8 @@ import pytest
 from keras_vit_edu import datasets
 from keras_vit_edu.datasets.sources import IDX_FILES
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def arrays(rng):

@@ -4,6 +4,8 @@ from PIL import Image
 
 from keras_vit_edu.datasets import find_split, load_data, scan_folder
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
+
 
 def put(folder, *files):
     for file in files:

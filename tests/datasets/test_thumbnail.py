@@ -3,7 +3,7 @@ import pytest
 
 from keras_vit_edu.datasets.thumbnail import thumbnail
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
 
 
 def test_blocks_are_averaged(rng):

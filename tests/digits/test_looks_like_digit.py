@@ -44,6 +44,7 @@ def test_mnist_looks_like_digits():
     assert refused <= 2
 
 
+@pytest.mark.hub
 def test_photographs_do_not():
     """At least 9 of 10 of those that scikit-image brings; `tools/digit_or_photograph.py` counts them all."""
     data = pytest.importorskip("skimage.data")

@@ -25,6 +25,8 @@ from tests.support import (
     variable_shapes,
 )
 
+pytestmark = pytest.mark.quick
+
 BATCH, PATCHES, LENGTH, WIDTH = 2, 6, 5, 4
 
 

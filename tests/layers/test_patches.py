@@ -13,6 +13,8 @@ from keras_vit_edu.layers import Patches
 from keras_vit_edu.parity.testing import assert_config_round_trip
 from tests.support import BACKEND, compilers, revived, to_numpy
 
+pytestmark = pytest.mark.quick
+
 
 def cut(images, patch_height, patch_width):
     """Patches of `(B, H, W, C)`, pixel by pixel: rows of patches, patches of a row, rows of pixels, pixels of a row."""
@@ -54,6 +56,7 @@ def test_a_case_by_hand():
 small = st.integers(1, 3)
 
 
+@pytest.mark.any_backend
 @settings(max_examples=25)
 @given(
     batch=small,

@@ -12,6 +12,8 @@ from keras_vit_edu.parity.derivatives import output_and_gradients
 from keras_vit_edu.parity.testing import assert_config_round_trip
 from tests.support import compilers, fingerprint, revived, to_numpy
 
+pytestmark = pytest.mark.quick
+
 ONES = np.ones((4, 6), "float32")
 
 

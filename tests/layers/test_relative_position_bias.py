@@ -13,6 +13,8 @@ from keras_vit_edu.parity import oracle, output_and_gradients
 from keras_vit_edu.parity.testing import assert_config_round_trip
 from tests.support import BACKEND, assert_agree, compiled, random_weights, revived, shapes, to_numpy
 
+pytestmark = pytest.mark.quick
+
 _rng = np.random.default_rng(0)
 TOKENS = _rng.normal(size=(2, 7, 4)).astype("float32")  # a class token and 2x3 patches
 COTANGENT = _rng.normal(size=(1, 3, 7, 7)).astype("float32")

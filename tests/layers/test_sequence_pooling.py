@@ -9,6 +9,8 @@ from keras_vit_edu.layers import SequencePooling
 from keras_vit_edu.parity import oracle, output_and_gradients
 from tests.support import assert_agree, compiled, constructor_arguments, random_weights, revived, to_numpy
 
+pytestmark = pytest.mark.quick
+
 _rng = np.random.default_rng(0)
 TOKENS = _rng.normal(size=(2, 5, 3)).astype("float32")
 COTANGENT = _rng.normal(size=(2, 3)).astype("float32")

@@ -10,6 +10,8 @@ from keras_vit_edu import layers
 from keras_vit_edu.models import CNNClassifier
 from tests.support import BACKEND, to_numpy, vit_classifier
 
+pytestmark = pytest.mark.quick
+
 AS_GIVEN = {"list": list, "array": np.array, "ints of numpy": lambda sizes: tuple(map(np.int64, sizes))}
 if BACKEND == "tensorflow":
     import tensorflow as tf

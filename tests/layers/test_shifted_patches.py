@@ -9,6 +9,8 @@ from keras_vit_edu.parity import oracle
 from keras_vit_edu.parity.testing import assert_config_round_trip
 from tests.support import compiled, to_numpy
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("image_shape", "patch_size"),

@@ -70,6 +70,11 @@ MODELS = {
 }
 # The presets take a while; their layers are those above.
 FEW = [name for name in MODELS if not name.startswith("vit_mnist")]
+# On TensorFlow and JAX each layer once, and a classifier that holds the others.
+FEWER = (
+    "Patches", "ShiftedPatches", "ConvStem", "PatchEncoder", "MyMultiHeadAttention, masked", "TransformerBlock",
+    "RelativePositionBias", "SequencePooling", "ViTClassifier, sequence", "CNNClassifier",
+)  # fmt: skip
 
 
 def model_and_inputs(name):
@@ -161,7 +166,7 @@ if BACKEND == "torch":
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
-    @pytest.mark.parametrize("name", FEW)
+    @pytest.mark.parametrize("name", FEWER)
     def test_a_graph_of_an_unknown_batch_runs_on_any(name):
         model, two, three = model_and_inputs(name)
         signature = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in model.inputs]
@@ -172,7 +177,7 @@ if BACKEND == "tensorflow":
 if BACKEND == "jax":
     import jax
 
-    @pytest.mark.parametrize("name", FEW)
+    @pytest.mark.parametrize("name", FEWER)
     def test_an_export_of_a_symbolic_batch_runs_on_any(name):
         model, two, three = model_and_inputs(name)
         (batch,) = jax.export.symbolic_shape("batch")

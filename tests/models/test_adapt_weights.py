@@ -8,6 +8,8 @@ from keras_vit_edu.models import CNNClassifier, ViTClassifier
 from keras_vit_edu.models.weight_names import weights_by_name
 from tests.support import random_weights, to_numpy, vit_classifier
 
+pytestmark = [pytest.mark.quick, pytest.mark.lowest]
+
 SMALL = {
     "num_classes": 3, "image_shape": (8, 12, 1), "patch_size": 4, "projection_dim": 8, "num_layers": 1, "num_heads": 2,
     "key_dim": 3, "mlp_dim": 10, "num_prefix_tokens": 1, "head": "token", "head_units": (6,),

@@ -7,6 +7,8 @@ import pytest
 from keras_vit_edu.models import ViTBackbone
 from tests.support import assert_agree, opened_vit, random_weights, to_numpy
 
+pytestmark = pytest.mark.lowest
+
 SIZES = {"projection_dim": 8, "num_layers": 2, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype("float32")
 

@@ -18,6 +18,8 @@ from tests.support import (
     to_numpy,
 )
 
+pytestmark = pytest.mark.lowest
+
 SMALL = {
     "num_classes": 3,
     "image_shape": (9, 6, 2),

@@ -8,7 +8,7 @@ import pytest
 from keras_vit_edu.models import overrides_for_images
 from keras_vit_edu.models.preset import Preset
 
-pytestmark = pytest.mark.any_backend
+pytestmark = [pytest.mark.lowest, pytest.mark.any_backend, pytest.mark.quick]
 
 PRESETS = list(Preset.presets)
 

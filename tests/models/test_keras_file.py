@@ -13,6 +13,8 @@ import pytest
 from keras_vit_edu.models.keras_file import load_keras_file
 from tests.support import random_weights, to_numpy
 
+pytestmark = [pytest.mark.quick, pytest.mark.lowest]
+
 # Layers with a counter of random numbers, which Keras does not save, behind an image.
 WITH_COUNTERS = {
     "dropout": lambda: [keras.layers.Flatten(), keras.layers.Dropout(0.5)],

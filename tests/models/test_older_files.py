@@ -9,6 +9,8 @@ import pytest
 from keras_vit_edu.models import ViTClassifier
 from tests.support import assert_agree, to_numpy
 
+pytestmark = pytest.mark.lowest
+
 BEFORE = Path(__file__).with_name("before")  # written on JAX, when ViTClassifier had 36 arguments
 
 

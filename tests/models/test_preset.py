@@ -17,7 +17,9 @@ from keras_vit_edu import initializers
 from keras_vit_edu.models import CNNClassifier, ViTClassifier
 from keras_vit_edu.models.flat_config import flattened
 from keras_vit_edu.models.preset import Preset
-from tests.support import LATER_ARGUMENTS, random_weights, to_numpy, vit_classifier
+from tests.support import LATER_ARGUMENTS, on_one_backend, random_weights, to_numpy, vit_classifier
+
+pytestmark = [pytest.mark.quick, pytest.mark.lowest]
 
 SMALL = {
     "num_classes": 3,
@@ -179,7 +181,7 @@ def test_a_written_preset_gives_the_same_logits(classifier, folder, images):
     assert loaded.get_config() == classifier.get_config()
 
 
-@pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16", "float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", *on_one_backend("bfloat16", "float16")])
 def test_whatever_the_dtype_policy(policy, images, tmp_path):
     model = vit_classifier(**SMALL, dtype=policy)
     random_weights(model)
@@ -600,6 +602,7 @@ DOTTED = {"class_name": "layers.Lambda", "module": "keras", "config": {"function
 PLANTED = {"class_name": "Planted", "module": "planted", "config": {}, "registered_name": "Planted"}
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("argument", ["activation", "head_activation", "kernel_initializer", "dtype", "num_classes"])
 @pytest.mark.parametrize(
     "object_with_code",

@@ -22,6 +22,9 @@ from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.reference_logits import recorded_logits, reference_logits
 from tests.support import assert_agree
 
+# On the other backends `keras-vit-edu parity` compares the logits with the recorded ones.
+pytestmark = pytest.mark.any_backend
+
 ROOT = Path(__file__).parents[2]
 TRAINED = [name for name, metadata in Preset.presets.items() if metadata["weights_sha256"]]
 MADE_HERE = "made here"
@@ -107,7 +110,6 @@ def test_it_loads_in_a_fresh_process_without_a_network_and_gives_the_recorded_lo
     assert_agree(logits_offline[str(preset)], recorded_logits(metadata), 1e-5)
 
 
-@pytest.mark.any_backend
 def test_it_gets_as_many_of_the_bundled_sample_right_as_it_says(preset, metadata):
     if metadata["sample_right"] is None:
         pytest.skip(f"trained on {metadata['dataset']['name']}, of which no sample is bundled")
@@ -116,7 +118,6 @@ def test_it_gets_as_many_of_the_bundled_sample_right_as_it_says(preset, metadata
     assert abs(count_right(Preset.from_preset(preset), sample) - metadata["sample_right"]) <= 1
 
 
-@pytest.mark.any_backend
 def test_it_gets_as_many_of_the_whole_test_set_right_as_it_says(preset, metadata, request):
     name = metadata["dataset"]["name"]
     path = request.getfixturevalue("data") if isinstance(preset, Path) else None
@@ -127,7 +128,6 @@ def test_it_gets_as_many_of_the_whole_test_set_right_as_it_says(preset, metadata
     assert abs(count_right(Preset.from_preset(preset), dataset) - metadata["test_right"]) <= 2
 
 
-@pytest.mark.any_backend
 def test_written_and_read_again_it_gives_the_same_logits(preset, metadata, tmp_path):
     model = Preset.from_preset(preset)
     model.save_to_preset(tmp_path, weights_dtype=metadata["weights_dtype"])
@@ -205,7 +205,6 @@ def test_the_recorded_logits_are_those_of_the_rounded_weights(made, run):
     assert not np.array_equal(recorded, of_the_run)
 
 
-@pytest.mark.any_backend
 def test_the_recorded_command_repeats_the_run(made, run, data, tmp_path):
     program, *arguments = shlex.split(metadata_of(made)["command"])
     assert program == "keras-vit-edu"
@@ -243,7 +242,6 @@ def test_there_is_no_sample_of_clothes(made):
     assert len(found["reference_logits"]) == 32
 
 
-@pytest.mark.any_backend
 def test_float16_is_left_out_if_told_so_or_if_it_costs_an_image(run, data, tmp_path, monkeypatch):
     whole = TOOL.make(run, "cnn_mnist", data, tmp_path / "told", try_float16=False)
     assert metadata_of(whole)["weights_dtype"] == "float32"
@@ -257,7 +255,6 @@ def test_float16_is_left_out_if_told_so_or_if_it_costs_an_image(run, data, tmp_p
     assert (measured["weights_dtype"], measured["test_right"], measured["sample_right"]) == ("float32", 300, 1200)
 
 
-@pytest.mark.any_backend
 def test_what_no_preset_is_made_of(run, data, tmp_path, capsys):
     def complaint(run, *arguments):
         with pytest.raises(SystemExit) as exit:

@@ -16,11 +16,14 @@ from tests.support import (
     compiled,
     constructor_arguments,
     copy_weights,
+    on_one_backend,
     random_weights,
     relative_difference,
     revived,
     to_numpy,
 )
+
+pytestmark = pytest.mark.lowest
 
 SIZES = {"projection_dim": 8, "num_layers": 2, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
 
@@ -55,6 +58,7 @@ NON_DEFAULT = {
 }
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("image_shape", "patch_size", "num_prefix_tokens", "tokens"),
     [
@@ -125,7 +129,7 @@ def test_attention_that_knows_how_patches_stand_to_each_other(num_prefix_tokens,
 @pytest.mark.parametrize(
     "arguments", [{"stem": ShiftedPatches(4)}, {"position_bias": RelativePositionBias(locality=1.0)}]
 )
-@pytest.mark.parametrize(("policy", "tolerance"), [("float32", 5e-6), ("mixed_bfloat16", 5e-2)])
+@pytest.mark.parametrize(("policy", "tolerance"), [("float32", 5e-6), *on_one_backend(("mixed_bfloat16", 5e-2))])
 def test_means_for_small_data_compiled_with_channels_first_and_in_half_precision(arguments, policy, tolerance, rng):
     backbone = ViTBackbone((1, 8, 12), 4, data_format="channels_first", dtype=policy, **SIZES, **arguments)
     random_weights(backbone)
@@ -239,7 +243,7 @@ def test_channels_first_gives_the_same_tokens(rng):
     np.testing.assert_array_equal(to_numpy(first(images.transpose(0, 3, 1, 2))), to_numpy(last(images)))
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16", "bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", *on_one_backend("float32", "mixed_float16", "bfloat16")])
 def test_shapes_and_dtypes_agree_symbolically_eagerly_and_compiled(policy, rng):
     backbone = ViTBackbone((8, 12, 1), 4, num_prefix_tokens=1, dtype=policy, **SIZES)
     dtype = keras.DTypePolicy(policy).compute_dtype
@@ -271,7 +275,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
     assert revived(backbone).output_shape == (None, 7, 8)
 
 
-@pytest.mark.parametrize("num_prefix_tokens", [0, 2])
+@pytest.mark.parametrize("num_prefix_tokens", [2, *on_one_backend(0)])
 def test_gradients_reach_every_trainable_weight(num_prefix_tokens, rng):
     backbone = ViTBackbone((8, 12, 1), 4, num_prefix_tokens=num_prefix_tokens, **SIZES)
     random_weights(backbone, scale=0.8)
@@ -319,7 +323,9 @@ def test_tokens_and_scores_inside_are_those_of_the_equations(arguments, rng):
     assert_agree(to_numpy(after["encoder_norm"]), oracle_tokens(backbone, images), 2e-6)
 
 
-@pytest.mark.parametrize("rate", ["dropout", "embedding_dropout", "projection_dropout", "stochastic_depth"])
+@pytest.mark.parametrize(
+    "rate", ["dropout", *on_one_backend("embedding_dropout", "projection_dropout", "stochastic_depth")]
+)
 def test_a_look_inside_is_without_dropout_and_takes_any_array(rate, rng):
     backbone = ViTBackbone((8, 12, 1), 4, **SIZES, **{"dropout": 0, "attention_dropout": 0, rate: 0.5})
     images = rng.random((2, 8, 12, 1), "float32")

@@ -19,12 +19,15 @@ from tests.support import (
     compiled,
     constructor_arguments,
     copy_weights,
+    on_one_backend,
     random_weights,
     relative_difference,
     revived,
     to_numpy,
     vit_classifier,
 )
+
+pytestmark = pytest.mark.lowest
 
 SMALL = {
     "num_classes": 3,
@@ -85,6 +88,7 @@ def with_random_weights(**arguments):
 # What it computes. ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_logits_are_those_of_the_equations(head, images):
     classifier = with_random_weights(**head)
@@ -101,7 +105,7 @@ def oracle_logits(classifier: ViTClassifier, images: np.ndarray) -> np.ndarray:
     return oracle.vit_classifier(course.weights_of(classifier), images, classifier.get_config())
 
 
-@pytest.mark.parametrize(("key_dim", "parameters"), [(64, 4_544_778), (16, 4_345_866)])
+@pytest.mark.parametrize(("key_dim", "parameters"), [(64, 4_544_778), *on_one_backend((16, 4_345_866))])
 def test_program_p_is_the_courses_program(key_dim, parameters, rng):
     theirs = course.create_vit_classifier(key_dim=key_dim)
     ours = vit_classifier(key_dim=key_dim)
@@ -130,6 +134,7 @@ def test_the_defaults_are_those_of_program_p():
     assert {**preset, "name": None} == {**default, "name": None}
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_channels_first_gives_the_same_logits(head, rng):
     last = with_random_weights(**head, image_shape=(8, 12, 3), data_format="channels_last")
@@ -139,7 +144,7 @@ def test_channels_first_gives_the_same_logits(head, rng):
     np.testing.assert_array_equal(to_numpy(first(images.transpose(0, 3, 1, 2))), to_numpy(last(images)))
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", *on_one_backend("float32")])
 def test_shapes_and_dtypes_agree_symbolically_eagerly_and_compiled(policy, rng):
     classifier = vit_classifier(**{**SMALL, "num_layers": 1}, head="mean", dtype=policy)
     for batch in (None, 1, 7):
@@ -163,7 +168,7 @@ def test_mixed_precision_is_close_to_float32(policy, images):
     assert 0 < difference <= 2e-2
 
 
-@pytest.mark.parametrize("head", ["flatten", "token", "mean", "sequence"])
+@pytest.mark.parametrize("head", ["sequence", *on_one_backend("flatten", "token", "mean")])
 def test_gradients_reach_every_trainable_weight(head, images, rng):
     classifier = vit_classifier(**SMALL, num_prefix_tokens=1, head=head)
     random_weights(classifier, scale=0.8)
@@ -383,6 +388,7 @@ def test_a_frozen_classifier_stays_frozen_in_a_copy_and_so_does_its_backbone():
 # Training. ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_backend
 def test_fit_takes_a_ragged_last_batch(rng):
     classifier = vit_classifier(
         **{**SMALL, "num_layers": 1}, head="sequence", stem="conv", stem_filters=(3, 4), stochastic_depth=0.2
@@ -483,6 +489,7 @@ def test_a_model_around_two_classifiers_is_saved_and_loaded(images, tmp_path):
     assert_agree(to_numpy(loaded(images)), expected, 1e-6)
 
 
+@pytest.mark.any_backend
 def test_two_classifiers_in_one_model_train_as_each_would_alone(images):
     """They have weights of the same names, and Keras on torch knows the parameters of a model by their paths."""
     first, second = with_random_weights(name="first"), with_random_weights(name="second")
@@ -518,6 +525,7 @@ class ScaledClassifier(ViTClassifier):
         return {**super().get_config(), "temperature": self.temperature}
 
 
+@pytest.mark.quick
 def test_a_subclass_is_saved_and_loaded(images, tmp_path):
     scaled, plain = ScaledClassifier.from_config({"temperature": 4.0, **SMALL}), with_random_weights()
     copy_weights(plain, scaled)

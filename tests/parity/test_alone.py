@@ -10,6 +10,8 @@ from keras_vit_edu import cli, parity
 from keras_vit_edu._backend import installed_backends
 from keras_vit_edu.parity.suite import LOCK
 
+pytestmark = pytest.mark.any_backend
+
 HERE = installed_backends()[:1]
 
 

@@ -9,6 +9,8 @@ import pytest
 from keras_vit_edu.parity.arrays import BFLOAT16, load_arrays, save_arrays
 from keras_vit_edu.parity.compare import EQUAL_BITS, Tolerance, difference
 
+pytestmark = pytest.mark.any_backend
+
 RELATIVE, ABSOLUTE = Tolerance("relative", 0.1), Tolerance("absolute", 0.1)
 ALL = (EQUAL_BITS, RELATIVE, ABSOLUTE)
 X = np.array([1.0, -4.0], "float32")

@@ -1,7 +1,6 @@
 """Plant a fault in one backend's process and see the command name the check that should catch it, and that backend.
 
-With several backends installed, the faulty one runs beside a healthy one, which must pass; a single one is found out by
-the oracle and the committed reference.
+Alone, the faulty one is found out by the oracle and the committed reference. Beside it, a healthy one must pass.
 """
 
 import json
@@ -28,18 +27,27 @@ FAULTS = [
     ("nan", "tensorflow", "attention", "outputs"),
 ]
 
-if len(INSTALLED) > 1:  # one a backend, beside another backend's process; on torch alone there are all of them
-    FAULTS = [fault for fault in FAULTS if fault[0] in ("tanh_gelu", "nan", "shuffled_batch")]
-
-pytestmark = pytest.mark.skipif(
-    len(INSTALLED) == 1 and BACKEND != "torch", reason="a fault alone is planted in torch, the quickest to start"
-)
+# Beside the process of another backend: one fault for each.
+BESIDE_ANOTHER = [fault for fault in FAULTS if fault[0] in ("tanh_gelu", "nan", "shuffled_batch")]
 
 
+@pytest.mark.any_backend
+@pytest.mark.skipif(BACKEND != "torch", reason="a fault alone is planted in torch, the quickest to start")
 @pytest.mark.parametrize(("fault", "place", "check", "row"), FAULTS, ids=[fault[0] for fault in FAULTS])
 def test_a_planted_fault_is_named(fault, place, check, row, tmp_path, monkeypatch, capsys):
-    faulty = place if place in INSTALLED else BACKEND
+    plant_and_find(fault, "torch", [], check, row, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.together
+@pytest.mark.parametrize(
+    ("fault", "faulty", "check", "row"), BESIDE_ANOTHER, ids=[fault[0] for fault in BESIDE_ANOTHER]
+)
+def test_beside_another_backend_a_planted_fault_is_named(fault, faulty, check, row, tmp_path, monkeypatch, capsys):
     healthy = [backend for backend in INSTALLED if backend != faulty][:1]
+    plant_and_find(fault, faulty, healthy, check, row, tmp_path, monkeypatch, capsys)
+
+
+def plant_and_find(fault, faulty, healthy, check, row, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(PLANTED)
     monkeypatch.setenv("PLANTED_FAULT", f"{faulty}:{fault}")
     backends = ",".join([faulty, *healthy])

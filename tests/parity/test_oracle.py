@@ -11,6 +11,8 @@ import pytest
 
 from keras_vit_edu.parity import oracle
 
+pytestmark = pytest.mark.any_backend
+
 LOG_3 = math.log(3)
 FOLDER = os.path.dirname(oracle.__file__)
 

@@ -8,12 +8,12 @@ from keras_vit_edu import parity
 from keras_vit_edu._backend import installed_backends
 from tests.parity import functions
 
+pytestmark = pytest.mark.together
+
 INSTALLED = installed_backends()
-several_backends = pytest.mark.skipif(len(INSTALLED) < 2, reason="wants two backends in one environment")
 X = np.random.default_rng(0).normal(size=(2, 5)).astype("float32")
 
 
-@several_backends
 def test_a_layer_of_keras_has_the_same_outputs_and_gradients_everywhere():
     report = parity.check(functions.dense, X)
     assert report.passed
@@ -28,7 +28,6 @@ def test_one_backend_alone_has_not_passed():
     assert report.failures() == ["nothing was compared"]
 
 
-@several_backends
 def test_a_model_with_several_inputs_and_outputs_from_a_name_and_shapes():
     tokens = np.array([[0, 1, 6, 2]], "int32")
     report = parity.check("tests.parity.functions:two_inputs", [tokens, (1, 5)], gradients=False)
@@ -39,7 +38,6 @@ def test_a_model_with_several_inputs_and_outputs_from_a_name_and_shapes():
 INTS = np.array([[3, 1, 0, 2]] * 2, "int32")
 
 
-@several_backends
 @pytest.mark.parametrize(
     ("build_fn", "inputs"),
     [
@@ -61,12 +59,10 @@ def test_names_of_inputs_are_texts_and_what_they_name_is_an_array(inputs):
         parity.check(functions.of_named_inputs, inputs, backends=INSTALLED[:1])
 
 
-@several_backends
 def test_portable_dropout_agrees_in_training():
     assert parity.check(functions.portable_dropout, (4, 8), training=True).passed
 
 
-@several_backends
 def test_a_difference_is_measured_and_raised():
     report = parity.check(functions.depends_on_the_backend, np.ones((1, 1), "float32"), gradients=False)
     assert not report.passed
@@ -77,7 +73,6 @@ def test_a_difference_is_measured_and_raised():
     ).passed
 
 
-@several_backends
 def test_nan_never_passes():
     with pytest.raises(AssertionError, match="NaN"):
         parity.check(functions.nan, X, gradients=False, tolerance=np.inf).raise_for_differences()
@@ -123,7 +118,7 @@ def test_a_function_that_raises():
 
 def test_a_function_that_reads_and_writes_does_not_disturb():
     report = parity.check(functions.talks, X)
-    assert report.failures() == ([] if len(INSTALLED) > 1 else ["nothing was compared"])
+    assert report.failures() == []
 
 
 def test_a_function_that_exits():
@@ -143,7 +138,6 @@ def test_another_architecture_each_time():
         parity.check(functions.another_each_time, X, backends=[keras.backend.backend()])
 
 
-@several_backends
 def test_another_architecture_on_each_backend():
     complaint = r"another architecture than on \w+: the weight dense/kernel has the shape \(5, [12]\)"
     with pytest.raises(parity.ParityError, match=complaint):

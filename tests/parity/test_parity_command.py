@@ -17,6 +17,8 @@ from keras_vit_edu.parity import ResultsError, checks, compare_results, run_suit
 from keras_vit_edu.parity.standard_checks import standard
 from tests.support import BACKEND
 
+pytestmark = pytest.mark.any_backend
+
 OTHER = next(backend for backend in ("tensorflow", "torch", "jax") if backend != BACKEND)
 
 

@@ -10,6 +10,8 @@ from keras_vit_edu.parity import reference
 from keras_vit_edu.parity.results import Results
 from keras_vit_edu.parity.standard_checks import standard
 
+pytestmark = pytest.mark.any_backend
+
 TOOL = Path(__file__).parents[2] / "tools" / "make_parity_reference.py"
 
 

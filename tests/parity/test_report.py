@@ -14,6 +14,8 @@ from keras_vit_edu.parity.report import Report
 from keras_vit_edu.parity.results import Results
 from keras_vit_edu.parity.rows import Cell, Comparison, Row
 
+pytestmark = pytest.mark.any_backend
+
 LIMIT = Tolerance("relative", 1e-5)
 
 

@@ -14,6 +14,8 @@ from keras_vit_edu.parity.results import Results
 from keras_vit_edu.parity.rows import rows
 from keras_vit_edu.parity.standard_checks import standard
 
+pytestmark = pytest.mark.any_backend
+
 TENTH = Tolerance("relative", 0.1)
 
 

@@ -15,6 +15,8 @@ from keras_vit_edu.parity.rows import rows
 from keras_vit_edu.parity.standard_checks import standard
 from tests.support import random_weights, vit_classifier
 
+pytestmark = pytest.mark.any_backend
+
 
 def run(name, tmp_path):
     return list(standard()[name].run(Scene("this one", "quick", tmp_path)))

@@ -119,6 +119,7 @@ def test_our_layers_build_and_call(make, inputs):
     testing.assert_builds_and_calls(make, *inputs)
 
 
+@pytest.mark.any_backend
 def test_our_block_saves_and_loads_and_is_the_same_on_every_backend():
     testing.assert_saves_and_loads(functions.transformer_block, (2, 6, 4))
     if len(installed_backends()) > 1:

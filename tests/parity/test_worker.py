@@ -10,6 +10,8 @@ from keras_vit_edu.parity.checks import CannotRunHere, Check, Measurement
 from keras_vit_edu.parity.compare import EQUAL_BITS
 from keras_vit_edu.parity.worker import Worker
 
+pytestmark = pytest.mark.any_backend
+
 
 def outcome(tmp_path, run):
     """The last step of a check."""

@@ -9,7 +9,7 @@ from keras_vit_edu import training
 from keras_vit_edu.training import TrainingFailed
 from tests.training.small_runs import RECIPE, new_model
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.lowest]
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, small):
@@ -30,7 +30,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
     assert max(file.name for file in (tmp_path / "run" / "checkpoint").iterdir()) == "epoch-00002.safetensors"
 
 
-@pytest.mark.parametrize("ema", [pytest.param(None, marks=pytest.mark.any_backend), 0.9])
+@pytest.mark.any_backend
+@pytest.mark.parametrize("ema", [None, 0.9])
 def test_weights_that_the_last_step_of_an_epoch_spoils_make_no_checkpoint(tmp_path, small, ema):
     recipe = training.Recipe(optimizer="sgd", learning_rate=1e30, batch_size=len(small.x_train), epochs=2, ema=ema)
     for _ in range(2):  # the loss of the first step is that of the fresh weights, and finite

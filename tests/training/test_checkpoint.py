@@ -14,9 +14,10 @@ from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from tests.support import to_numpy
 from tests.training.small_runs import RECIPE, assert_same, everything, go, new_model
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.lowest]
 
 
+@pytest.mark.any_backend
 def test_the_newest_two_checkpoints_are_kept(uninterrupted):
     names = sorted(file.name for file in (uninterrupted[1] / "checkpoint").iterdir())
     assert names == ["epoch-00003.safetensors", "epoch-00004.safetensors"]
@@ -37,6 +38,7 @@ def damage(file, how):
     file.write_bytes(data)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("how", ["empty", "truncated", "a flipped bit", "a broken header", "another history"])
 def test_damage_is_noticed(tmp_path, how):
     model = compiled(new_model())
@@ -58,6 +60,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, small, unin
     assert any("resuming after epoch 2" in line for line in said)
 
 
+@pytest.mark.any_backend
 def test_if_all_are_damaged_it_says_so(tmp_path, small):
     go(tmp_path / "run", small, stop_at=2)
     for file in (tmp_path / "run" / "checkpoint").iterdir():
@@ -83,6 +86,7 @@ def test_what_is_left_of_a_write_is_no_checkpoint(tmp_path, small, uninterrupted
     assert_same(go(tmp_path / "run", small), uninterrupted[0])
 
 
+@pytest.mark.any_backend
 def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
     file = tmp_path / "file"
     write_atomically(file, b"old")
@@ -112,6 +116,7 @@ def test_a_checkpoint_of_another_model_or_optimizer(tmp_path):
         load_newest(tmp_path, other, print)
 
 
+@pytest.mark.any_backend
 def test_a_checkpoint_of_a_newer_format(tmp_path):
     arrays = {"a": np.zeros(3)}
     file = tmp_path / "epoch-00001.safetensors"

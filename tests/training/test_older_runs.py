@@ -15,6 +15,8 @@ from keras_vit_edu.training import Recipe, RunFolder
 from tests.support import BACKEND
 from tests.training.small_runs import without_pictures
 
+pytestmark = pytest.mark.lowest
+
 HALF = Path(__file__).with_name("before_half")  # stopped in its second epoch
 DATA = {"x_train": 200, "y_train": 200, "x_test": 50, "y_test": 50}
 

@@ -10,6 +10,8 @@ from keras_vit_edu.datasets import ImageDataset
 from keras_vit_edu.training import Recipe, RunFolder, draw_augmentation
 from keras_vit_edu.training.pictures import draw_layers
 
+pytestmark = pytest.mark.lowest
+
 
 @pytest.mark.parametrize(
     ("has_pydot", "has_dot", "named"),

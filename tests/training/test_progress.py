@@ -9,6 +9,8 @@ from rich.console import Console
 from keras_vit_edu.training.progress import ProgressDisplay
 from tests.support import BACKEND
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.lowest]
+
 
 def shown(width=200, **console):
     text = io.StringIO()

@@ -10,6 +10,8 @@ from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.training import RECIPES, Recipe, load_recipe, recipe_for
 from tests.support import vit_classifier
 
+pytestmark = [pytest.mark.quick, pytest.mark.lowest]
+
 
 def test_program_p_is_the_courses():
     recipe = load_recipe("program-p")

@@ -8,6 +8,8 @@ import pytest
 
 from keras_vit_edu.training import RunFolder, RunFolderError
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.lowest]
+
 
 def test_run_json_is_replaced_whole(tmp_path):
     run = RunFolder(tmp_path / "deep" / "run")

@@ -1,6 +1,9 @@
 import numpy as np
+import pytest
 
 from keras_vit_edu.training.schedules import cosine_with_warmup
+
+pytestmark = [pytest.mark.lowest, pytest.mark.any_backend, pytest.mark.quick]
 
 
 def test_the_warm_up_climbs_in_equal_steps_to_the_rate():

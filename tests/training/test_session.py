@@ -11,10 +11,11 @@ from keras_vit_edu.training import Recipe, RunFolderError
 from tests.support import revived, to_numpy
 from tests.training.small_runs import RECIPE, SendSignal, assert_same, everything, go, new_model
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.lowest]
 
 
-@pytest.mark.parametrize("stops", [pytest.param([0], marks=pytest.mark.any_backend), [1, 1, 3]])
+@pytest.mark.any_backend  # on the others in half precision, below, and by signals, in `test_resume.py`
+@pytest.mark.parametrize("stops", [[0], [1, 1, 3]])
 def test_a_run_that_was_interrupted_ends_the_same(tmp_path, small, uninterrupted, stops):
     for stop_at in stops:
         go(tmp_path / "run", small, stop_at)
@@ -73,13 +74,9 @@ def test_a_full_disk_is_what_is_told_even_if_telling_fails(tmp_path, small, monk
             training.train(new_model(), small, run, RECIPE, Console(quiet=True))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
-    ("number", "phase"),
-    [
-        (signal.SIGTERM, "step"),
-        pytest.param(signal.SIGINT, "validation", marks=pytest.mark.any_backend),
-        pytest.param(signal.SIGTERM, "checkpoint", marks=pytest.mark.any_backend),
-    ],
+    ("number", "phase"), [(signal.SIGTERM, "step"), (signal.SIGINT, "validation"), (signal.SIGTERM, "checkpoint")]
 )
 def test_a_signal_ends_the_run_after_the_batch_and_it_resumes(tmp_path, small, uninterrupted, number, phase):
     model, sender = new_model(), SendSignal(number, phase)
@@ -127,6 +124,7 @@ def test_another_model_is_another_run(tmp_path, small):
         go(tmp_path / "run", small, model=new_model(mlp_dim=24))
 
 
+@pytest.mark.any_backend
 def test_a_dataset_that_changed_is_another_run(tmp_path, small):
     go(tmp_path / "run", small, stop_at=0)
     changed = small.x_train.copy()

@@ -71,6 +71,7 @@ def test_the_committed_artifact_of_format_1_gives_the_logits_that_it_gave(rng):
     assert [tuple(of_a_block.shape) for of_a_block in loaded.attention_scores(IMAGES)] == [(3, 3, 14, 14)] * 2
 
 
+@pytest.mark.any_backend
 def test_its_arrays_have_the_documented_names():
     with zipfile.ZipFile(COMMITTED) as archive:
         names = set(safetensors.numpy.load(archive.read("weights.safetensors")))
@@ -112,6 +113,7 @@ def test_what_is_loaded_is_what_was_saved(name, tmp_path):
     assert not [file for file in tmp_path.rglob("*") if file.name.endswith(".new")]
 
 
+@pytest.mark.any_backend
 def test_a_zip_unpacked_into_a_folder_loads(saved, tmp_path):
     shutil.unpack_archive(saved / "small.zip", tmp_path / "by hand")
     loaded = TransferClassifier.load(tmp_path / "by hand")
@@ -120,6 +122,7 @@ def test_a_zip_unpacked_into_a_folder_loads(saved, tmp_path):
     )
 
 
+@pytest.mark.any_backend
 def test_the_same_classifier_makes_the_same_file(saved, tmp_path):
     TransferClassifier.load(saved / "small.zip").save(tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == (saved / "small.zip").read_bytes()
@@ -153,6 +156,7 @@ def test_mixed_precision_and_channels_first_are_kept(tmp_path):
     np.testing.assert_array_equal(ours.preprocess(IMAGES), np.moveaxis(Preprocessing(16)(IMAGES), -1, 1))
 
 
+@pytest.mark.any_backend
 def test_what_cannot_be_loaded_again_is_not_saved(tmp_path):
     class Own(ViTClassifier):
         """It could compute anything."""
@@ -171,6 +175,7 @@ def test_what_cannot_be_loaded_again_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -188,6 +193,7 @@ def test_every_classifier_of_ours_is_kept(arguments, tmp_path):
     np.testing.assert_array_equal(loaded.probabilities(IMAGES), ours.probabilities(IMAGES))
 
 
+@pytest.mark.any_backend
 def test_metrics_that_are_no_json_are_refused_before_anything_is_written(tmp_path):
     ours = classifier()
     ours.metrics = {"accuracy": float("nan")}
@@ -211,6 +217,7 @@ def test_saved_again_the_newer_one_is_there_and_nothing_else(name, tmp_path):
         assert len(list((tmp_path / name).iterdir())) == 2
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", ["photos", "photos.zip", "file"])
 def test_something_else_is_not_overwritten(name, tmp_path):
     (tmp_path / "photos").mkdir()
@@ -225,6 +232,7 @@ def test_something_else_is_not_overwritten(name, tmp_path):
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.any_backend
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit on the size of files is set as POSIX has it")
 @pytest.mark.parametrize("name", ["small", "small.zip"])
 def test_on_a_full_disk_the_old_artifact_stays(name, tmp_path):
@@ -319,6 +327,7 @@ def test_killed_at_any_step_it_leaves_the_old_artifact_or_the_new_one(tmp_path):
     assert len(list((tmp_path / "killed").iterdir())) == 2  # what the killed ones left is gone
 
 
+@pytest.mark.any_backend
 def test_weights_of_someone_else_are_no_artifact_that_may_be_overwritten(saved, tmp_path):
     for name in ("weights.safetensors", "weights-2.safetensors"):
         theirs = tmp_path / name.partition(".")[0]
@@ -361,10 +370,12 @@ def with_weights(folder, arrays):
     return changed(folder, lambda manifest: manifest["weights"].update(said))
 
 
+@pytest.mark.any_backend
 def test_nothing_there(tmp_path):
     refused(tmp_path / "nowhere", "There is no artifact, neither a folder nor a file")
 
 
+@pytest.mark.any_backend
 def test_changed_weights(folder):
     file = folder / "weights.safetensors"
     data = bytearray(file.read_bytes())
@@ -373,24 +384,28 @@ def test_changed_weights(folder):
     refused(folder, r"weights\.safetensors is damaged.*SHA-256")
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("size", [0, 100, 10**12], ids=["empty", "cut off", "a terabyte"])
 def test_weights_of_another_size_are_not_even_read(size, folder):
     os.truncate(folder / "weights.safetensors", size)  # a terabyte of nothing takes no room
     refused(folder, rf"is damaged.*artifact\.json says [\d,]+ bytes.*where it has {size:,}")
 
 
+@pytest.mark.any_backend
 def test_a_terabyte_that_the_manifest_tells_of_is_refused_too(folder):
     os.truncate(folder / "weights.safetensors", 10**12)
     changed(folder, lambda manifest: manifest["weights"].update(bytes=10**12))
     refused(folder, r"Weights may have at most 3,221,225,472 bytes.* with 1,000,000,000,000")
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", ["artifact.json", "weights.safetensors"])
 def test_a_missing_file(name, folder, tmp_path):
     (folder / name).unlink()
     refused(folder, f"The artifact lacks {name}")
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", ["artifact.json", "weights.safetensors"])
 def test_a_link_that_leads_out_of_the_folder(name, folder, tmp_path):
     (folder / name).rename(tmp_path / name)
@@ -398,6 +413,7 @@ def test_a_link_that_leads_out_of_the_folder(name, folder, tmp_path):
     refused(folder, f"{name} is a link that leads out of it")
 
 
+@pytest.mark.any_backend
 def test_a_manifest_that_is_no_json(folder):
     for content, reason in [
         (b"{", "damaged"),
@@ -449,11 +465,13 @@ CHANGES = {
 }  # fmt: skip
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
 def test_a_changed_manifest(change, message, folder):
     refused(changed(folder, change), message)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("drop", [True, False])
 def test_weights_of_another_model(drop, folder):
     arrays = safetensors.numpy.load((folder / "weights.safetensors").read_bytes())
@@ -464,6 +482,7 @@ def test_weights_of_another_model(drop, folder):
     refused(with_weights(folder, arrays), r"do not fit the architecture.*backbone/encoder_norm/gamma of shape \(")
 
 
+@pytest.mark.any_backend
 def test_weights_that_are_no_safetensors(folder):
     (folder / "weights.safetensors").write_bytes(b"no weights")
     said = {"bytes": 10, "sha256": hashlib.sha256(b"no weights").hexdigest()}
@@ -486,6 +505,7 @@ def zipped(path, contents, compression=zipfile.ZIP_STORED):
     return path
 
 
+@pytest.mark.any_backend
 def test_a_file_that_is_no_zip(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"no zip at all")
     refused(tmp_path / "a.zip", "this file is not a zip")
@@ -493,6 +513,7 @@ def test_a_file_that_is_no_zip(tmp_path):
     refused(tmp_path / "empty.zip", "this file is not a zip")
 
 
+@pytest.mark.any_backend
 def test_a_truncated_zip(saved, tmp_path):
     data = (saved / "small.zip").read_bytes()
     for size in (len(data) - 1, len(data) // 2, 100):
@@ -500,6 +521,7 @@ def test_a_truncated_zip(saved, tmp_path):
         refused(tmp_path / "cut.zip", "The zip is damaged, cut off")
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("name", ["artifact.json", "weights.safetensors"])
 def test_a_zip_with_a_changed_byte(name, saved, tmp_path):
     data = bytearray((saved / "small.zip").read_bytes())
@@ -510,6 +532,7 @@ def test_a_zip_with_a_changed_byte(name, saved, tmp_path):
     refused(tmp_path / "changed.zip", "damaged")
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "name",
     ["../weights.safetensors", "/etc/weights.safetensors", "C:\\weights.safetensors", "a/../../x", "..\\x", "\\x"],
@@ -521,6 +544,7 @@ def test_an_entry_that_leads_out_of_the_folder(name, saved, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["slip.zip"]
 
 
+@pytest.mark.any_backend
 def test_an_entry_that_is_a_link(saved, tmp_path):
     link = zipfile.ZipInfo("weights.safetensors")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -529,6 +553,7 @@ def test_an_entry_that_is_a_link(saved, tmp_path):
     refused(path, "an entry that is a link or not a file")
 
 
+@pytest.mark.any_backend
 def test_other_entries_than_the_two(saved, tmp_path):
     content = entries(saved)
     refused(zipped(tmp_path / "one.zip", [*content.items()][:1]), "with 1 entries")
@@ -565,6 +590,7 @@ def test_a_zip_that_a_file_manager_made(top, separator, saved, tmp_path):
     np.testing.assert_array_equal(TransferClassifier.load(made).probabilities(IMAGES), expected)
 
 
+@pytest.mark.any_backend
 def test_clutter_of_a_file_manager_leads_nowhere_either(saved, tmp_path):
     content = [*entries(saved).items()]
     refused(zipped(tmp_path / "slip.zip", [*content, ("__MACOSX/../../x", b"")]), "leads out of its folder")
@@ -587,6 +613,7 @@ def test_the_folder_of_a_run_stands_for_the_classifier_in_it(saved, tmp_path):
     refused(tmp_path / "empty", "The artifact lacks artifact.json")
 
 
+@pytest.mark.any_backend
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_entries_of_one_name(tmp_path):
     many = [("artifact.json", b"")] * 10_000
@@ -594,12 +621,14 @@ def test_entries_of_one_name(tmp_path):
     refused(zipped(tmp_path / "twice.zip", many[:2]), "two entries with the name")
 
 
+@pytest.mark.any_backend
 def test_a_zip_that_unpacks_to_far_more_than_it_is(saved, tmp_path):
     content = entries(saved)
     bomb = [("artifact.json", content["artifact.json"]), ("weights.safetensors", bytes(100_000_000))]
     refused(zipped(tmp_path / "bomb.zip", bomb, zipfile.ZIP_DEFLATED), "must unpack to about its own size.*to 100,0")
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_zip_of_a_compression_that_unpacks_more_than_is_asked_for(compression, saved, tmp_path):
     path = zipped(tmp_path / "other.zip", entries(saved).items(), compression)
@@ -615,6 +644,7 @@ def with_declared_size(path, name, size):
     return path
 
 
+@pytest.mark.any_backend
 def test_a_zip_that_claims_terabytes_or_hides_them(saved, tmp_path):
     content = list(entries(saved).items())
     name, size = content[1][0], len(content[1][1])
@@ -625,6 +655,7 @@ def test_a_zip_that_claims_terabytes_or_hides_them(saved, tmp_path):
     refused(path, "damaged")
 
 
+@pytest.mark.any_backend
 def test_an_encrypted_zip_and_one_of_an_unknown_compression(saved, tmp_path):
     data = (saved / "small.zip").read_bytes()
     at = data.rindex(b"PK\x01\x02", 0, data.rindex(b"artifact.json"))
@@ -635,6 +666,7 @@ def test_an_encrypted_zip_and_one_of_an_unknown_compression(saved, tmp_path):
         refused(tmp_path / "a.zip", "cannot be read|damaged|compression method 99")
 
 
+@pytest.mark.any_backend
 def test_a_keras_file_is_no_artifact(tmp_path):
     classifier().model.save(tmp_path / "model.keras")
     refused(tmp_path / "model.keras", "entries|The zip of an artifact must hold")
@@ -658,6 +690,7 @@ def resnet():
     return TransferClassifier(model, Preprocessing(16, scale=1 / 255), ["a", "b"])
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize("name", ["resnet", "resnet.zip"])
 def test_another_family_is_loaded_with_keras_hub(name, resnet, tmp_path):
     resnet.save(tmp_path / name)
@@ -666,6 +699,7 @@ def test_another_family_is_loaded_with_keras_hub(name, resnet, tmp_path):
     assert type(loaded.model).__name__ == "ResNetImageClassifier"
 
 
+@pytest.mark.hub
 def test_without_keras_hub_it_says_what_is_missing(resnet, tmp_path, monkeypatch):
     resnet.save(tmp_path / "resnet")
     monkeypatch.setitem(sys.modules, "keras_hub", None)
@@ -690,6 +724,7 @@ CODE = {
 }  # fmt: skip
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize("described", CODE.values(), ids=CODE)
 def test_a_configuration_with_anything_but_keras_hubs_classes_is_refused(described, resnet, tmp_path):
     resnet.save(tmp_path / "resnet")
@@ -697,6 +732,7 @@ def test_a_configuration_with_anything_but_keras_hubs_classes_is_refused(describ
     refused(tmp_path / "resnet", "it holds no code|may name classes that keras_hub registers")
 
 
+@pytest.mark.hub
 def test_a_configuration_nested_without_end_is_refused(resnet, tmp_path):
     resnet.save(tmp_path / "resnet")
     depth = sys.getrecursionlimit() * 3 // 4
@@ -706,6 +742,7 @@ def test_a_configuration_nested_without_end_is_refused(resnet, tmp_path):
     refused(tmp_path / "resnet", "nested too deeply|is damaged")
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize("name", ["keras_hub>GemmaCausalLM", "keras_vit_edu>ViTClassifier", "os>system", None, ["x"]])
 def test_a_class_that_is_no_image_classifier_of_keras_hub_is_refused(name, resnet, tmp_path):
     resnet.save(tmp_path / "resnet")
@@ -713,6 +750,7 @@ def test_a_class_that_is_no_image_classifier_of_keras_hub_is_refused(name, resne
     refused(tmp_path / "resnet", "must be a class of keras_hub|registers no image classifier")
 
 
+@pytest.mark.hub
 def test_another_number_of_classes_in_another_family(resnet, tmp_path):
     resnet.save(tmp_path / "resnet")
     changed(tmp_path / "resnet", lambda manifest: manifest["class_names"].append("c"))

@@ -58,6 +58,7 @@ def test_the_second_time_they_are_read(tmp_path, counted):
     assert len(counted) == 3
 
 
+@pytest.mark.any_backend
 def test_another_model_preprocessing_or_image_is_computed(tmp_path, counted):
     model = classifier()
     features(feature_model(model), tmp_path)
@@ -77,6 +78,7 @@ def test_another_model_preprocessing_or_image_is_computed(tmp_path, counted):
     assert len(list(tmp_path.iterdir())) == 5
 
 
+@pytest.mark.any_backend
 def test_another_version_is_computed(tmp_path, counted, monkeypatch):
     model = classifier()
     features(feature_model(model), tmp_path)
@@ -101,6 +103,7 @@ def test_another_precision_is_computed(tmp_path, counted):
     assert len(counted) == 6
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty", "foreign"])
 def test_a_damaged_file_is_computed_again(tmp_path, counted, damage):
     model = classifier()
@@ -125,6 +128,7 @@ def test_a_damaged_file_is_computed_again(tmp_path, counted, damage):
     assert len(counted) == 6
 
 
+@pytest.mark.any_backend
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
     found = compute_features(feature_model(classifier()), PREPROCESSING, (IMAGES, LABELS), tmp_path / "file")
@@ -132,6 +136,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, capsys):
     assert "features are not kept" in capsys.readouterr().out
 
 
+@pytest.mark.any_backend
 def test_a_folder_of_photographs_gives_what_its_pixels_give(tmp_path, counted):
     for i, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True)):
         (tmp_path / "photos" / f"class {label}").mkdir(parents=True, exist_ok=True)
@@ -147,6 +152,7 @@ def test_a_folder_of_photographs_gives_what_its_pixels_give(tmp_path, counted):
     assert counted == []
 
 
+@pytest.mark.any_backend
 def test_where_they_are_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_VIT_EDU_CACHE", str(tmp_path))
     assert default_cache() == tmp_path

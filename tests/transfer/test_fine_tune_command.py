@@ -19,6 +19,8 @@ from keras_vit_edu.transfer import FineTuning, TransferClassifier
 from tests.transfer.hub_cache import fill_cache
 from tests.transfer.small import coloured
 
+pytestmark = pytest.mark.hub
+
 
 @pytest.fixture(scope="module")
 def preset(tmp_path_factory):

@@ -27,6 +27,8 @@ from keras_vit_edu.transfer import (
 from tests.support import BACKEND, opened_vit, to_numpy
 from tests.transfer.small import PREPROCESSING, SIZES, changed, classifier, coloured, weights
 
+pytestmark = pytest.mark.any_backend
+
 DATA = coloured()
 QUICK = {"probe_epochs": 2, "epochs": 2, "batch_size": 12, "learning_rate": 1e-3}
 
@@ -458,10 +460,9 @@ def is_killed_while_tuning(run):
     return json.loads((run / "run.json").read_text())["status"] == "running"
 
 
+@pytest.mark.together
 def test_the_same_losses_on_every_backend(tmp_path):
     others = [name for name in ("tensorflow", "jax", "torch") if name != BACKEND and importlib.util.find_spec(name)]
-    if not others:
-        pytest.skip("there is one backend here")
     mine = finish(start(tmp_path / BACKEND))
     for backend in others:
         theirs = finish(start(tmp_path / backend, backend=backend))

@@ -35,7 +35,9 @@ BLOCKS = [f"transformer_block_{i}" for i in range(3)]
         (1, {"logits", "head_dense_0", "encoder_norm", BLOCKS[2]}),
         pytest.param(2, {"logits", "head_dense_0", "encoder_norm", *BLOCKS[1:]}, marks=pytest.mark.any_backend),
         pytest.param(3, {"logits", "head_dense_0", "encoder_norm", *BLOCKS}, marks=pytest.mark.any_backend),
-        (None, {"logits", "head_dense_0", "encoder_norm", *BLOCKS, "patch_encoder"}),
+        pytest.param(
+            None, {"logits", "head_dense_0", "encoder_norm", *BLOCKS, "patch_encoder"}, marks=pytest.mark.any_backend
+        ),
     ],
 )
 def test_what_is_frozen_keeps_its_bits_and_the_rest_moves(k, expected):
@@ -45,6 +47,7 @@ def test_what_is_frozen_keeps_its_bits_and_the_rest_moves(k, expected):
     assert train(model) == {w.path for w in model.trainable_weights}
 
 
+@pytest.mark.any_backend
 def test_every_change_can_be_undone():
     model = classifier()
     expected = {k: {w.path for w in unfrozen(classifier(), k).trainable_weights} for k in (0, 1, 2, None)}
@@ -86,6 +89,7 @@ def test_a_compiled_model_gets_a_new_optimizer_and_a_step_for_what_trains_now():
     assert parts(changed(model, before)) == {"logits", "encoder_norm", BLOCKS[2]}
 
 
+@pytest.mark.any_backend
 def test_a_model_that_is_not_opened_trains_its_head_or_all():
     images = keras.Input((16, 16, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(images))
@@ -115,6 +119,7 @@ def test_a_model_must_end_in_logits():
         freeze_backbone(keras.Model(images, keras.layers.Dense(3, activation="softmax")(images)))
 
 
+@pytest.mark.any_backend
 def test_outputs_do_not_depend_on_what_trains():
     model = classifier()
     expected = model.predict(IMAGES, verbose=0)

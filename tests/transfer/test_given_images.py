@@ -70,6 +70,7 @@ def test_images_of_pillow_streams_and_files_are_the_same_as_arrays(classifier, t
         np.testing.assert_array_equal(classifier.preprocess(image), one)
 
 
+@pytest.mark.any_backend
 def test_a_stream_is_a_file_for_every_method(classifier):
     expected = classifier.probabilities(PHOTOS)
     streams = list(map(png, PHOTOS))
@@ -86,12 +87,14 @@ def test_a_stream_is_a_file_for_every_method(classifier):
     assert found.skipped[0][0] is bad
 
 
+@pytest.mark.any_backend
 def test_a_broken_image_of_pillow_is_an_error(classifier):
     content = png(PHOTOS[0]).getvalue()
     with pytest.raises(ValueError, match=r"cannot be read: .* Received: a PngImageFile"):
         classifier.predict([PHOTOS[1], Image.open(io.BytesIO(content[:-200]))])
 
 
+@pytest.mark.any_backend
 def test_paths_of_pandas_are_taken(classifier, tmp_path):
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     Image.fromarray(PHOTOS[0]).save(tmp_path / "a.png")
@@ -114,6 +117,7 @@ def test_tensors_that_numpy_does_not_take_at_once():
 # 16 bits, and beyond. -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.any_backend
 def test_arrays_of_16_bits_are_taken_with_a_warning_by_every_method(classifier, tmp_path):
     deep = [photo.astype("uint16") * 257 for photo in PHOTOS]
     expected = classifier.probabilities(PHOTOS)
@@ -145,6 +149,7 @@ def test_all_images_of_a_call_have_16_bits_or_none_has():
     assert [int(image.max()) for image in images.thumbnails(np.array([0, 1]))] == [60000 // 256, 0]
 
 
+@pytest.mark.any_backend
 def test_a_grey_array_of_16_bits_is_what_its_file_is(classifier, tmp_path):
     grey = RNG.integers(800, 3500, (20, 24), "uint16")
     Image.fromarray(grey).save(tmp_path / "grey.png")
@@ -153,6 +158,7 @@ def test_a_grey_array_of_16_bits_is_what_its_file_is(classifier, tmp_path):
     np.testing.assert_array_equal(found, classifier.preprocess(tmp_path / "grey.png"))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("door", ["predict", "probabilities", "preprocess", "evaluate", "attention_scores", "fit"])
 @pytest.mark.parametrize(
     ("image", "received"),
@@ -210,6 +216,7 @@ def closed():
     return stream
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("door", ["predict", "probabilities", "preprocess", "evaluate", "attention_scores", "fit"])
 @pytest.mark.parametrize("what", NO_IMAGES)
 def test_what_is_no_image_is_a_value_error_of_one_line(classifier, door, what):
@@ -220,6 +227,7 @@ def test_what_is_no_image_is_a_value_error_of_one_line(classifier, door, what):
     assert "keras_vit_edu" in str(error.traceback[-1].path)  # raised by us, not by NumPy or Keras
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("files", [None, 3, PHOTOS, [], {"a.png"}, ""], ids=str)
 def test_predict_each_refuses_at_once(classifier, files):
     with pytest.raises(ValueError, match="Received"):
@@ -228,6 +236,7 @@ def test_predict_each_refuses_at_once(classifier, files):
         classifier.predict_each(["a.png"], batch_size=0)
 
 
+@pytest.mark.any_backend
 def test_control_characters_in_names_are_escaped(classifier, tmp_path):
     if os.name == "nt":
         pytest.skip("a name that Windows does not have")

@@ -14,6 +14,8 @@ pytest.importorskip("typer")
 from keras_vit_edu import cli
 from tests.transfer.hub_cache import fill_cache
 
+pytestmark = pytest.mark.hub
+
 ROOT = Path(__file__).parents[2]
 DEIT_TINY = "deit_tiny_distilled_patch16_224_imagenet"
 BLOCK = re.compile(r"```(python|sh)( title=\"with keras_hub[^\n]*)?\n(.*?)```", flags=re.DOTALL)

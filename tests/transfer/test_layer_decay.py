@@ -89,6 +89,7 @@ def test_gradients_are_clipped_all_together():
     assert np.sqrt(sum(np.sum(step**2) for step in moved)) == pytest.approx(0.01, rel=1e-3)
 
 
+@pytest.mark.any_backend
 def test_clipping_against_numpy():
     gradients = [np.array([3.0, 0.0], "float32"), None, np.array([[4.0]], "float32")]  # of length 5
     found = clipped([None if g is None else keras.ops.convert_to_tensor(g) for g in gradients], 1.0)
@@ -111,6 +112,7 @@ def test_a_checkpoint_goes_on_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.any_backend
 def test_moving_averages_of_the_optimizers_within():
     model = classifier()
     model.compile(layer_wise(model, lambda f: adamw(f, use_ema=True, ema_momentum=0.5), decay=0.5), LOSS)
@@ -123,6 +125,7 @@ def test_moving_averages_of_the_optimizers_within():
     np.testing.assert_allclose(averages[before.shape], (before + after) / 2, atol=1e-7)
 
 
+@pytest.mark.any_backend
 def test_frozen_layers_stay():
     model = classifier()
     unfreeze_last(model, 1, Console(quiet=True))
@@ -130,6 +133,7 @@ def test_frozen_layers_stay():
     assert {layer for layer, step in steps.items() if step} == {"logits", "transformer_block_2"}
 
 
+@pytest.mark.any_backend
 def test_the_compiled_model_is_loaded_again(tmp_path):
     model = compiled(classifier(), decay=0.5, global_clipnorm=0.7)
     model.train_on_batch(IMAGES, LABELS)
@@ -168,6 +172,7 @@ def test_a_layer_named_as_the_head_is_not_the_head():
     assert steps == pytest.approx({"body": 0.5e-3, "logits": 1e-3}, rel=1e-2)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("decay", [0, 1.5, -1, True, "0.75"])
 def test_a_wrong_decay_is_refused(decay):
     with pytest.raises(ValueError, match=r"`decay` must be a number above 0 and at most 1. Received: decay="):

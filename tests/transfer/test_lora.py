@@ -4,7 +4,7 @@ import pytest
 
 from keras_vit_edu import random
 from keras_vit_edu.transfer import TransferClassifier, add_lora, merge_lora
-from tests.support import BACKEND, to_numpy
+from tests.support import BACKEND, on_one_backend, to_numpy
 from tests.transfer.small import PREPROCESSING, changed, classifier, coloured, weights
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -31,7 +31,9 @@ def test_it_begins_where_the_model_is_and_leaves_it_alone():
     np.testing.assert_array_equal(model.predict(IMAGES, verbose=0), expected)
 
 
-@pytest.mark.parametrize("names", [("q_dense", "v_dense"), ("q_dense", "k_dense", "v_dense", "out_dense")])
+@pytest.mark.parametrize(
+    "names", [("q_dense", "v_dense"), *on_one_backend((("q_dense", "k_dense", "v_dense", "out_dense"),))]
+)
 def test_only_the_additions_and_the_head_train(names):
     tuned = add_lora(classifier(), rank=2, target_layer_names=names)
     before = weights(tuned)
@@ -89,6 +91,7 @@ def test_an_artifact_has_plain_weights(tmp_path):
     )
 
 
+@pytest.mark.any_backend
 def test_mixed_precision():
     if BACKEND == "tensorflow":
         pytest.skip("bfloat16 on TensorFlow's CPU takes a minute")

@@ -10,6 +10,8 @@ from tests.support import assert_agree, random_weights, relative_difference, rev
 
 keras_hub = pytest.importorskip("keras_hub", reason="keras_hub is not installed", exc_type=ImportError)
 
+pytestmark = pytest.mark.hub
+
 IMAGE_SHAPE = (12, 8, 3)
 SIZES = {"patch_size": 4, "num_layers": 2, "num_heads": 2, "hidden_dim": 8}
 IMAGES = np.random.default_rng(0).normal(size=(2, *IMAGE_SHAPE)).astype("float32")

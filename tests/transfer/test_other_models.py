@@ -132,6 +132,7 @@ def test_a_model_without_a_known_head_trains_whole(make, tmp_path):
     assert all((to_numpy(w) != old).any() for w, old in zip(classifier.model.weights, before, strict=True))
 
 
+@pytest.mark.any_backend
 def test_a_run_resumes_with_a_sequential(tmp_path):
     arguments = {"options": FineTuning(probe_epochs=1, epochs=1, batch_size=6), "cache": tmp_path, "console": QUIET}
     classifier = classifier_of(sequential)
@@ -166,6 +167,7 @@ class TakesTwo(Subclassed):
         return super().call(images)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -190,6 +192,7 @@ def test_what_is_no_classifier_of_images_is_refused_in_one_line(make, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.any_backend
 def test_a_model_of_any_size_that_is_not_built_needs_one():
     with pytest.raises(ValueError, match="needs their size"):
         TransferClassifier(Subclassed(), Preprocessing(None), NAMES)
@@ -214,6 +217,7 @@ def test_training_from_scratch_and_evaluation(make, tmp_path):
     np.testing.assert_allclose(to_numpy(again(images / 255.0)), to_numpy(model(images / 255.0)), atol=1e-5)
 
 
+@pytest.mark.any_backend
 def test_evaluation_of_a_subclassed_model_and_of_one_that_does_not_fit():
     images = np.stack([image[:16, :16] for image in IMAGES])
     assert len(training.evaluate(Subclassed(), images, LABELS, ("a", "b")).labels) == 18

@@ -66,6 +66,7 @@ def test_each_photograph_gets_a_line(classifier, photographs, capsys):
     ]
 
 
+@pytest.mark.any_backend
 def test_json_and_top_and_a_folder(classifier, photographs, capsys):
     assert cli.run(["classify", "photos", "--preset", str(classifier[1]), "--top", "2", "--json"]) == 1
     shown = capsys.readouterr()
@@ -83,6 +84,7 @@ def test_json_and_top_and_a_folder(classifier, photographs, capsys):
     assert re.fullmatch(r"keras-vit-edu: photos.dog.text\.jpg: .*no image file.*", complaint)
 
 
+@pytest.mark.any_backend
 def test_bad_files_are_reported_and_the_rest_goes_on(classifier, capsys):
     files = ["nowhere.png", "photos/dog/a.png", "photos/dog/text.jpg", "photos/dog/b.png"]
     assert cli.run(["classify", *files, "--preset", str(classifier[1])]) == 1
@@ -91,6 +93,7 @@ def test_bad_files_are_reported_and_the_rest_goes_on(classifier, capsys):
     assert [line.split(":")[1].strip() for line in shown.err.splitlines()] == ["nowhere.png", "photos/dog/text.jpg"]
 
 
+@pytest.mark.any_backend
 def test_a_sheet_shows_photographs_and_what_the_model_saw(classifier, photographs, monkeypatch, capsys):
     from keras_vit_edu import plots
 
@@ -108,6 +111,7 @@ def test_a_sheet_shows_photographs_and_what_the_model_saw(classifier, photograph
         assert [name for name, _ in classes] == [name for name, _ in classifier[0].predict(photographs[path], top=2)[0]]
 
 
+@pytest.mark.any_backend
 def test_a_sheet_of_photographs_is_drawn(classifier, tmp_path, capsys):
     assert cli.run(["classify", "photos/dog/a.png", "--preset", str(classifier[1]), "--picture", "sheet.png"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "sheet.png"
@@ -115,6 +119,7 @@ def test_a_sheet_of_photographs_is_drawn(classifier, tmp_path, capsys):
         assert min(image.size) > 200
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -137,6 +142,7 @@ def test_a_mistake_gives_one_line_and_2(arguments, complaint, classifier, capsys
     assert complaint in line
 
 
+@pytest.mark.any_backend
 def test_an_unfinished_fine_tuning_is_said_to_be_one(tmp_path, capsys):
     with training.RunFolder(tmp_path / "run") as run:
         run.configure({"fine_tuning": {}})
@@ -149,6 +155,7 @@ def test_an_unfinished_fine_tuning_is_said_to_be_one(tmp_path, capsys):
         assert "The run in run is not finished (its status is 'interrupted'). Resume it with fine-tune." in line
 
 
+@pytest.mark.any_backend
 def test_a_run_of_train_is_not_fine_tuned(tmp_path, capsys):
     sample = datasets.load("mnist-sample")
     x, y = sample.x_test[:32], sample.y_test[:32]
@@ -161,6 +168,7 @@ def test_a_run_of_train_is_not_fine_tuned(tmp_path, capsys):
     assert "The run in digits is a run of `train`. Its model does not classify photographs." in line
 
 
+@pytest.mark.any_backend
 def test_a_file_name_of_other_bytes_is_shown_as_it_can_be(classifier, photographs, capsys):
     name = os.fsdecode(b"f\xfcr.png")
     shutil.copy("photos/dog/a.png", name)
@@ -169,6 +177,7 @@ def test_a_file_name_of_other_bytes_is_shown_as_it_can_be(classifier, photograph
     assert line.startswith("f\\udcfcr.png: ")
 
 
+@pytest.mark.any_backend
 def test_several_sizes_for_a_model_that_takes_images_as_they_are(classifier, tmp_path, capsys):
     as_they_are = TransferClassifier(classifier[0].model, Preprocessing(None, scale=1 / 255), NAMES)
     as_they_are.save(tmp_path / "as-they-are.zip")
@@ -212,6 +221,7 @@ def test_evaluate_prints_tables_and_draws(classifier, photographs, capsys, tmp_p
             assert min(image.size) > 200
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("images", [["photos"], []], ids=["photographs", "digits"])
 def test_a_report_that_cannot_be_written_is_said_before_the_work(images, classifier, tmp_path, monkeypatch, capsys):
     (tmp_path / "report").write_text("a file")
@@ -222,6 +232,7 @@ def test_a_report_that_cannot_be_written_is_said_before_the_work(images, classif
     assert capsys.readouterr().err.endswith("--out must name a folder. Received: report, a file\n")
 
 
+@pytest.mark.any_backend
 def test_a_name_that_the_output_has_no_letters_for_stops_nothing(classifier, photographs, tmp_path, monkeypatch):
     os.rename("photos/dog/a.png", "猫.png")
     with open(tmp_path / "output", "w", encoding="latin-1") as output:
@@ -232,6 +243,7 @@ def test_a_name_that_the_output_has_no_letters_for_stops_nothing(classifier, pho
     assert second.startswith("photos/dog/b.png: ")
 
 
+@pytest.mark.any_backend
 def test_a_csv_is_evaluated_as_the_folder_is(classifier, photographs, capsys, tmp_path):
     rows = [f"{name},{name.split('/')[1]}" for name in photographs]
     (tmp_path / "test.csv").write_text("path,label\n" + "\n".join(rows))
@@ -247,6 +259,7 @@ def test_a_csv_is_evaluated_as_the_folder_is(classifier, photographs, capsys, tm
     assert "has the columns `path` and `label`" in capsys.readouterr().err
 
 
+@pytest.mark.any_backend
 def test_a_split_data_set_is_refused_by_evaluate_with_its_parts(classifier, capsys, tmp_path):
     for part in ("train", "val"):
         shutil.copytree("photos", f"set/{part}")
@@ -257,6 +270,7 @@ def test_a_split_data_set_is_refused_by_evaluate_with_its_parts(classifier, caps
     assert os.path.join("set", "val") in errors
 
 
+@pytest.mark.any_backend
 def test_each_run_is_evaluated_into_a_folder_of_its_own_name(classifier, tmp_path, capsys):
     for name in ("pets", "v1.2"):
         classifier[0].save(tmp_path / "runs" / name / "classifier")
@@ -265,6 +279,7 @@ def test_each_run_is_evaluated_into_a_folder_of_its_own_name(classifier, tmp_pat
     assert not (tmp_path / "evaluate-classifier-photos").exists()
 
 
+@pytest.mark.any_backend
 def test_evaluate_as_json_into_a_folder_of_its_own_name(classifier, capsys, tmp_path):
     assert cli.run(["evaluate", str(classifier[1]), "photos", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
@@ -272,6 +287,7 @@ def test_evaluate_as_json_into_a_folder_of_its_own_name(classifier, capsys, tmp_
     assert content["images"] == 5
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -66,6 +66,7 @@ def test_predict_names_the_most_probable_classes_first(classifier):
     assert len(classifier.predict(PHOTOS[0], top=99)[0]) == 3
 
 
+@pytest.mark.any_backend
 def test_one_image_a_batch_a_list_and_files_are_the_same(classifier, folder):
     one = classifier.predict(PHOTOS[0])
     assert len(one) == 1
@@ -77,6 +78,7 @@ def test_one_image_a_batch_a_list_and_files_are_the_same(classifier, folder):
     np.testing.assert_allclose([p for _, p in found[0]], [p for _, p in one[0]], atol=0.01)
 
 
+@pytest.mark.any_backend
 def test_a_folder_gives_every_file_below_it(classifier, folder):
     (folder / ".hidden").mkdir()
     shutil.copy(folder / "dog/a.png", folder / ".hidden" / "a.png")
@@ -92,6 +94,7 @@ def test_a_folder_gives_every_file_below_it(classifier, folder):
     assert "no image file" in reason
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("mode", [0o000, 0o300, 0o600])  # nothing; its files, but no list; a list, but no files
 def test_a_folder_that_may_not_be_opened_is_said_to_be_skipped(classifier, folder, mode):
     (folder / "dog" / "z.jpg").unlink()
@@ -107,6 +110,7 @@ def test_a_folder_that_may_not_be_opened_is_said_to_be_skipped(classifier, folde
     assert [file for file, _ in found.skipped] == [folder / "cat"]
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(("call", "fails"), [("listdir", "cat"), ("stat", os.path.join("cat", "."))])
 def test_a_folder_that_fails_is_said_to_be_skipped(classifier, folder, monkeypatch, call, fails):
     whole = getattr(os, call)
@@ -124,6 +128,7 @@ def test_a_folder_that_fails_is_said_to_be_skipped(classifier, folder, monkeypat
     assert [file for file, _ in found.skipped] == [folder / "cat"]
 
 
+@pytest.mark.any_backend
 def test_a_bad_file_alone_is_an_error(classifier, folder):
     for files in (folder / "dog/z.jpg", [folder / "dog/z.jpg"]):
         with pytest.raises(ValueError, match=r"no image file.*z\.jpg"):
@@ -139,6 +144,7 @@ def test_a_bad_file_alone_is_an_error(classifier, folder):
         classifier.predict(folder / "empty")
 
 
+@pytest.mark.any_backend
 def test_predict_each_gives_file_after_file(classifier, folder):
     files = [folder / "dog/z.jpg", folder / "dog/a.png", folder / "dog/b.png"]
     found = list(classifier.predict_each(files, batch_size=2))
@@ -147,6 +153,7 @@ def test_predict_each_gives_file_after_file(classifier, folder):
     assert [bool(reason) for _, _, reason in found] == [True, False, False]
 
 
+@pytest.mark.any_backend
 def test_values_from_0_to_1_draw_one_warning(classifier):
     scaled = [photo / 255 for photo in PHOTOS]
     for call in (classifier.predict, classifier.probabilities, classifier.attention_scores):
@@ -159,6 +166,7 @@ def test_values_from_0_to_1_draw_one_warning(classifier):
         classifier.predict(np.zeros((8, 8, 3), "uint8"))
 
 
+@pytest.mark.any_backend
 def test_a_dark_photograph_in_a_file_draws_none(classifier, tmp_path):
     Image.fromarray(np.ones((9, 9, 3), "uint8")).save(tmp_path / "dark.png")
     with warnings.catch_warnings():
@@ -166,6 +174,7 @@ def test_a_dark_photograph_in_a_file_draws_none(classifier, tmp_path):
         classifier.predict(tmp_path / "dark.png")
 
 
+@pytest.mark.any_backend
 def test_progress_tells_how_many_are_done(classifier):
     told = []
     classifier.probabilities(PHOTOS, batch_size=3, progress=lambda *done: told.append(done))
@@ -180,6 +189,7 @@ def test_attention_scores_of_raw_images(classifier):
         np.testing.assert_array_equal(ours, to_numpy(theirs).astype("float32"))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("images", "message"),
     [
@@ -196,6 +206,7 @@ def test_what_is_no_image(classifier, images, message):
         classifier.predict(images)
 
 
+@pytest.mark.any_backend
 def test_bad_numbers(classifier):
     with pytest.raises(ValueError, match="`top` must be"):
         classifier.predict(PHOTOS, top=0)
@@ -213,6 +224,7 @@ def test_images_of_several_sizes_for_a_model_that_takes_them_as_they_are(classif
         TrainingImages(data).batch(as_they_are.preprocessing, np.arange(2))
 
 
+@pytest.mark.any_backend
 def test_evaluate_a_folder_under_the_classifiers_own_order_of_classes(folder):
     ours = small(["Löwe", "dog", "cat"])  # not the order of the subfolders, and one more
     found = ours.evaluate(datasets.scan_folder(folder), batch_size=3)
@@ -232,6 +244,7 @@ def test_evaluate_arrays_with_labels(classifier):
     assert found.labels.tolist() == [0, 1, 2, 0]
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("data", "labels", "message"),
     [
@@ -253,6 +266,7 @@ def test_labels_that_are_none(classifier, data, labels, message):
         classifier.evaluate(data, labels)
 
 
+@pytest.mark.any_backend
 def test_a_folder_with_other_classes(folder):
     with pytest.raises(ValueError, match=r"has 2: cat, bird\. Received: 2 subfolders, of which 1 have not.* 'dog'$"):
         small(["cat", "bird"]).evaluate(folder)
@@ -269,6 +283,7 @@ def test_any_classifier_of_ours_can_be_looked_into():
     np.testing.assert_allclose(to_numpy(scores).sum(axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.any_backend
 def test_another_model_has_no_attention_scores():
     images = keras.Input((16, 16, 3))
     other = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(images)))
@@ -279,6 +294,7 @@ def test_another_model_has_no_attention_scores():
         ours.attention_scores(PHOTOS)
 
 
+@pytest.mark.any_backend
 def test_links_in_a_folder_are_followed_but_not_in_a_circle(classifier, folder, tmp_path):
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "dogs").symlink_to(folder / "dog", target_is_directory=True)

@@ -7,6 +7,8 @@ import pytest
 
 from keras_vit_edu.transfer.resampling import INTERPOLATIONS, contributions, resize, resize_as_pillow
 
+pytestmark = pytest.mark.any_backend
+
 SIZES = [(61, 83), (10, 7), (32, 24), (50, 1), (1, 50)]  # larger, smaller, the size itself, one pixel wide, one high
 
 

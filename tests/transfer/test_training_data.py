@@ -14,6 +14,8 @@ from keras_vit_edu.transfer.split_images import parts_of_split
 from keras_vit_edu.transfer.training_images import TrainingImages
 from tests.transfer.small import PREPROCESSING, classifier, coloured
 
+pytestmark = pytest.mark.any_backend
+
 QUICK = FineTuning(method="probe", probe_epochs=1, batch_size=8)
 IMAGES, LABELS = coloured(24)
 NAMES = ["red", "green", "blue"]  # not the order of a folder's classes
@@ -68,7 +70,6 @@ def test_files_streams_and_images_of_pillow_hold_the_same_pixels(folder):
         np.testing.assert_array_equal(found.labels, labels)
 
 
-@pytest.mark.any_backend
 def test_a_csv_trains_as_its_files_and_labels_do(fit, folder, tmp_path):
     files, labels = files_and_labels(folder)
     rows = [f"photos/{NAMES[label]}/{file.name},{NAMES[label]}" for file, label in zip(files, labels, strict=True)]
@@ -98,7 +99,6 @@ def split(folder, parts):
     return folder
 
 
-@pytest.mark.any_backend
 def test_a_data_set_that_is_split_is_taken_whole(fit, folder):
     split(folder, ["Train", "valid", "test"])
     losses, said = fit(folder)
@@ -112,7 +112,6 @@ def test_a_data_set_that_is_split_is_taken_whole(fit, folder):
         fit(folder / "Train", folder)
 
 
-@pytest.mark.any_backend
 def test_without_a_validation_a_share_of_train_is_kept_for_it(fit, folder, tmp_path):
     split(folder, ["train", "test"])
     losses, said = fit(str(folder), run=tmp_path / "run")
@@ -135,7 +134,6 @@ def test_16_bits_train_as_8_do(fit):
         assert fit((IMAGES.astype("uint16") * 257, LABELS))[0] == expected
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -12,6 +12,8 @@ from keras_vit_edu.transfer import (
 from keras_vit_edu.transfer.training_images import TrainingImages
 from tests.transfer.small_classifier import PHOTOS
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.mark.skipif(os.name != "posix", reason="a limit on the size of files is set as POSIX has it")
 def test_pixels_that_do_not_fit_onto_the_disk_are_an_error_before_any_is_read(monkeypatch):

@@ -13,6 +13,8 @@ pytest.importorskip("keras_hub", reason="the pretrained model is a preset of ker
 from keras_vit_edu.datasets import Augmentation, load
 from keras_vit_edu.transfer import FineTuning, TransferClassifier
 
+pytestmark = pytest.mark.hub
+
 # Pretrained on clothes, and on the digits 0 to 4 turned and mirrored (tools/pretrain_small_vit.py).
 SMALL_VIT = Path(__file__).parent / "small_vit"
 UNSEEN = ("5", "6", "7", "8", "9")

@@ -10,6 +10,8 @@ pytest.importorskip("keras_hub", reason="keras_hub is not installed", exc_type=I
 pytest.importorskip("torch", reason="torch is not installed", exc_type=ImportError)
 transformers = pytest.importorskip("transformers", reason="transformers is not installed", exc_type=ImportError)
 
+pytestmark = pytest.mark.hub
+
 CLASSES = 5
 SIZES = {
     "hidden_size": 12,

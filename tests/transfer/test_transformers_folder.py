@@ -16,6 +16,8 @@ from tests.support import assert_agree, relative_difference, to_numpy
 pytest.importorskip("torch", reason="torch is not installed", exc_type=ImportError)
 transformers = pytest.importorskip("transformers", reason="transformers is not installed", exc_type=ImportError)
 
+pytestmark = pytest.mark.hub
+
 SIZES = {
     "hidden_size": 12,
     "num_hidden_layers": 2,

@@ -16,6 +16,8 @@ from keras_vit_edu.transfer import ArtifactError, Preprocessing, TransferClassif
 from tests.support import opened_vit, vit_classifier
 from tests.untrusted.test_building import SMALL, resident
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -101,6 +103,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(name, folder, preset):
 VIT = {"image_shape": [32, 32, 3], "patch_size": [4, 4], "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8}
 
 
+@pytest.mark.hub
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as Linux tells of it")
 @pytest.mark.parametrize(
     "sizes",
@@ -150,7 +153,6 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -180,7 +182,6 @@ def test_a_header_that_is_none(data, reason):
         _tensor_file.verified(stream, len(data), "w", "m", checksum, "float32", ("float32",))
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_what_safetensors_wrote_is_read(dtype, rng):
     arrays = {

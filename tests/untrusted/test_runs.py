@@ -17,6 +17,8 @@ from keras_vit_edu.training.run_record import class_names_of, dataset_of, read_r
 from tests.support import random_weights, to_numpy, vit_classifier
 from tests.untrusted.test_building import SMALL
 
+pytestmark = pytest.mark.any_backend
+
 RECORD = {
     "status": "finished",
     "configuration": {"dataset": {"name": "mnist-sample", "sha256": "0"}},
@@ -59,7 +61,6 @@ def refused(capsys, *arguments):
 # run.json. ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "change",
     [
@@ -81,7 +82,6 @@ def test_entries_of_other_kinds(change, run, capsys):
     assert "\x1b" not in refused(capsys, "evaluate", run)
 
 
-@pytest.mark.any_backend
 @pytest.mark.parametrize("text", [DEEP, "5", "NaN", '{"a": 1e999}', "", "\0"], ids=["deep", *"abcde"])
 def test_what_is_no_record(text, run, tmp_path, capsys):
     (run / "run.json").write_text(text)
@@ -94,7 +94,6 @@ def test_what_is_no_record(text, run, tmp_path, capsys):
     refused(capsys, "fine-tune", photos, "--preset", "x", "--run", "r", "--options", tmp_path / "recipe.json")
 
 
-@pytest.mark.any_backend
 def test_devices_and_pipes(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
