@@ -10,7 +10,7 @@ from keras_vit_edu._tables import folding_table
 pytestmark = [pytest.mark.any_backend, pytest.mark.quick]
 
 NAME = "deit_small_distilled_patch16_224_imagenet"
-ROWS = [(NAME, "no attention maps, wrapped as it is", "195,198,516"), ("vgg_11", "a plain one", "9,220,480")]
+ROWS = [(NAME, "no attention maps, used unchanged", "195,198,516"), ("vgg_11", "a plain one", "9,220,480")]
 
 
 def shown(width):

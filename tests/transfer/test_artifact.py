@@ -453,7 +453,7 @@ CHANGES = {
     "another number of classes": (arguments(num_classes=9), "num_classes=9, 2 in"),
     "names that are none": (lambda m: m.update(class_names=["a", 2]), "must be a list of 1 to 100,000 texts"),
     "another preprocessing": (lambda m: m["preprocessing"].update(antialias="yes"), "antialias='yes'"),
-    "a preprocessing of another size": (lambda m: m["preprocessing"].update(image_size=[8, 8]), "must give what"),
+    "a preprocessing of another size": (lambda m: m["preprocessing"].update(image_size=[8, 8]), "must give images of"),
     "weights elsewhere": (lambda m: m["weights"].update(file="../../etc/passwd"), "`file` must be one of"),
     "no checksum": (lambda m: m["weights"].update(sha256=None), "SHA-256"),
     "another dtype of weights": (lambda m: m["weights"].update(dtype="float16"), "weights_dtype='float16'"),

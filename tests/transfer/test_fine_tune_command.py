@@ -255,5 +255,5 @@ def test_a_model_that_is_not_opened(tmp_path):
     assert record["phases"][1]["trainable"] > 64 * 64 * 9
     kept = TransferClassifier.load(tmp_path / "run" / "classifier")
     np.testing.assert_allclose(kept.probabilities(data[0]), classifier.probabilities(data[0]), atol=1e-6)
-    with pytest.raises(ValueError, match="LoRA needs a model whose attention is made of our layers"):
+    with pytest.raises(ValueError, match="LoRA needs a model with attention layers of this library"):
         classifier.fit(data, options=FineTuning(method="lora"), **quiet)

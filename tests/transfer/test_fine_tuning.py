@@ -494,7 +494,7 @@ def test_images_that_do_not_fit_are_refused(tune, data, message):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_weights_of_few_bits_are_refused_and_mixed_precision_is_named(tune, dtype):
     model = opened_vit(ViTBackbone((16, 16, 3), 8, **SIZES, dtype=dtype), 3)
-    with pytest.raises(ValueError, match=rf"must be float32 to learn; the policy mixed_{dtype}.* weights of {dtype}$"):
+    with pytest.raises(ValueError, match=rf"must be float32 for training.*mixed_{dtype}.* weights of {dtype}$"):
         tune(model)
     mixed = opened_vit(ViTBackbone((16, 16, 3), 8, **SIZES, dtype="mixed_bfloat16"), 3)
     losses = tune(mixed, method="probe", probe_epochs=10)[1]["history"]["loss"]
@@ -636,7 +636,7 @@ def test_a_classifier_that_has_learned_does_not_go_on_with_its_run(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         mine.fit(DATA, options=options, run=tmp_path / "run", callbacks=[Stop(2)], **quiet)
     with pytest.raises(
-        RunFolderError, match=r"model was .*A model that has learned is another one: to go on, make it anew"
+        RunFolderError, match=r"model was .*A trained model counts as another model. To resume, build the model again"
     ):
         mine.fit(DATA, options=options, run=tmp_path / "run", **quiet)
     anew = TransferClassifier(classifier(), PREPROCESSING, ["ant", "bee", "cow"])

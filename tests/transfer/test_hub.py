@@ -84,7 +84,7 @@ def test_vit_and_deit_come_first_and_have_attention_maps(keras_hub):
     is_dino = [preset.family in ("dinov2", "dinov3") for preset in others]  # for which keras_hub has no classifier
     notes = [preset.note for preset in others]
     assert {note for note, dino in zip(notes, is_dino, strict=True) if not dino} == {
-        "no attention maps, wrapped as it is"
+        "no attention maps, used unchanged"
     }
     assert {note for note, dino in zip(notes, is_dino, strict=True) if dino} == {
         'a backbone alone, for `transfer.load_preset(..., task="backbone")`'
@@ -172,7 +172,7 @@ def test_no_network_and_no_cache_gives_one_message_that_says_what_to_do(keras_hu
     with pytest.raises(hub.PresetUnavailable) as error:
         hub.load_preset(DEIT_TINY)
     text = str(error.value)
-    assert f"The preset {DEIT_TINY} could not be had" in text
+    assert f"The preset {DEIT_TINY} is not in the cache" in text
     folder = no_network / "models" / "keras" / "deit" / "keras" / DEIT_TINY / "1"
     assert str(folder) in text
     assert f"kagglehub.model_download('keras/deit/keras/{DEIT_TINY}/1')" in text
@@ -200,16 +200,16 @@ def test_the_fallback_of_the_course(keras_hub, no_network, monkeypatch, capsys):
 
 
 def test_without_the_fallback_too_the_error_names_it(keras_hub, no_network):
-    with pytest.raises(hub.PresetUnavailable, match=f"The preset {VIT_BASE} could not be had"):
+    with pytest.raises(hub.PresetUnavailable, match=f"The preset {VIT_BASE} is not in the cache"):
         hub.load_preset(DEIT_TINY, fallback=VIT_BASE)
 
 
 @pytest.mark.parametrize(
     ("preset", "arguments", "message"),
     [
-        ("deit_tinny", {}, r"A preset is a name.*Received: 'deit_tinny'$"),
+        ("deit_tinny", {}, r"`preset` must be a name.*Received: 'deit_tinny'$"),
         (DEIT_TINY.replace("tiny", "tinny"), {}, rf"Did you mean {DEIT_TINY}( or \w+)?\?"),
-        ("no/such/folder", {}, r"A preset is a name.*Received: 'no/such/folder'$"),
+        ("no/such/folder", {}, r"`preset` must be a name.*Received: 'no/such/folder'$"),
         (DEIT_TINY, {"task": "detector"}, r"`task` must be one of classifier, backbone\. Received: task='detector'$"),
     ],
 )

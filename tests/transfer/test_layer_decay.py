@@ -182,5 +182,5 @@ def test_a_wrong_decay_is_refused(decay):
 def test_a_model_that_is_frozen_altogether_is_refused():
     model = classifier()
     model.trainable = False
-    with pytest.raises(ValueError, match="There must be a weight that trains"):
+    with pytest.raises(ValueError, match="At least one weight must be trainable"):
         layer_wise(model, adamw)

@@ -123,15 +123,15 @@ def test_wrong_arguments_are_refused(arguments, message):
 
 def test_lora_is_added_once_and_merged_if_there():
     tuned = add_lora(classifier(), rank=2)
-    with pytest.raises(ValueError, match="The model must be without LoRA"):
+    with pytest.raises(ValueError, match="The model must not have LoRA"):
         add_lora(tuned)
-    with pytest.raises(ValueError, match="There must be LoRA to merge"):
+    with pytest.raises(ValueError, match="The model must have LoRA"):
         merge_lora(classifier())
-    with pytest.raises(ValueError, match="a model of the same make"):
+    with pytest.raises(ValueError, match="must have the same architecture"):
         merge_lora(tuned, into=classifier(num_classes=4))
 
 
 def test_a_model_without_our_attention_is_refused():
     images = keras.Input((4,))
-    with pytest.raises(ValueError, match=r"attention is made of our layers.*Received: Functional"):
+    with pytest.raises(ValueError, match=r"attention layers of this library.*Received: Functional"):
         add_lora(keras.Model(images, keras.layers.Dense(3)(images)))

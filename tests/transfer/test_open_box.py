@@ -298,7 +298,7 @@ def quantized():
         (around_another, r"Only a ViTBackbone.*Received: ViTImageClassifier around Functional$"),
         (own_model, r"Only a ViTBackbone.*Received: Functional$"),
         (quantized, r"A quantized model cannot be opened.*Received: .*dense_1 is quantized to int8$"),
-        (lambda: classifier(vit, pooling=None), r"pooling is one of \('token', 'gap'\)\. Received: None$"),
+        (lambda: classifier(vit, pooling=None), r"classifier must be one of \('token', 'gap'\)\. Received: None$"),
     ],
     ids=["CNN", "classifier around another backbone", "model without a family", "quantized", "pooling"],
 )

@@ -123,7 +123,7 @@ def test_only_the_head_trains_when_the_rest_is_frozen(make):
 @pytest.mark.parametrize("make", WHOLE, ids=lambda make: make.__name__)
 def test_a_model_without_a_known_head_trains_whole(make, tmp_path):
     classifier = classifier_of(make)
-    with pytest.raises(ValueError, match=r'must end in a Dense layer.*method="full" trains') as error:
+    with pytest.raises(ValueError, match=r'must end in a Dense layer.*method="full", which trains') as error:
         fitted(classifier, tmp_path)
     assert "\n" not in str(error.value)
     before = [to_numpy(weight) for weight in classifier.model.weights]
@@ -180,7 +180,7 @@ class TakesTwo(Subclassed):
         (lambda: keras.Sequential([sequential(), layers.Softmax()]), "must give logits"),
         (lambda: keras.Sequential([sequential(), layers.Activation("softmax")]), "must give logits"),
         (lambda: keras.Sequential([*body(), layers.Dense(2, activation="sigmoid")]), "must give logits"),
-        (lambda: keras.Sequential([keras.Input((8, 8, 3)), *body(), layers.Dense(2)]), "what the model takes"),
+        (lambda: keras.Sequential([keras.Input((8, 8, 3)), *body(), layers.Dense(2)]), "images of the model.s shape"),
         (lambda: "model.keras", "must be a `keras.Model`. Received: str"),
         (lambda: None, "must be a `keras.Model`. Received: NoneType"),
         (lambda: layers.Dense(2), "must be a `keras.Model`. Received: Dense"),
@@ -194,7 +194,7 @@ def test_what_is_no_classifier_of_images_is_refused_in_one_line(make, message):
 
 @pytest.mark.any_backend
 def test_a_model_of_any_size_that_is_not_built_needs_one():
-    with pytest.raises(ValueError, match="needs their size"):
+    with pytest.raises(ValueError, match="image size of this model is unknown"):
         TransferClassifier(Subclassed(), Preprocessing(None), NAMES)
 
 
@@ -281,7 +281,7 @@ def test_a_model_after_half_classifies_and_does_not_learn(tmp_path):
     before = classifier.probabilities(IMAGES)
     classifier.model.half()
     np.testing.assert_allclose(classifier.probabilities(IMAGES), before, atol=2e-3)
-    with pytest.raises(ValueError, match=r"must be float32 to learn.*weights of float16"):
+    with pytest.raises(ValueError, match=r"must be float32 for training.*weights of float16"):
         fitted(classifier, tmp_path)
     classifier.model.float()
     fitted(classifier, tmp_path)

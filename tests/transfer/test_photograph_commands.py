@@ -343,17 +343,17 @@ def test_every_name_of_keras_hub_is_taken_for_one(keras_hub):
 def test_a_name_that_cannot_be_had_gives_one_line(keras_hub, capsys):
     assert cli.run(["classify", "photos/dog/a.png", "--preset", DEIT_TINY]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"The preset {DEIT_TINY} could not be had" in line
+    assert f"The preset {DEIT_TINY} is not in the cache" in line
     assert cli.run(["classify", "photos/dog/a.png", "--preset", DEIT_TINY, "--fallback"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert "Loading vit_base_patch16_224_imagenet instead" in lines[0]
-    assert "The preset vit_base_patch16_224_imagenet could not be had" in lines[1]
+    assert "The preset vit_base_patch16_224_imagenet is not in the cache" in lines[1]
 
 
 def test_a_name_that_nobody_knows(keras_hub, capsys):
     assert cli.run(["classify", "photos/dog/a.png", "--preset", "deit_tinny"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "A preset is a name" in line
+    assert "`preset` must be a name" in line
 
 
 def test_imagenets_classes_by_a_presets_name_in_a_process_of_its_own(keras_hub, tmp_path, photographs):

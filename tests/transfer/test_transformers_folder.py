@@ -488,7 +488,7 @@ def test_a_handle_of_hugging_face(hugging_face_cache):
 
 
 def test_a_handle_that_cannot_be_had(hugging_face_cache):
-    refused("hf://someone/else", "could not be had", hub.PresetUnavailable)
+    refused("hf://someone/else", "is not in the cache", hub.PresetUnavailable)
     refused("hf://no handle", r"hf://")
 
 

@@ -90,7 +90,7 @@ def test_logits_that_are_not_finite_are_an_error(classifier, tmp_path, capsys, m
     monkeypatch.chdir(tmp_path)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
     model.set_weights([np.full((2, 2), 1e38, "float32"), np.zeros(2, "float32")])
-    with pytest.raises(ValueError, match="gives finite numbers"):
+    with pytest.raises(ValueError, match="Logits must be finite"):
         training.probabilities(model, np.full((1, 2), 1e3, "float32"))
     logits = classifier.model.get_layer("logits")
     logits.set_weights([np.full((6, 2), 3e38, "float32"), np.full(2, 3e38, "float32")])

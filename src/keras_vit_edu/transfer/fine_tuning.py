@@ -1,4 +1,4 @@
-"""Fine-tuning: a pretrained classifier learns the classes of someone's photographs."""
+"""Fine-tune a pretrained classifier on new photographs."""
 
 import contextlib
 import tempfile
@@ -55,54 +55,52 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Train a pretrained classifier on photographs, in place.
 
-    By default as LP-FT: a linear probe on features that are computed once, then all of the model from there, slower in
-    the lower layers, on varied images. See `FineTuning`.
+    The default is LP-FT: first a linear probe on features that are computed once, then the whole model on augmented
+    images, with lower learning rates in the lower layers. See `FineTuning`.
 
-    The same seed gives the same run on every backend, as far as rounding allows. Call it again with the same folder,
-    and a model made in the same way, to resume an interrupted run. Whenever it was interrupted, it ends with the same
-    weights, bit for bit, as an uninterrupted one. If the loss is no longer a number, the model gets the last good
-    weights back. SIGINT (Ctrl-C) and SIGTERM end the run after the batch that is being computed; a second signal ends
-    it at once.
+    The same seed gives the same run on every backend, up to rounding. To resume an interrupted run, call `fine_tune`
+    again with the same folder, and with a model that was built in the same way. The resumed run ends with the same
+    weights, bit for bit, as an uninterrupted run. If the loss becomes NaN or infinite, the last good weights are
+    restored. SIGINT (Ctrl-C) and SIGTERM end the run after the current batch; a second signal ends it at once.
 
-    Written into the run folder: `run.json`, `history.csv` (first the probe's epochs, then the tuning's; `phases` in
-    `run.json` says how many), a checkpoint after each epoch, `summary.txt`, `accuracy.png`, `loss.png`; with validation
-    `evaluate.json`, `confusion.png` and `mistakes.png`.
+    The run folder holds `run.json`, `history.csv` (the epochs of the probe, then of the tuning; `phases` in `run.json`
+    has their numbers), a checkpoint after each epoch, `summary.txt`, `accuracy.png` and `loss.png`; with validation
+    also `evaluate.json`, `confusion.png` and `mistakes.png`.
 
     Args:
-        model: preprocessed images to logits, ending in a Dense layer without activation: a `ViTClassifier`, or
-            another model, functional or Sequential (then `blocks` must be None or 0, and the method is not LoRA).
-            A subclassed model, or one that ends otherwise, needs `method="full"`; its head keeps its weights.
-        preprocessing: from raw images to what the model takes.
-        train: an `ImageFolder` of `datasets.scan_folder`; or a pair of images, uint8 `(n, H, W, 3)` or a list of
-            `(H, W, 3)` of any sizes, and labels, int `(n,)`. Images are held in memory at the model's size, a byte per
-            value, or beyond 2 GiB in a temporary file.
-        validation: likewise; None for a share of every class of `train`. Copies of an image, equal to the bit, stay on
-            the same side.
-        options: how to train; None for the defaults.
-        run: the run folder, new or to be resumed; None for a temporary folder.
-        class_weights: `"balanced"` for the same weight for each class, however many images it has; a weight for each
-            class number; or None.
-        class_names: what the logits stand for; None for the folder's names, or numbers.
-        cache: folder to keep features in; None for `default_cache()`.
-        console: where progress is shown; None for the standard output.
-        callbacks: further Keras callbacks, of both phases; none may stop one early.
+        model: maps preprocessed images to logits, and ends in a Dense layer without activation. It is a
+            `ViTClassifier`, or another functional or Sequential model (then `blocks` must be None or 0, and LoRA is not
+            possible). Any other model, such as a subclassed one, needs `method="full"`; its head keeps its weights.
+        preprocessing: maps raw images to the inputs of the model.
+        train: an `ImageFolder` from `datasets.scan_folder`; or a pair of images, uint8 `(n, H, W, 3)` or a list of
+            `(H, W, 3)` of any sizes, and labels, int `(n,)`. Images are kept in memory at the model's size, one byte
+            per value. More than 2 GiB are kept in a temporary file.
+        validation: like `train`; None for a share of every class of `train`. Exact copies of an image are not split
+            between training and validation.
+        options: training settings; None for the defaults.
+        run: run folder, new or to resume; None for a temporary folder.
+        class_weights: `"balanced"` to give each class the same total weight; a weight for each class index; or None.
+        class_names: a name for each logit; None for the folder's names, or numbers.
+        cache: folder of cached features; None for `default_cache()`.
+        console: shows the progress; None for the standard output.
+        callbacks: further Keras callbacks for both phases. They must not stop a phase early.
         jit_compile: as in `training.train`.
-        afterwards: called with the `training.Evaluation` of the validation (None without) when all is trained, before
-            the run counts as finished; what it returns goes into `run.json`.
+        afterwards: called after training with the `training.Evaluation` of the validation images (None without
+            validation), before the run is marked as finished. Its result is added to `run.json`.
 
     Returns:
-        What `run.json` says: among the rest `phases`, `history` and, with validation, `validation_accuracy`.
+        The contents of `run.json`, with `phases`, `history` and, if there is validation, `validation_accuracy`.
 
     Raises:
-        ValueError: if there are images of one class only, fewer images than classes, labels that the model has no logit
-            for, options that do not fit the model, weights that are not float32, LoRA in the model already, or a
-            callback that stops a phase early.
+        ValueError: if all images are of one class; if there are fewer images than classes, labels without a logit,
+            options that do not fit the model, weights that are not float32, or LoRA matrices in the model; if a
+            callback stops a phase early.
         RunFolderError: as `training.train`.
-        TrainingFailed: if the loss is no longer a finite number; says where.
-        KeyboardInterrupt: after SIGINT or SIGTERM. The weights, and `run.json`, are sound then.
+        TrainingFailed: if the loss is NaN or infinite; the message names the step.
+        KeyboardInterrupt: after SIGINT or SIGTERM. The weights and `run.json` stay usable.
 
     Warns:
-        UserWarning: if images of the validation that was given are in training too.
+        UserWarning: if `validation` shares images with `train`.
 
     Examples:
         >>> from keras_vit_edu.models import ViTBackbone, ViTClassifier
@@ -130,7 +128,7 @@ def fine_tune(
     weights = _checked_weights(class_weights, training.labels, count)
     names = tuple(class_names or training.images.class_names or map(str, range(count)))
     with _interruption.held(), contextlib.ExitStack() as stack:
-        is_kept = run is not None  # else nobody looks at pictures
+        is_kept = run is not None  # else nobody sees the pictures
         if run is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fine-tuning-"))
             run = stack.enter_context(RunFolder(Path(folder) / "run", lock=False))
@@ -155,24 +153,24 @@ def fine_tune(
             run.write_history(session.history.values)
             found = None if held_out is None else _evaluate(phases, held_out, names)
             more = dict(afterwards(found)) if afterwards is not None else {}
-            if is_kept:  # what was learned is safe by now
+            if is_kept:  # the trained weights are saved by now
                 _draw(phases, found)
         return session.finish(**_entries_at_end(phases, found), **more)
 
 
 def _head_to_train(model: Any, options: FineTuning, console: Console) -> keras.layers.Dense | None:
-    """The head; None if all of a model trains that does not say where its head is."""
+    """The head; None if the whole model trains and its head is unknown."""
     if options.method != "full" or options.blocks is not None:
         try:
             return head_of(model)
         except ValueError as error:
-            raise ValueError(f'{error} (Of such a model, method="full" trains all that gives logits.)') from None
+            raise ValueError(f'{error} (For such a model use method="full", which trains all layers.)') from None
     check_gives_logits(model)
     last = last_step(model)
     if last is not None and isinstance(last[0], keras.layers.Dense):
         return last[0]
     if options.new_head:
-        console.print(f"{model.name} does not say which layer is its head: all layers begin with the weights they have")
+        console.print(f"the head of {model.name} is unknown: all layers begin with their present weights")
     return None
 
 
@@ -189,10 +187,10 @@ def _checked_weights(weights: Any, labels: np.ndarray, count: int) -> dict[int, 
 
 
 def _configure(run: RunFolder, phases: Phases) -> None:
-    """Bring the model to where a run begins, and say what the run is.
+    """Prepare the model for the run, and set the configuration of the run.
 
     Raises:
-        RunFolderError: if another run was begun in the folder; the head is then as it was.
+        RunFolderError: if the folder holds another run. The head is then unchanged.
     """
     model, head, options = phases.model, phases.head, phases.options
     own_head = [] if head is None else head.get_weights()
@@ -217,7 +215,7 @@ def _configure(run: RunFolder, phases: Phases) -> None:
         if run.record.get("configuration", {}).get("model") == configuration["model"]:
             raise
         raise RunFolderError(
-            f"{error} (A model that has learned is another one: to go on, make it anew as at the beginning.)"
+            f"{error} (A trained model counts as another model. To resume, build the model again as at the beginning.)"
         ) from None
 
 
@@ -227,16 +225,16 @@ def _present(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 def _seed_dropout(model: keras.Model, seed: int) -> None:
-    """Let every dropout, of paths too, begin anew, with a seed that depends on its place and on `seed` alone."""
+    """Reset every dropout and stochastic depth, with seeds that depend only on the position of the layer and `seed`."""
     generators = [generator for layer in layers_within(model) for generator in seed_generators(layer)]
     for number, generator in enumerate(generators):
         generator.state.assign(np.array([random.derive_seed(seed, f"dropout_{number}"), 0]))
 
 
 def _entries_at_start(phases: Phases, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """What `run.json` says from the beginning."""
+    """The entries of `run.json` at the beginning."""
     training, validation = phases.training, phases.validation
-    several = dict.fromkeys(part.images for part in (training, validation) if part is not None)  # often the same
+    several = dict.fromkeys(part.images for part in (training, validation) if part is not None)  # often the same object
     return {
         "seed": phases.options.seed,
         "fine_tuning": phases.options.to_json(),
@@ -248,7 +246,7 @@ def _entries_at_start(phases: Phases, class_names: tuple[str, ...]) -> dict[str,
 
 
 def _entries_at_end(phases: Phases, found: Evaluation | None) -> dict[str, Any]:
-    """What `run.json` says when all is trained."""
+    """The entries of `run.json` after training."""
     history = phases.session.history.values
     return {
         "phases": phases.done,
@@ -261,20 +259,20 @@ def _entries_at_end(phases: Phases, found: Evaluation | None) -> dict[str, Any]:
 
 
 def _evaluate(phases: Phases, part: Part, class_names: tuple[str, ...]) -> Evaluation:
-    """Classify the validation's images."""
+    """Evaluate the model on the validation images."""
     size = min(phases.options.batch_size, len(part.indices))
     rows = []
     with counting(phases.session.console, "evaluating", len(part.indices)) as advance:
         for start in range(0, len(part.indices), size):
             chosen = part.indices[start : start + size]
-            batch = part.images.batch(phases.preprocessing, np.resize(chosen, size))  # always of that size
+            batch = part.images.batch(phases.preprocessing, np.resize(chosen, size))  # one constant size
             rows.append(probabilities(phases.model, scaled(batch, phases.preprocessing))[: len(chosen)])
             advance(len(chosen))
     return Evaluation(part.labels.astype("int64"), np.concatenate(rows), class_names)
 
 
 def _draw(phases: Phases, found: Evaluation | None) -> None:
-    """Draw how the training went, and write down and draw how the validation did."""
+    """Draw the learning curves, and write and draw the evaluation."""
     session, part = phases.session, phases.validation
     shown = [(shown_phase(phase["name"]), phase["epochs"]) for phase in phases.done]
     draw_curves(session.history.values, session.run, session.console, phases=shown)

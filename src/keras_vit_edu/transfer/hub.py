@@ -1,4 +1,4 @@
-"""The pretrained models of keras_hub: which there are, and how to get one. The only file that imports keras_hub."""
+"""List and load the pretrained models of keras_hub. No other file imports keras_hub."""
 
 import os
 import re
@@ -14,33 +14,33 @@ from keras_vit_edu import _checks, _files, _keras_internals, _tensorflow_log
 from keras_vit_edu._install import install_command
 
 COURSES_FALLBACK = "vit_base_patch16_224_imagenet"  # ViT-B/16
-OPENED = ("vit", "deit")  # what `open_vit` opens; they are listed first
+OPENED = ("vit", "deit")  # families that `open_vit` opens; they are listed first
 WITHOUT_CLASSIFIER = ("dinov2", "dinov3")  # listed beside the image classifiers
 TASKS = {"classifier": "ImageClassifier", "backbone": "Backbone"}
 
 
 class PresetUnavailable(ValueError):
-    """A pretrained model that cannot be had here; its text says what to do."""
+    """A pretrained model is not available. The message says how to get it."""
 
 
 class NoHead(ValueError):
-    """A pretrained model without a classifier's head."""
+    """A pretrained model has no classification head."""
 
 
 @dataclass(frozen=True)
 class HubPreset:
-    """What keras_hub knows of one of its pretrained models.
+    """A pretrained model in keras_hub's registry.
 
     Attributes:
-        name: to load it by.
+        name: name for loading it.
         family: `"vit"`, `"deit"`, `"resnet"`...
-        image_size: side of the images in pixels, if the name or the description says it.
-        parameters: of the backbone.
-        classes: of the classifier, if it comes with one that the name tells: 1000 for ImageNet.
-        attention_maps: whether `open_vit` opens it. Others are used as they are: a CNN has no attention, Swin, MiT and
-            DINO have another one than our layers compute.
+        image_size: side of the images in pixels, if the name or the description contains it.
+        parameters: number of parameters of the backbone.
+        classes: number of classes, if the name shows it: 1000 for ImageNet.
+        attention_maps: whether `open_vit` opens it. Other models are used unchanged: a CNN has no attention, and the
+            attention of Swin, MiT and DINO differs from our layers.
         description: one sentence.
-        handle: where keras_hub gets it.
+        handle: where keras_hub loads it from.
     """
 
     name: str
@@ -54,20 +54,20 @@ class HubPreset:
 
     @property
     def note(self) -> str:
-        """What becomes of it here, in a few words."""
+        """How this library uses the model, in a few words."""
         if self.family in WITHOUT_CLASSIFIER:
             return 'a backbone alone, for `transfer.load_preset(..., task="backbone")`'
-        return "attention maps" if self.attention_maps else "no attention maps, wrapped as it is"
+        return "attention maps" if self.attention_maps else "no attention maps, used unchanged"
 
 
 def list_presets(family: str | None = None) -> list[HubPreset]:
-    """The pretrained image models of keras_hub, from its own registry; nothing is downloaded.
+    """List the pretrained image models in keras_hub's registry. Nothing is downloaded.
 
     Args:
-        family: those of one family only, such as `"deit"`.
+        family: a family such as `"deit"`; None for all.
 
     Returns:
-        ViT and DeiT first, then the other families by name; within a family by size.
+        The presets: ViT and DeiT first, then the other families by name; within a family by size.
 
     Raises:
         ImportError: if keras_hub is not installed.
@@ -112,7 +112,7 @@ def _all_presets() -> Iterator[HubPreset]:
 
 
 def _is_of_imagenet_1k(text: str) -> bool:
-    """21k, 22k and 12k are larger ImageNets; what was tuned on 1k after one of them says so."""
+    """Whether a name or description means ImageNet-1k. ImageNet-21k, 22k and 12k alone do not count."""
     text = text.lower()
     is_of_a_larger = re.search(r"(imagenet[-_ ]?|_in)\d\dk", text) is not None
     return re.search(r"(imagenet[-_ ]?|_in)1k", text) is not None or ("imagenet" in text and not is_of_a_larger)
@@ -131,17 +131,17 @@ def load_preset(
     fallback: str | None = None,
     **arguments: Any,
 ) -> keras.Model:
-    """A pretrained model of keras_hub.
+    """Load a pretrained model of keras_hub.
 
     Args:
-        preset: a name of `list_presets`, a handle `kaggle://owner/model/keras/variation[/version]` or
-            `hf://owner/model` (also one of transformers' ViTs and DeiTs), or a folder that `save_to_preset` of
-            keras_hub or `save_pretrained` of transformers wrote.
+        preset: a name from `list_presets`; a handle `kaggle://owner/model/keras/variation[/version]` or
+            `hf://owner/model` (also a ViT or DeiT of transformers); or a folder that `save_to_preset` of keras_hub or
+            `save_pretrained` of transformers wrote.
         task: `"classifier"` (with its preprocessor) or `"backbone"`.
-        fallback: what to load if `preset` is unavailable, with a line that says so. The course asks for DeiT and
-            falls back on ViT-B/16: `fallback=transfer.COURSES_FALLBACK`. None: an error.
-        **arguments: of keras_hub's `from_preset`: `load_weights=False` for random weights, `num_classes` for a new
-            head, `dtype`.
+        fallback: preset to load if `preset` is unavailable; a line is printed then. The course uses DeiT and falls back
+            on ViT-B/16: `fallback=transfer.COURSES_FALLBACK`. None raises an error instead.
+        **arguments: arguments of keras_hub's `from_preset`: `load_weights=False` for random weights, `num_classes` for
+            a new head, `dtype`.
 
     Returns:
         A keras_hub model; `open_vit` opens it if it is a ViT or DeiT.
@@ -149,8 +149,8 @@ def load_preset(
     Raises:
         ImportError: if keras_hub is not installed.
         ValueError: if there is no such preset, task or argument.
-        NoHead: a `ValueError`, if the preset is a backbone, and `num_classes` does not ask for a new head.
-        PresetUnavailable: a `ValueError`, if the preset is neither in the cache nor to be had from the network.
+        NoHead: a `ValueError`, if the preset is a backbone, and `num_classes` is not given.
+        PresetUnavailable: a `ValueError`, if the preset is not in the cache and cannot be downloaded.
 
     Examples:
         >>> load_preset("deit_base_distilled_patch16_224_imagenet", fallback=COURSES_FALLBACK)  # doctest: +SKIP
@@ -161,7 +161,7 @@ def load_preset(
 def load_and_name(
     preset: str | Path, task: str = "classifier", fallback: str | None = None, **arguments: Any
 ) -> tuple[Any, str]:
-    """As `load_preset`; returns the model and which of `preset` and `fallback` it is."""
+    """Same as `load_preset`, but return the model and the name of the loaded preset."""
     models = _import_keras_hub().models
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}. Received: task={task!r}")
@@ -175,7 +175,7 @@ def load_and_name(
 
 
 def imagenet_names() -> tuple[str, ...]:
-    """The names of the 1000 classes of ImageNet-1k, in their order, as keras_hub has them; two of them occur twice.
+    """The names of the 1000 classes of ImageNet-1k in their order, from keras_hub. Two names occur twice.
 
     Raises:
         ImportError: if keras_hub is not installed.
@@ -189,17 +189,17 @@ def imagenet_names() -> tuple[str, ...]:
 
 
 def is_of_imagenet(preset: str | Path) -> bool:
-    """Whether keras_hub's registry, or its name, says that a preset tells the 1000 classes of ImageNet-1k apart."""
+    """Whether a preset classifies ImageNet-1k, according to its name or keras_hub's registry."""
     listed = {name: row.classes for row in _all_presets() for name in (row.name, row.handle)}
     said = str(preset) if "://" in str(preset) else Path(preset).name
     return listed.get(str(preset)) == 1000 or _is_of_imagenet_1k(said)
 
 
 def class_names_in_folder(preset: str | Path) -> tuple[str, ...] | None:
-    """The names of the classes that transformers' `save_pretrained` told; None if it told none.
+    """The class names that transformers' `save_pretrained` wrote; None if there are none.
 
     Args:
-        preset: what has been loaded: a folder, a name or a handle.
+        preset: the loaded preset: a folder, a name or a handle.
     """
     file = _folder_of(str(preset)) / "config.json"
     try:
@@ -210,11 +210,11 @@ def class_names_in_folder(preset: str | Path) -> tuple[str, ...] | None:
 
 
 def classifier_class(registered_name: str) -> Any:
-    """The class of image classifiers that keras_hub registers as, say, `"keras_hub>ResNetImageClassifier"`.
+    """An image classifier class of keras_hub, by its registered name, such as `"keras_hub>ResNetImageClassifier"`.
 
     Raises:
         ImportError: if keras_hub is not installed.
-        ValueError: if it has none of that name.
+        ValueError: if there is no class with this name.
     """
     models = _import_keras_hub().models
     cls = keras.saving.get_registered_object(registered_name)
@@ -231,11 +231,11 @@ def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
     if not is_remote and not (Path(preset) / "config.json").is_file():
         hint = _checks.did_you_mean(preset, known, at_most=2)
         raise ValueError(
-            "A preset is a name that `list_presets` knows, a handle that begins with kaggle:// or hf://, or a folder "
+            "`preset` must be a name from `list_presets`, a handle that begins with kaggle:// or hf://, or a folder "
             f"with a config.json. {f'{hint} ' if hint else ''}Received: {preset!r}"
         )
     if not is_remote:
-        _files.read_json(Path(preset) / "config.json")  # complains if it is none
+        _files.read_json(Path(preset) / "config.json")  # raises an error if it is not JSON
     try:
         return _with_head(cls, preset, arguments)
     except (MemoryError, NoHead):
@@ -246,7 +246,7 @@ def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
         unreachable = error
     handle = known[preset]["kaggle_handle"] if preset in known else preset
     folder = cache_folder(handle)
-    if (folder / "config.json").is_file():  # copied there, without the marks by which kagglehub knows what is whole
+    if (folder / "config.json").is_file():  # copied by hand, without kagglehub's marker files
         try:
             return _with_head(cls, str(folder), arguments)
         except OSError as error:
@@ -255,15 +255,15 @@ def _from_preset(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
 
 
 def _explained(error: Exception, preset: str) -> Exception:
-    """What keras_hub could not do with a preset, in one line that says what to do."""
+    """Turn an error of keras_hub into a one-line error that says what to do."""
     if isinstance(error, ModuleNotFoundError):
         return ModuleNotFoundError(f"This preset needs {error.name}: pip install {error.name}", name=error.name)
     if isinstance(error, (ValueError, ImportError)):
         return error
     reason = f"{type(error).__name__}: {_first_line(error)}"
     return ValueError(
-        f"keras_hub cannot read this preset ({reason}). Of the models of transformers it reads some kinds, in "
-        "safetensors; `TransferClassifier.from_preset` reads every ViT and DeiT. Of a damaged file get a new copy. "
+        f"keras_hub cannot read this preset ({reason}). It reads some models of transformers, in safetensors; "
+        "`TransferClassifier.from_preset` reads every ViT and DeiT. If a file is damaged, get a new copy. "
         f"Received: {preset!r}"
     )
 
@@ -274,7 +274,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _folder_of(preset: str) -> Path:
-    """Where the files of a preset lie once it has been loaded."""
+    """The folder with the files of a loaded preset."""
     known = _import_keras_hub().models.Backbone.presets
     handle = known[preset]["kaggle_handle"] if preset in known else preset
     if "://" not in handle:
@@ -284,16 +284,16 @@ def _folder_of(preset: str) -> Path:
         newest = folder / "refs" / "main"
         return folder / "snapshots" / newest.read_text().strip() if newest.is_file() else folder
     versions = [int(file.name) for file in folder.glob("*") if file.name.isdecimal()]
-    return folder / str(max(versions)) if versions else folder  # of a handle that names no version
+    return folder / str(max(versions)) if versions else folder  # for a handle without a version
 
 
 def _has_weights_of_backbone_only(folder: Path) -> bool:
-    """Whether a head is described without weights, so that keras_hub leaves it random, without a word."""
+    """Whether a preset describes a head but lacks its weights. keras_hub then silently leaves the head random."""
     return (folder / "task.json").is_file() and not (folder / "task.weights.h5").is_file()
 
 
 def _with_head(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
-    """`from_preset` of keras_hub, with a clear error where a classifier should have a head of its own and has none."""
+    """keras_hub's `from_preset`, with a clear error if a classifier has no head."""
     wants_own_head = cls.__name__ == TASKS["classifier"] and "num_classes" not in arguments
     wants_its_weights = wants_own_head and arguments.get("load_weights", True)
     try:
@@ -301,19 +301,19 @@ def _with_head(cls: Any, preset: str, arguments: dict[str, Any]) -> Any:
     except TypeError as error:
         if not (wants_own_head and "'num_classes'" in str(error)):
             raise
-        raise NoHead(f"The preset is a backbone, without a classifier's head. Received: {preset!r}") from None
+        raise NoHead(f"The preset is a backbone without a classification head. Received: {preset!r}") from None
     if wants_its_weights and _has_weights_of_backbone_only(_folder_of(preset)):
-        raise NoHead(f"The preset has weights of a backbone and none of a head. Received: {preset!r}")
+        raise NoHead(f"The preset has weights for its backbone, but not for its head. Received: {preset!r}")
     return loaded
 
 
 def is_about_access(error: BaseException | None) -> bool:
-    """Whether the network, a permission or a missing file is behind an error, and not an argument or a bug."""
+    """Whether the cause of an error is the network, a permission or a missing file, not an argument or a bug."""
     while error is not None:
         module = type(error).__module__.partition(".")[0]
         if isinstance(error, OSError) or module in ("requests", "httpx", "kagglehub", "huggingface_hub"):
             return True
-        if "has no config.json" in str(error):  # what keras_hub makes of a Hugging Face that it does not reach
+        if "has no config.json" in str(error):  # keras_hub's message if it cannot reach Hugging Face
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -325,15 +325,15 @@ def how_to_get(preset: str, handle: str, folder: Path, error: Exception) -> str:
     if handle.startswith("hf://"):
         code = f"import huggingface_hub; print(huggingface_hub.snapshot_download('{name}'))"
     return (
-        f"The preset {preset} could not be had, neither from the cache in {folder} nor from the network "
-        f"({type(error).__name__}: {_first_line(error)}). A machine with a network gets it with "
-        f'`python -c "{code}"`, which prints a folder: copy what is in it into that of the cache here, or load the '
+        f"The preset {preset} is not in the cache {folder} and cannot be downloaded "
+        f"({type(error).__name__}: {_first_line(error)}). On a machine with a network, run "
+        f'`python -c "{code}"`, which prints a folder. Copy its contents into the cache folder here, or load the '
         "copied folder by its path."
     )
 
 
 def cache_folder(handle: str) -> Path:
-    """Where a pretrained model lies, or would lie, on this machine.
+    """The cache folder of a pretrained model on this machine. It may not exist.
 
     Args:
         handle: `kaggle://owner/model/keras/variation/version` or `hf://owner/model`.

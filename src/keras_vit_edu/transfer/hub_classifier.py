@@ -1,4 +1,4 @@
-"""A classifier of keras_hub as this library uses it: it gives logits, and has a new head if asked for."""
+"""Prepare a classifier of keras_hub for this library: it must give logits, and may get a new head."""
 
 import sys
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ def open_or_wrap(
     load_weights: bool = True,
     dtype: Any = None,
 ) -> Any:
-    """A ViT or DeiT is opened. A model of another family is taken as it is, and a line says so.
+    """Open a ViT or DeiT. Use a model of another family unchanged, and print a line about it.
 
     Args:
-        theirs: the classifier, as keras_hub loaded it.
-        preset: what it was loaded from.
-        num_new_classes: of a new head of zeros; None for the head that the preset has.
-        image_size: another size than the preset's.
+        theirs: the classifier from keras_hub.
+        preset: the preset that it was loaded from.
+        num_new_classes: number of classes of a new head of zeros; None for the preset's head.
+        image_size: image size if it differs from the preset's.
         load_weights: whether `theirs` has the preset's weights.
         dtype: a dtype policy; None for the preset's.
 
@@ -37,8 +37,8 @@ def open_or_wrap(
         A `ViTClassifier`, or `theirs`; without an activation at its end.
 
     Raises:
-        ValueError: if the head cannot be replaced, gives neither logits nor their softmax, or if the model takes no
-            other image size.
+        ValueError: if the head cannot be replaced, if it gives neither logits nor their softmax, or if the image size
+            of the model cannot be changed.
         NoHead: a `ValueError`, if layers below the head have no weights.
     """
     if keras.saving.get_registered_name(type(theirs.backbone)) in BACKBONES:
@@ -49,19 +49,19 @@ def open_or_wrap(
         if load_weights:
             _copy_below_head(preset, theirs, dtype)
     model = _wrapped(theirs, image_size, has_new_head)
-    print(f"keras_vit_edu: {preset} is taken as it is; there are no attention maps.", file=sys.stderr)
+    print(f"keras_vit_edu: {preset} is used unchanged; there are no attention maps.", file=sys.stderr)
     return model
 
 
 def height_and_width(model: Any) -> tuple[int | None, int | None]:
-    """The size of the images that a model of keras_hub takes; None where any will do."""
+    """The image size of a model of keras_hub; None for any size."""
     shape = model.input_shape[1:]
     is_first = getattr(model.backbone, "data_format", "channels_last") == "channels_first"
     return (shape[1], shape[2]) if is_first else (shape[0], shape[1])
 
 
 def _opened(theirs: Any, image_size: int | Sequence[int] | None, num_new_classes: int | None) -> ViTClassifier:
-    """keras_hub's classifier out of our layers, without an activation; with a new head of zeros if asked for."""
+    """Rebuild keras_hub's classifier from our layers, without an activation, and with a new head if requested."""
     if num_new_classes is not None:
         return _with_new_head(theirs, open_vit(theirs.backbone, image_size), num_new_classes)
     opened = open_vit(theirs, image_size)
@@ -75,7 +75,7 @@ def _opened(theirs: Any, image_size: int | Sequence[int] | None, num_new_classes
 
 
 def _with_new_head(theirs: Any, backbone: ViTBackbone, num_classes: int) -> ViTClassifier:
-    """The opened backbone with one Dense layer of zeros; without a class token it reads the mean of all tokens."""
+    """The opened backbone with a Dense layer of zeros on the class token, or on the mean if there is no class token."""
     classifier = ViTClassifier(
         backbone,
         num_classes,
@@ -93,12 +93,12 @@ def _head_weights(model: ViTClassifier) -> list[Any]:
 
 
 def _wrapped(theirs: Any, image_size: int | Sequence[int] | None, new_head: bool) -> Any:
-    """keras_hub's classifier itself, without an activation; with a head of zeros if asked for."""
+    """keras_hub's classifier itself, without an activation, and with a head of zeros if requested."""
     if image_size is not None and None not in height_and_width(theirs):
         wanted = _checks.pair_of_ints("image_size", image_size)
         if wanted != height_and_width(theirs):
             raise ValueError(
-                "Another image size is for ViT and DeiT, and for CNNs, which take any. "
+                "`image_size` can be changed for ViT, DeiT and CNNs only. "
                 f"Received: image_size={image_size} for {theirs.name}, which takes {height_and_width(theirs)}"
             )
     of_backbone = {id(layer) for layer in layers_within(theirs.backbone)}
@@ -115,27 +115,27 @@ def _wrapped(theirs: Any, image_size: int | Sequence[int] | None, new_head: bool
         _check_activation(theirs, head[0].activation)
     head[0].activation = keras.activations.linear
     theirs.activation = None
-    theirs.preprocessor = None  # keras_hub's `predict` and `fit` would preprocess what has been preprocessed
-    # Its layers are still known to the model and were never built: on JAX Keras would run the whole model once more,
-    # uncompiled, before every `predict_on_batch`.
+    theirs.preprocessor = None  # keras_hub's `predict` and `fit` would preprocess a second time
+    # The model still holds the preprocessor's unbuilt layers. With them Keras on JAX would run the whole model once
+    # more, uncompiled, before every `predict_on_batch`.
     for layer in layers_within(theirs):
         layer.built = True
     return theirs
 
 
 def _check_new_head(theirs: Any) -> None:
-    """Complain early about a model that no new head is trained for."""
+    """Raise ValueError early if a model cannot get a new head."""
     if not isinstance(theirs.layers[-1], keras.layers.Dense):
         raise ValueError(
-            f"A new head takes the place of the Dense layer that a classifier ends in. Received: {theirs.name}, a "
-            f"{type(theirs).__name__}, which ends in a {type(theirs.layers[-1]).__name__} and has its own classes alone"
+            f"A new head replaces the Dense layer at the end of a classifier. Received: {theirs.name}, a "
+            f"{type(theirs).__name__}, which ends in a {type(theirs.layers[-1]).__name__} and only has its own classes"
         )
 
 
 def _copy_below_head(preset: str, theirs: Any, dtype: Any) -> None:
-    """Give a model with a new head the preset's weights between the backbone and the head too, where there are any.
+    """Copy the preset's weights between the backbone and the head into a model with a new head.
 
-    keras_hub loads none but the backbone's as soon as another number of classes is asked for.
+    For another number of classes keras_hub loads only the weights of the backbone.
     """
     fresh = _weights_below_head(theirs)
     if not fresh:
@@ -144,13 +144,13 @@ def _copy_below_head(preset: str, theirs: Any, dtype: Any) -> None:
         own = hub.load_preset(preset, **({} if dtype is None else {"dtype": dtype}))
     except hub.NoHead as error:
         raise hub.NoHead(
-            f"{type(theirs).__name__} has layers between the backbone and the head, whose weights are missing. {error}"
+            f"{type(theirs).__name__} has layers between backbone and head, and their weights are missing. {error}"
         ) from None
     copy_variables(_weights_below_head(own), fresh)
 
 
 def _weights_below_head(theirs: Any) -> list[Any]:
-    """The weights that are neither of the backbone nor of the last layer."""
+    """The weights outside the backbone and the last layer."""
     others = {id(weight) for weight in (*theirs.backbone.weights, *theirs.layers[-1].weights)}
     return [weight for weight in theirs.weights if id(weight) not in others]
 

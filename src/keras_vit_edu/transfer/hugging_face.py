@@ -1,4 +1,4 @@
-"""A model of transformers behind a handle `hf://owner/model`: its files, from Hugging Face's cache or the network."""
+"""Get the files of a handle `hf://owner/model` from Hugging Face's cache or the network."""
 
 import contextlib
 from pathlib import Path
@@ -11,22 +11,22 @@ HANDLE = "hf://"
 
 
 def folder_of_transformers(preset: str | Path) -> Path | None:
-    """The folder that transformers wrote and that `preset` stands for; None if transformers wrote none.
+    """The folder of a preset that transformers wrote; None for other presets.
 
-    Of a handle, the files that are needed of a ViT or DeiT are fetched; of another model `config.json` alone.
+    For a handle of a ViT or DeiT the needed files are downloaded. For other models only `config.json` is downloaded.
 
     Args:
         preset: a folder, a name, or a handle.
 
     Raises:
         ImportError: for `hf://`, if huggingface_hub is not installed.
-        PresetUnavailable: a `ValueError`, for `hf://`, if the model is neither in the cache nor to be had.
-        ValueError: if `config.json` is no JSON, or a handle is none.
+        PresetUnavailable: a `ValueError`, for `hf://`, if the model is not in the cache and cannot be downloaded.
+        ValueError: if `config.json` is not JSON, or if the handle is malformed.
     """
     if not str(preset).startswith(HANDLE):
         return Path(preset) if transformers_folder.model_type_of(preset) is not None else None
     handle = str(preset)
-    copied = hub.cache_folder(handle)  # a folder that was copied to that place by hand
+    copied = hub.cache_folder(handle)  # a folder that was copied by hand
     config = copied / "config.json" if (copied / "config.json").is_file() else _fetched(handle, "config.json")
     folder = config.parent
     model_type = transformers_folder.model_type_of(folder)
@@ -49,21 +49,21 @@ def _fetch_shards(handle: str) -> None:
 
 
 def _fetch_if_there(handle: str, name: str) -> Path | None:
-    """A file; None if the model has none of that name. (What is missing is said when the folder is read.)"""
+    """Download a file if the model has it; else None. (Errors about missing files come when the folder is read.)"""
     with contextlib.suppress(hub.PresetUnavailable):
         return _fetched(handle, name)
     return None
 
 
 def _fetched(handle: str, name: str) -> Path:
-    """A file of the model, from the cache if it is there, else from the network."""
+    """A file of the model, from the cache or else from the network."""
     download = _import_huggingface_hub()
     folder = hub.cache_folder(handle)
     try:
         return Path(download(repo_id=handle.removeprefix(HANDLE), filename=name, cache_dir=folder.parent))
     except Exception as error:
         if type(error).__name__ == "HFValidationError":
-            raise ValueError(f"A handle has the form hf://owner/model. Received: {handle!r}") from None
+            raise ValueError(f"A handle must have the form hf://owner/model. Received: {handle!r}") from None
         if not hub.is_about_access(error):
             raise
         raise hub.PresetUnavailable(hub.how_to_get(handle, handle, folder, error)) from error

@@ -1,4 +1,4 @@
-"""Learning rates that fall from the head to the patches: layer-wise decay."""
+"""Layer-wise learning-rate decay: the learning rate falls from the head to the patches."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from keras_vit_edu.transfer.freezing import blocks_of, last_before_head, last_st
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
 class ClippedMultiOptimizer(keras.optimizers.MultiOptimizer):
-    """`keras.optimizers.MultiOptimizer` that clips the gradients of all weights together, before it shares them out.
+    """A `keras.optimizers.MultiOptimizer` that clips the gradients by their global norm, over all weights.
 
-    (The optimizers inside of Keras's each see their own gradients only: with clipping in them, every layer would be
-    scaled by a factor of its own.)
+    (Each optimizer inside Keras's class sees only its own gradients. If they clipped, every layer would be scaled by a
+    different factor.)
 
     Args:
-        optimizer_map: which optimizer a variable has, a `keras.optimizers.OptimizerMap`.
-        global_clipnorm: longest gradient, all weights taken together; None for no clipping.
-        **kwargs: of `MultiOptimizer`.
+        optimizer_map: a `keras.optimizers.OptimizerMap`, which maps a variable to its optimizer.
+        global_clipnorm: largest global norm of the gradients; None for no clipping.
+        **kwargs: further arguments of `MultiOptimizer`.
     """
 
     def __init__(self, optimizer_map: Any, global_clipnorm: float | None = None, **kwargs: Any) -> None:
@@ -38,14 +38,14 @@ class ClippedMultiOptimizer(keras.optimizers.MultiOptimizer):
 
 
 def clipped(gradients: Sequence[Any], longest: float) -> list[Any]:
-    r"""Gradients times \(\min(1, c / \lVert g \rVert)\), with the length \(\lVert g \rVert\) of all of them.
+    r"""Multiply gradients by \(\min(1, c / \lVert g \rVert)\), with their global norm \(\lVert g \rVert\).
 
     Args:
         gradients: tensors of any shapes; None where a weight has none.
         longest: c, above 0.
 
     Returns:
-        As many tensors, or None.
+        The clipped gradients, with None where a weight has none.
     """
     squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients if g is not None]
     length = ops.sqrt(sum(squares))
@@ -54,11 +54,11 @@ def clipped(gradients: Sequence[Any], longest: float) -> list[Any]:
 
 
 def steps_below_head(model: keras.Model) -> dict[str, int]:
-    """How many layers below the head each variable of a model lies, by its path.
+    """The number of layers between each variable and the head, by the path of the variable.
 
-    0 for the whole head and the final normalisation; 1 for the last block, L for the first of L blocks; L + 1
-    for the rest: patch projection, positions and prefix tokens. A model that is not an opened one has its head at 0 and
-    all the rest at 1; one that does not say which layer is its head has all at 0.
+    It is 0 for the head and the final normalization; 1 for the last block and L for the first of L blocks; L + 1 for
+    patch projection, positions and prefix tokens. For a model that is not from this library, it is 0 for the head and 1
+    for the rest, or 0 for everything if the head is unknown.
     """
     last, blocks = last_step(model), blocks_of(model)
     if last is None or not isinstance(last[0], keras.layers.Dense):
@@ -77,22 +77,22 @@ def layer_wise(
     decay: float = 0.75,
     global_clipnorm: float | None = None,
 ) -> keras.optimizers.Optimizer:
-    """An optimizer whose rate is multiplied by `decay` from each layer to the one below; built.
+    """Make a built optimizer whose learning rate is multiplied by `decay` from each layer to the layer below.
 
-    What comes from the head is what the new task asks for, what lies near the pixels serves any task: it should hardly
-    move. (Multiplying gradients instead of rates does nothing under Adam, which divides them by their size.)
+    Layers near the head must adapt to the new task. Layers near the pixels serve any task and should change little.
+    (Scaling the gradients instead of the learning rate has no effect under Adam, which divides them by their size.)
 
     Args:
-        model: what is to be trained. See `steps_below_head`.
-        make_optimizer: from a factor in (0, 1] to an optimizer, whose learning rate is the head's times that factor.
-        decay: per layer, in (0, 1]; 1 for none.
-        global_clipnorm: longest gradient, all weights taken together; None for no clipping.
+        model: model to train. See `steps_below_head`.
+        make_optimizer: maps a factor in (0, 1] to an optimizer. Its learning rate is the head's, times the factor.
+        decay: factor per layer, in (0, 1]; 1 for no decay.
+        global_clipnorm: largest global norm of the gradients; None for no clipping.
 
     Returns:
         A `ClippedMultiOptimizer` with an optimizer per layer.
 
     Raises:
-        ValueError: if nothing trains, or for a decay outside (0, 1].
+        ValueError: if no weight is trainable, or if `decay` is not in (0, 1].
 
     References:
         Howard, Ruder, "Universal language model fine-tuning for text classification" (ACL 2018), section 3.2.
@@ -110,9 +110,9 @@ def layer_wise(
     if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 < decay <= 1:
         raise ValueError(f"`decay` must be a number above 0 and at most 1. Received: decay={decay!r}")
     if not model.trainable_variables:
-        raise ValueError(f"There must be a weight that trains. Received: {model.name}, all of it frozen")
+        raise ValueError(f"At least one weight must be trainable. Received: {model.name}, all of it frozen")
     steps = steps_below_head(model)
-    optimizers = {}  # by a regular expression: Keras stores the optimizer of each key apart
+    optimizers = {}  # by a regular expression: Keras stores one optimizer per key
     for count in sorted({steps[variable.path] for variable in model.trainable_variables}):
         variables = [variable for variable in model.trainable_variables if steps[variable.path] == count]
         made = make_optimizer(decay**count)

@@ -1,4 +1,4 @@
-"""LoRA: fine-tuning by small additions of low rank to the projections of attention."""
+"""LoRA: train low-rank updates of the attention projections instead of the projections."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,25 +19,25 @@ def add_lora(
     target_layer_names: Sequence[str] = ("q_dense", "v_dense"),
     seed: int = 0,
 ) -> ViTClassifier:
-    r"""A copy of a model in which the head trains, and besides it only small additions to projections of attention.
+    r"""Copy a model so that only its head and low-rank updates of its attention projections train.
 
     A kernel \(W\) becomes \(W + \frac{\alpha}{r} A B\), where A is `(D, r)` and B is `(r, D)`. A is random, with the
-    same bits on every backend, and B is zero: at first nothing has changed. `merge_lora` makes plain kernels of the
-    sums.
+    same bits on every backend. B is zero, so the copy first computes the same as the model. `merge_lora` adds the
+    updates to the kernels.
 
     Args:
-        model: an opened classifier; it stays as it is.
-        rank: r, 1 or more.
-        alpha: how much the additions count; None for `rank`, so that they count once.
+        model: a `ViTClassifier`; it is not changed.
+        rank: r, at least 1.
+        alpha: scale of the updates; None for `rank`, which gives a factor of 1.
         target_layer_names: which projections, of `q_dense`, `k_dense`, `v_dense` and `out_dense`; the paper's are query
             and value.
         seed: int in [0, 2**31), of A.
 
     Returns:
-        Another `ViTClassifier`, uncompiled, that computes the same.
+        A new `ViTClassifier`, uncompiled, that computes the same.
 
     Raises:
-        ValueError: for a model that is not an opened one, or has LoRA already, or arguments out of range.
+        ValueError: if the model is not a `ViTClassifier` or already has LoRA, or if an argument is out of range.
 
     Reference:
         Hu et al., "LoRA: low-rank adaptation of large language models" (ICLR 2022), arXiv 2106.09685.
@@ -72,22 +72,22 @@ def add_lora(
 
 
 def are_projections(names: Sequence[Any]) -> bool:
-    """Whether these are some of the projections of an attention, each once."""
+    """Whether `names` are names of attention projections, each at most once."""
     return bool(names) and all(name in PROJECTIONS for name in names) and len(set(names)) == len(names)
 
 
 def check_takes_lora(model: Any) -> None:
-    """Complain unless a model's attention is made of our layers, and is without LoRA."""
+    """Raise ValueError if a model is not made of our attention layers, or already has LoRA."""
     if not blocks_of(model):
         raise ValueError(
-            "LoRA needs a model whose attention is made of our layers, as `open_vit` gives it. "
+            "LoRA needs a model with attention layers of this library, such as `open_vit` returns. "
             f"Received: {type(model).__name__} {model.name!r}"
         )
     _complain_of_lora(model)
 
 
 def train_only_lora_and_head(model: Any, target_layer_names: Sequence[str]) -> None:
-    """Freeze every layer but the head and those that hold a projection of these names."""
+    """Freeze every layer except the head and the layers with the given projections."""
     train_only(model, [head_of(model), *blocks_of(model)])
     for block in blocks_of(model):
         attention: Any = block.attention  # type: ignore[attr-defined]
@@ -97,17 +97,17 @@ def train_only_lora_and_head(model: Any, target_layer_names: Sequence[str]) -> N
 
 
 def merge_lora(model: ViTClassifier, into: ViTClassifier | None = None) -> ViTClassifier:
-    r"""A model with plain kernels that computes what one with LoRA does: \(W + \frac{\alpha}{r} A B\) is added up.
+    r"""Merge LoRA's updates into plain kernels, \(W + \frac{\alpha}{r} A B\).
 
     Args:
-        model: what `add_lora` gave.
-        into: the model that it was made of, or one like it, to receive the weights; None for a new one.
+        model: a model from `add_lora`.
+        into: the original model, or one like it, which receives the weights; None for a new model.
 
     Returns:
-        `into`, or the new model: all of it trainable, no A and B.
+        `into`, or the new model: all weights trainable, without A and B.
 
     Raises:
-        ValueError: if the model has no LoRA, or `into` is another kind of model.
+        ValueError: if the model has no LoRA, or if `into` has another architecture.
 
     Examples:
         >>> from keras_vit_edu.models import ViTBackbone, ViTClassifier
@@ -118,17 +118,17 @@ def merge_lora(model: ViTClassifier, into: ViTClassifier | None = None) -> ViTCl
         True
     """
     if not _with_lora(model):
-        raise ValueError(f"There must be LoRA to merge. Received: {model.name}, without")
+        raise ValueError(f"The model must have LoRA. Received: {model.name}, without LoRA")
     merged = type(model).from_config(model.get_config()) if into is None else into
     _complain_of_lora(merged)
     additions = {id(w) for layer in _with_lora(model) for w in (layer.lora_kernel_a, layer.lora_kernel_b)}
     plain = [variable for variable in model.variables if id(variable) not in additions]
     if [tuple(variable.shape) for variable in merged.variables] != [tuple(variable.shape) for variable in plain]:
-        raise ValueError(f"`into` must be a model of the same make. Received: {merged.name} for {model.name}")
+        raise ValueError(f"`into` must have the same architecture. Received: {merged.name} for {model.name}")
     copy_variables(plain, merged.variables)
     for tuned, mine in zip(layers_within(model), layers_within(merged), strict=True):
         if has_lora(tuned):
-            mine.kernel.assign(copy_of(tuned.kernel))  # Keras adds W and A B up as it gives the kernel
+            mine.kernel.assign(copy_of(tuned.kernel))  # `kernel` is the sum with LoRA's update
     if into is None:
         set_trainable(merged, True)
     return merged
@@ -147,4 +147,4 @@ def _with_lora(model: Any) -> list[Any]:
 
 def _complain_of_lora(model: Any) -> None:
     if _with_lora(model):
-        raise ValueError(f"The model must be without LoRA: `merge_lora` merges it. Received: {model.name}, with LoRA")
+        raise ValueError(f"The model must not have LoRA. Call `merge_lora` first. Received: {model.name}, with LoRA")

@@ -1,4 +1,4 @@
-"""Files from before 0.1.0, in which an opened ViT had a class of its own."""
+"""Load files from before 0.1.0, in which an opened ViT had a different class."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from keras_vit_edu.transfer.open_box import HEADS
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu", name="OpenedViTClassifier")
 class OpenedViTClassifier(ViTClassifier):
-    """The class that such a `.keras` file names. What is loaded is a `ViTClassifier`."""
+    """The class name in such a `.keras` file. It loads as a `ViTClassifier`."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> ViTClassifier:

@@ -1,4 +1,4 @@
-"""A ViT or DeiT of keras_hub, taken apart and put together again from layers that can be read and looked into."""
+"""Rebuild a ViT or DeiT of keras_hub from this library's layers, which show their intermediate results."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,31 +15,31 @@ from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.models.vit_backbone import unique_name
 from keras_vit_edu.models.vit_classifier import Head
 
-# By the names under which keras_hub registers its classes, so that nothing here imports it.
+# Registered names of keras_hub's classes, so that this file does not import keras_hub.
 BACKBONES = ("keras_hub>ViTBackbone", "keras_hub>DeiTBackbone")
 HEADS: dict[str, Head] = {"token": "token", "gap": "mean_with_prefix"}  # ours, by keras_hub's pooling
 CLASSIFIERS = ("keras_hub>ViTImageClassifier", "keras_hub>DeiTImageClassifier")
 
 
 def open_vit(model: keras.Model, image_size: int | Sequence[int] | None = None) -> ViTBackbone | ViTClassifier:
-    """The same model, weights included, made of this library's layers.
+    """Rebuild a model of keras_hub from this library's layers, with its weights.
 
-    Outputs are equal (to 1e-5 of the largest value in float32), and so are the tokens after every block; what keras_hub
-    keeps to itself is at hand: `opened.attention_scores(images)`, `opened.intermediates(images)`. The opened model
-    keeps the source's epsilon, biases, dropouts, pooling, data format and dtype policy, and is independent of it. A
-    bias that the source's MLP or patch convolution lacks is there as zeros.
+    The outputs and the tokens after every block are equal (to 1e-5 of the largest value in float32). The opened model
+    also gives `opened.attention_scores(images)` and `opened.intermediates(images)`, which keras_hub does not. It keeps
+    the source's epsilon, biases, dropouts, pooling, data format and dtype policy, and shares no weights with the
+    source. If the source's MLP or patch convolution has no bias, the opened model has a bias of zeros.
 
     Args:
         model: a keras_hub `ViTBackbone`, `DeiTBackbone`, `ViTImageClassifier` or `DeiTImageClassifier`. Its
-            preprocessor is left out: images go in as they come out of that.
-        image_size: another size for the images, `(H, W)` or an int for a square, a multiple of the patch: positions
-            are interpolated bicubically, as `PatchEncoder.resized` does it. None for the source's size.
+            preprocessor is not copied: the opened model takes preprocessed images.
+        image_size: new image size, `(H, W)` or an int for a square, a multiple of the patch size. Positions are
+            interpolated bicubically, as in `PatchEncoder.resized`. None for the source's size.
 
     Returns:
         A `ViTBackbone` for a backbone, a `ViTClassifier` for a classifier.
 
     Raises:
-        ValueError: for any other model, one that is quantized, and an image size that the patch does not divide.
+        ValueError: for any other model, a quantized model, or an image size that the patch size does not divide.
 
     Examples:
         >>> import keras_hub  # doctest: +SKIP
@@ -52,22 +52,20 @@ def open_vit(model: keras.Model, image_size: int | Sequence[int] | None = None) 
     backbone = model.backbone if kind in CLASSIFIERS else model
     if keras.saving.get_registered_name(type(backbone)) not in BACKBONES:
         raise ValueError(
-            "Only a ViTBackbone or DeiTBackbone of keras_hub, or a ViTImageClassifier or DeiTImageClassifier around "
-            "one, can be opened; other models can be used as they are, without a look inside. "
+            "Only a ViTBackbone or DeiTBackbone of keras_hub can be opened, or a ViTImageClassifier or "
+            "DeiTImageClassifier with one of them. Other models can be used unchanged, but not opened. "
             f"Received: {type(model).__name__}" + (f" around {type(backbone).__name__}" if kind in CLASSIFIERS else "")
         )
     for layer in layers_within(model):
         if getattr(layer, "quantization_mode", None) is not None:
             raise ValueError(
-                f"A quantized model cannot be opened: open it first, then quantize. Received: {model.name}, of which "
+                f"A quantized model cannot be opened. Open it first, then quantize. Received: {model.name}, where "
                 f"{layer.path} is quantized to {layer.quantization_mode}"
             )
     if kind not in CLASSIFIERS:
         return _open_backbone(backbone, image_size)
     if model.pooling not in HEADS:
-        raise ValueError(
-            f"A classifier can be opened if its pooling is one of {tuple(HEADS)}. Received: {model.pooling!r}"
-        )
+        raise ValueError(f"The pooling of a classifier must be one of {tuple(HEADS)}. Received: {model.pooling!r}")
     return _open_classifier(model, _open_backbone(backbone, image_size))
 
 
@@ -93,7 +91,7 @@ def _open_backbone(source: Any, image_size: int | Sequence[int] | None) -> ViTBa
         source.intermediate_dim if is_deit else source.mlp_dim,
         num_prefix_tokens=len(prefix_tokens),
         dropout=source.dropout_rate,
-        # A DeiT of keras_hub drops out at the end of a block only, a ViT after its attention and inside its MLP too.
+        # keras_hub's DeiT has dropout only at the end of a block. Its ViT also has it after attention and in the MLP.
         hidden_dropout=0.0 if is_deit else source.dropout_rate,
         projection_dropout=0.0 if is_deit else source.dropout_rate,
         attention_dropout=source.attention_dropout,
@@ -136,12 +134,12 @@ def _open_classifier(source: Any, backbone: ViTBackbone) -> ViTClassifier:
 
 
 def head_dropout(source: Any) -> float:
-    """The dropout before a classifier's logits; a DeiTImageClassifier makes a dropout layer and does not use it."""
+    """The dropout before a classifier's logits. (A DeiTImageClassifier has a dropout layer, but does not use it.)"""
     return 0.0 if type(source).__name__ == "DeiTImageClassifier" else source.dropout
 
 
 def _image_shape(source: Any, image_size: int | Sequence[int] | None) -> tuple[int, ...]:
-    """The source's image shape, with another height and width if asked for."""
+    """The source's image shape, with a new height and width if `image_size` is given."""
     if image_size is None:
         return tuple(source.image_shape)
     height, width = _checks.pair_of_ints("image_size", image_size)
@@ -153,7 +151,7 @@ def _image_shape(source: Any, image_size: int | Sequence[int] | None) -> tuple[i
 def _positions(
     variable: Any, num_prefix_tokens: int, old_grid: tuple[int, ...], new_grid: tuple[int, int]
 ) -> np.ndarray:
-    """The position vectors `(T, D)`, those of the patches interpolated if the grid is another one."""
+    """The position vectors `(T, D)`. For a new grid, the vectors of the patches are interpolated."""
     positions = copy_of(variable).astype("float32")
     positions = positions.reshape(-1, positions.shape[-1])  # DeiT's is (1, T, D)
     if new_grid == old_grid:
@@ -177,8 +175,8 @@ def _copy_block(theirs: Any, ours: TransformerBlock, is_deit: bool) -> None:
 
 
 def _copy_dense(theirs: Any, ours: Any) -> None:
-    """Kernel and bias of a Dense layer, a projection of attention or a patch convolution, flattened where ours are."""
-    ours.kernel.assign(copy_of(theirs.kernel).reshape(ours.kernel.shape))  # with LoRA's update, if there is one
+    """Copy kernel and bias of a Dense layer, an attention projection or a patch convolution, reshaped for our layer."""
+    ours.kernel.assign(copy_of(theirs.kernel).reshape(ours.kernel.shape))  # includes LoRA's update
     if theirs.bias is not None:
         ours.bias.assign(copy_of(theirs.bias).reshape(ours.bias.shape))
     elif ours.bias is not None:

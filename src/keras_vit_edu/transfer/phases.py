@@ -1,4 +1,4 @@
-"""The two phases of a fine-tuning: the probe trains a head on features, the tuning goes on from there on pixels."""
+"""The two phases of fine-tuning: the probe trains a head on features, then the tuning trains on pixels."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -25,25 +25,25 @@ from keras_vit_edu.transfer.preprocessing import Preprocessing
 from keras_vit_edu.transfer.split_images import Part
 from keras_vit_edu.transfer.training_images import TrainingImages, scaled
 
-# Besides all that is no matrix: biases, normalisations.
+# Exempt from weight decay, in addition to all vectors (biases, normalizations).
 NO_WEIGHT_DECAY = ("position_embedding", "position_bias", "prefix_tokens")
 
 
 @dataclass
 class Phases:
-    """What the phases of one fine-tuning have in common.
+    """The phases of one fine-tuning, and their common data.
 
     Attributes:
-        model: preprocessed images to logits; it is trained in place.
-        head: its last layer; None if it does not say which one that is, and there is no probe.
-        preprocessing: from raw images to what the model takes.
-        options: how to train.
-        training, validation: which images; no validation if None.
-        class_weights: how much each class counts; None for the same.
-        num_classes: how many logits there are.
-        session: the run that is going on.
-        cache: where features are kept; None for `default_cache()`.
-        done: the phases so far, as `run.json` has them.
+        model: maps preprocessed images to logits. It is trained in place.
+        head: last layer of the model; None if it is unknown and there is no probe.
+        preprocessing: maps raw images to the inputs of the model.
+        options: training settings.
+        training, validation: the images; `validation` may be None.
+        class_weights: weight of each class in the loss; None for equal weights.
+        num_classes: number of logits.
+        session: the current run.
+        cache: folder of cached features; None for `default_cache()`.
+        done: the finished phases, as in `run.json`.
     """
 
     model: Any
@@ -59,7 +59,7 @@ class Phases:
     done: list[dict[str, Any]] = field(default_factory=list)
 
     def train(self) -> None:
-        """Go through the phases that the method has, or through what is left of them."""
+        """Run all phases of the method, or the remaining part of a resumed run."""
         if self.options.probe is not None:
             self._probe(self.options.probe)
         if self.options.tuning is not None:
@@ -68,9 +68,9 @@ class Phases:
     # The probe. -------------------------------------------------------------------------------------------------------
 
     def _probe(self, recipe: Recipe) -> None:
-        """Train a Dense layer on features, and give its weights to the head."""
+        """Train a Dense layer on features, and copy its weights into the head."""
         assert self.head is not None
-        features = functools.cache(self._features)  # not at all if the probe is done already
+        features = functools.cache(self._features)  # never called if the probe is already finished
         width = self.head.kernel.shape[0]
         layer = keras.layers.Dense(self.head.units, use_bias=self.head.use_bias, name="logits", dtype=self.head.dtype)
         probe = keras.Sequential([keras.Input((width,)), layer], name="probe")
@@ -102,7 +102,7 @@ class Phases:
     # The tuning. ------------------------------------------------------------------------------------------------------
 
     def _tune(self, recipe: Recipe) -> None:
-        """Train the blocks, or LoRA's additions, from the head that is there."""
+        """Train the blocks, or LoRA's updates, with the head from the probe."""
         tuned, optimizer, count = self._what_is_tuned(recipe)
         console = self.session.console
         sample = self.training.images.pixels(self.preprocessing, console)
@@ -126,7 +126,7 @@ class Phases:
                 merge_lora(tuned, into=self.model)
 
     def _what_is_tuned(self, recipe: Recipe) -> tuple[Any, keras.optimizers.Optimizer, TrainableCount]:
-        """The model with what trains in it unfrozen, or a copy with LoRA; its optimizer; how many weights train."""
+        """The model with its trainable layers unfrozen, or a copy with LoRA; its optimizer; the count of weights."""
         options, steps = self.options, self._steps(recipe)
         if options.method == "lora":
             tuned = add_lora(self.model, options.rank, options.alpha, options.target_layer_names, options.seed)
@@ -153,8 +153,8 @@ class Phases:
         rows: bool,
         count: TrainableCount,
     ) -> None:
-        """The epochs of a phase that are left."""
-        if type(model).fit is not keras.Model.fit:  # keras_hub's would preprocess once more
+        """Train for the remaining epochs of a phase."""
+        if type(model).fit is not keras.Model.fit:  # keras_hub's `fit` would preprocess a second time
             policy, model = model.dtype_policy, keras.Model(model.input, model.output, name=model.name)
             model.dtype_policy = policy  # Keras scales the loss of a model under mixed_float16
         session, shown = self.session, shown_phase(recipe.name)
@@ -164,7 +164,7 @@ class Phases:
         session.compile(model, optimizer, rows, recipe.label_smoothing)
         found = session.resume(model, recipe.name)
         checkpoints = session.run.checkpoints(recipe.name)
-        if found is None:  # what to fall back on
+        if found is None:  # weights to restore after a failure
             save_checkpoint(checkpoints, model, first, session.history.values)
         elif found.epochs_done > first:
             done = found.epochs_done - first
@@ -176,13 +176,14 @@ class Phases:
         validation = None if self.validation is None else batches(self.validation, False)
         try:
             session.fit(model, recipe, training, validation, shown, first, self.class_weights)
-        except BaseException:  # on JAX a model whose training was interrupted may be left without any weights
+        except BaseException:  # on JAX an interrupted model may have lost its weights
             load_newest(checkpoints, model, session.console.print)
             raise
         if session.history.epochs_done < last:
             raise ValueError(
-                f"A callback must not stop a phase early, as its rates are planned to its end. Received: {shown} "
-                f"stopped after {session.history.epochs_done - first} of {recipe.epochs} epochs; ask for fewer"
+                "A callback must not stop a phase early, because its learning-rate schedule covers all epochs. Set "
+                f"fewer epochs instead. Received: {shown} stopped after {session.history.epochs_done - first} of "
+                f"{recipe.epochs} epochs"
             )
 
     def _steps(self, recipe: Recipe) -> int:
@@ -203,7 +204,7 @@ class Phases:
 
 
 class _Chosen:
-    """Some of the images of an array, without a copy of them: an array as far as `Batches` looks."""
+    """A view of some images of an array, without a copy. It has the methods that `Batches` needs."""
 
     def __init__(self, pixels: np.ndarray, indices: np.ndarray) -> None:
         self.pixels, self.indices = pixels, indices
@@ -218,7 +219,7 @@ class _Chosen:
 def _adamw(
     model: Any, recipe: Recipe, steps_per_epoch: int, factor: float = 1.0, global_clipnorm: float | None = None
 ) -> keras.optimizers.Optimizer:
-    """AdamW with the recipe's rate times `factor`."""
+    """AdamW with the recipe's learning rate times `factor`."""
     warmup_steps = round(recipe.warmup_epochs * steps_per_epoch)
     decay_steps = max(recipe.epochs * steps_per_epoch - warmup_steps, 1)
     rate = cosine_with_warmup(recipe.learning_rate * factor, warmup_steps, decay_steps)
