@@ -1,4 +1,4 @@
-"""Photographs of any kind, one after the other, as a model takes them."""
+"""Read photographs of any kind, and convert them for a model."""
 
 import dataclasses
 import os
@@ -19,14 +19,14 @@ WORKERS = min(4, os.cpu_count() or 1)  # Pillow decodes outside of Python's lock
 
 
 def image_files(images: Any) -> list[File] | None:
-    """The files that `images` names; None if it is no file, folder, `ImageFolder` or list of files.
+    """The files of `images`; None if it is not a file, folder, `ImageFolder` or list of files.
 
-    A folder gives every file below it whose name does not begin with a dot, in an order that is the same everywhere; a
-    folder that may not be opened stands for its files, and a link that leads in a circle for itself. Links are
-    followed. A binary stream counts as a file.
+    A folder gives all files below it in a fixed order, except names that begin with a dot. Links are followed. A folder
+    that cannot be opened, and a link that leads in a circle, are listed as if they were files. A binary stream counts
+    as a file.
 
     Raises:
-        ValueError: if a folder holds no file, or a path is empty.
+        ValueError: if a folder has no files, or if a path is empty.
     """
     if isinstance(images, ImageFolder):
         return list(images.paths)
@@ -48,7 +48,7 @@ def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
         names = None if leads_above(folder, *above) else names_in(folder)
     except ValueError:
         names = None
-    if names is None:  # to be read as a file, which fails and says why
+    if names is None:  # reading it as a file will fail and give the reason
         yield folder
         return
     for name in names:
@@ -69,7 +69,8 @@ def images_given(images: Any, stacklevel: int = 3) -> Sequence[Any]:
         stacklevel: of warnings, as `warnings.warn` has it.
 
     Raises:
-        ValueError: for what is no image, an array beyond 0 to 255, a mixed list, or if there is none.
+        ValueError: if a value is not an image, if pixels are outside 0 to 255, if a list is mixed, or if there are
+            none.
 
     Warns:
         UserWarning: for arrays from 0 to 1, and of 16 bits.
@@ -88,10 +89,10 @@ def images_given(images: Any, stacklevel: int = 3) -> Sequence[Any]:
 
 
 def stacked(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Converted images of one size as a batch.
+    """Stack converted images into a batch.
 
     Raises:
-        ValueError: if they are of several sizes, as a preprocessing without `image_size` leaves them.
+        ValueError: if their sizes differ, which is possible without `image_size` in the preprocessing.
     """
     shapes = sorted({image.shape for image in images})
     if len(shapes) > 1:
@@ -112,7 +113,7 @@ def converted(images: Sequence[Any], preprocessing: Preprocessing) -> np.ndarray
 
 
 def as_seen(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """What a model sees of an image, for a person to look at: cropped and resized, not scaled.
+    """Crop and resize an image as for the model, but do not scale its pixels, so that a person can look at it.
 
     Args:
         image: uint8 `(H, W, 3)`.
@@ -128,7 +129,7 @@ def as_seen(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 def in_batches(
     images: Sequence[Any], preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[tuple[list[int], list[np.ndarray], list[tuple[int, str]]]]:
-    """Read and convert images on several threads, a batch ahead of whoever takes them.
+    """Read and convert images on several threads, one batch ahead of the caller.
 
     Args:
         images: as `images_given` gives them.

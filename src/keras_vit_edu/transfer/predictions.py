@@ -1,4 +1,4 @@
-"""From photographs to probabilities and to names of classes, a batch at a time."""
+"""Compute class probabilities and class names of photographs, batch by batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -90,6 +90,6 @@ def probabilities_of_each(
 
 
 def _of_batch(model: keras.Model, converted: list[np.ndarray], batch_size: int) -> np.ndarray:
-    """Probabilities `(b, num_classes)`, of a batch that is filled up: a model is compiled for one batch size."""
+    """Probabilities `(b, num_classes)`. The batch is padded to `batch_size`, so that the model compiles only once."""
     filled = converted + [converted[-1]] * (batch_size - len(converted))
     return evaluation.probabilities(model, photographs.stacked(filled))[: len(converted)].astype("float32")

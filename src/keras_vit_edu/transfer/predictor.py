@@ -1,4 +1,4 @@
-"""What classifies photographs: a model, the preprocessing of its images, and the names of its classes."""
+"""Classify photographs with a model, the preprocessing of its images, and its class names."""
 
 import os
 import warnings
@@ -32,7 +32,7 @@ BATCH_SIZE = 32
 
 
 class Predictor:
-    """All of a `TransferClassifier` that computes without learning; its arguments are described there."""
+    """The methods of a `TransferClassifier` that do not train. See there for the arguments."""
 
     def __init__(
         self,
@@ -52,12 +52,12 @@ class Predictor:
 
     @property
     def num_classes(self) -> int:
-        """How many classes it tells apart."""
+        """Number of classes."""
         return len(self.class_names)
 
     @property
     def is_opened(self) -> bool:
-        """Whether the model is a ViT or DeiT made of this library's layers, so that its attention can be seen."""
+        """Whether the model is a ViT or DeiT made of this library's layers, which show their attention."""
         return isinstance(self.model, ViTClassifier)
 
     def predict(
@@ -108,7 +108,7 @@ class Predictor:
     def predict_each(
         self, files: Images, top: int = 5, batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[Any, list[tuple[str, float]], str]]:
-        """As `predict`, file by file, as they are done: for thousands of them.
+        """Predict file by file, and yield each result at once: for thousands of files.
 
         Yields:
             The file (a path, or the stream), its most probable classes, and an empty string; for a file that cannot be
@@ -145,7 +145,7 @@ class Predictor:
         return probabilities_of_all(self.model, self.preprocessing, images, batch_size, progress)
 
     def attention_scores(self, images: Images) -> list[np.ndarray]:
-        """Who attends to whom, in every block, the first one first.
+        """Attention scores of every block, in order.
 
         Args:
             images: raw images, or files.
@@ -159,7 +159,7 @@ class Predictor:
         """
         if not self.is_opened:
             raise ValueError(
-                "Attention scores are there for ViT and DeiT, which are opened; this model is taken as it is. "
+                "Attention scores are only available for ViT and DeiT, which are opened. "
                 f"Received: {self.model.name}, a {type(self.model).__name__}"
             )
         preprocessed = photographs.converted(photographs.images_given(images), self.preprocessing)

@@ -1,4 +1,4 @@
-"""What a pretrained model wants done to a photograph, in NumPy: the pixels of keras_hub's `ImageConverter`."""
+"""Preprocess photographs for a pretrained model, in NumPy, with the pixels of keras_hub's `ImageConverter`."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from keras_vit_edu._types import Images
 from keras_vit_edu.transfer.given_images import array_of, arrays_of
 from keras_vit_edu.transfer.resampling import INTERPOLATIONS, resize, resize_as_pillow
 
-# What the first version did not have, and what it did then.
+# Fields that the first version did not have, and their values there.
 LATER_FIELDS: dict[str, Any] = {"resize_size": None, "pillow": False}
 
 
@@ -23,33 +23,33 @@ LATER_FIELDS: dict[str, Any] = {"resize_size": None, "pillow": False}
 class Preprocessing:
     """Crop or pad, resize, then `pixels * scale + offset`.
 
-    No backend takes part, so the result has the same bits on all of them. keras_hub's converter gives the same pixels:
-    to 0.02 of 255 for floats, as it finds its places in float32, and to 1 of 255 for integers, which both round after
-    resizing, where a half may fall either way. See Notes for what differs more.
+    The computation does not use a backend, so the result has the same bits on all backends. keras_hub's converter gives
+    the same pixels: to 0.02 of 255 for floats, because it computes positions in float32, and to 1 of 255 for integers,
+    because halves may be rounded differently. See Notes for larger differences.
 
     Attributes:
         image_size: `(height, width)` that the model takes; an int for a square; None to leave images as they are.
-        crop_to_aspect_ratio: cut the image's centre out, as large as it fits in the shape of `image_size`.
-        pad_to_aspect_ratio: put black beside the image until it has the shape of `image_size`, to a pixel. With
-            neither, the image is distorted; both is an error.
+        crop_to_aspect_ratio: crop the largest centre with the aspect ratio of `image_size`.
+        pad_to_aspect_ratio: pad the image with black to the aspect ratio of `image_size`, up to one pixel. With neither
+            option the image is distorted; both together are an error.
         interpolation: `"nearest"`, `"bilinear"`, `"bicubic"`, `"lanczos3"` or `"lanczos5"`.
-        antialias: let every pixel count where the image shrinks.
+        antialias: use every pixel when the image shrinks.
         scale: a number, or three for red, green and blue; None for 1.
         offset: likewise; None for 0. A mean and standard deviation of pixels in [0, 1] are
             `scale = 1 / (255 * std)`, `offset = -mean / std`.
         data_format: `"channels_last"` or `"channels_first"`, of the images and of the result.
-        resize_size: resize to this first, then cut `image_size` out of the centre (black where the image is smaller):
-            an int for the shorter side, the longer one in proportion; a pair `(height, width)` for both. None to
-            resize to `image_size` itself. It excludes `crop_to_aspect_ratio` and `pad_to_aspect_ratio`.
+        resize_size: resize to this first, then crop `image_size` from the centre (black where the image is smaller). An
+            int is the shorter side, and the longer side follows in proportion; a pair is `(height, width)`. None
+            resizes to `image_size` directly. Excludes `crop_to_aspect_ratio` and `pad_to_aspect_ratio`.
         pillow: resample integers as Pillow does, which transformers uses: antialiased, columns first, then rows, each
             rounded to whole numbers.
 
     Call arguments:
         images: one image `(H, W, 3)` or a batch `(B, H, W, 3)`, or a list of images `(H, W, 3)` of any sizes; any
             integers or floats from 0 to 255 (not bool). Grey images have one channel, which is repeated. If a uint16
-            image of a call has a value above 255, all of them have 16 bits, and are taken as `read_image` takes such
-            files: grey ones are stretched to the range that each uses, of colours the high byte counts. Tensors and
-            images of Pillow do too.
+            image of a call has a value above 255, all uint16 images of the call are converted from 16 bits as in
+            `read_image`: grey values are stretched to the range that they use, colours keep their high byte. Tensors
+            and images of Pillow are accepted too.
 
     Returns:
         float32 `(height, width, 3)` for one image, else `(B, height, width, 3)`.
@@ -62,8 +62,8 @@ class Preprocessing:
         UserWarning: if no value is above 1, which looks like images from 0 to 1; and for images of 16 bits.
 
     Notes:
-        keras_hub on PyTorch has another bicubic kernel without `antialias` (a = -3/4, and edges repeated): there its
-        pixels are others. TensorFlow reads that kernel from a table, which moves a pixel by up to 0.2 of 255.
+        Without `antialias`, keras_hub on PyTorch uses another bicubic kernel (a = -3/4, repeated edges), so its pixels
+        differ. TensorFlow reads this kernel from a table, which changes a pixel by up to 0.2 of 255.
 
     References:
         keras_hub's `ImageConverter` and Keras's `Resizing` layer.
@@ -300,7 +300,7 @@ class Preprocessing:
 
 
 def _cropped(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The largest part of the image, from its centre, with the aspect ratio of `size`, down to whole pixels."""
+    """The largest centre of the image with the aspect ratio of `size`, rounded down to whole pixels."""
     height, width = image.shape[:2]
     crop_height = max(min(height, int(width * size[0] / size[1])), 1)
     crop_width = max(min(width, int(height * size[1] / size[0])), 1)
@@ -318,7 +318,7 @@ def _size_before_crop(image: np.ndarray, wanted: int | tuple[int, int]) -> tuple
 
 
 def _padding(image: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
-    """How much black above as below, and on the left as on the right, gives the aspect ratio of `size`, to a pixel."""
+    """The padding (top and bottom each, left and right each) that gives the aspect ratio of `size`, up to one pixel."""
     height, width = image.shape[:2]
     above = max(int(width * size[0] / size[1]) - height, 0) // 2
     beside = max(int(height * size[1] / size[0]) - width, 0) // 2

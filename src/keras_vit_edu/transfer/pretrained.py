@@ -1,4 +1,4 @@
-"""A pretrained classifier from a name, a handle or a folder: the steps of `TransferClassifier.from_preset`."""
+"""Load a pretrained classifier by a name, a handle or a folder: the steps of `TransferClassifier.from_preset`."""
 
 import dataclasses
 import importlib.metadata
@@ -34,7 +34,7 @@ def load_pretrained(
     preprocessing: Preprocessing | None = None,
     dtype: DType | None = None,
 ) -> Pretrained:
-    """Arguments and errors are those of `TransferClassifier.from_preset`.
+    """Load a pretrained model. Arguments and errors as in `TransferClassifier.from_preset`.
 
     A ViT or DeiT that transformers wrote is read by this library. Everything else is loaded by keras_hub.
     """
@@ -115,13 +115,13 @@ def _from_keras_hub(
 
 
 def _preprocessing_of(theirs: Any, image_size: int | Sequence[int] | None, preset: str) -> Preprocessing:
-    """What keras_hub's classifier does to its images, with another size if asked for."""
+    """The preprocessing of keras_hub's classifier, with a new image size if requested."""
     converter = getattr(theirs.preprocessor, "image_converter", None)
     if converter is None and (Path(preset) / FILE).is_file():
         return _at_size(read_preprocessing(Path(preset), "vit"), image_size)
     if converter is None:
         raise ValueError(
-            "The preset does not say what its images go through first; give `preprocessing`. "
+            "The preset has no preprocessing. Pass `preprocessing`. "
             f"Received: {theirs.name}, without an image converter"
         )
     preprocessing = _at_size(Preprocessing.from_converter(converter), image_size)

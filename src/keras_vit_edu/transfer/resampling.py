@@ -1,8 +1,8 @@
-"""An image at another size, with the pixels that TensorFlow, JAX and (mostly) PyTorch give it, in NumPy alone.
+"""Resize images in NumPy, with the same pixels as TensorFlow, JAX and (mostly) PyTorch.
 
-A pixel is a square, and its value stands at the square's centre: among `old` pixels, pixel `i` of `new` lies at
-`(i + 1/2) * old / new - 1/2`. A new pixel is a weighted mean of the old ones around that place; the kernel says how the
-weight falls with distance. Rows and columns are done one after the other.
+A pixel is a square, and its value belongs to the square's centre: among `old` pixels, pixel `i` of `new` lies at
+`(i + 1/2) * old / new - 1/2`. A new pixel is a weighted mean of the old pixels around this position. The kernel gives
+the weight as a function of distance. Rows and columns are resampled one after the other.
 """
 
 import math
@@ -74,12 +74,12 @@ def resize(
     rows, row_weights = _contributions_within(image.shape[0], size[0], *kernel, padding[0], top, height)
     columns, column_weights = _contributions_within(image.shape[1], size[1], *kernel, padding[1], left, width)
     resized = np.zeros((height, width, image.shape[2]))
-    drawn = np.flatnonzero(row_weights.any(axis=1))  # in other rows there is nothing but padding
+    drawn = np.flatnonzero(row_weights.any(axis=1))  # other rows are only padding
     rows, row_weights = rows[drawn], row_weights[drawn]
     if len(drawn) * image.shape[1] <= max(LARGE, image.shape[0] * width):
         image = _resampled_rows(image, rows, row_weights)  # (drawn, W, C)
         resized[drawn] = _resampled_columns(image, columns, column_weights)
-    else:  # a few rows of very many columns, of which the other order would make many rows first
+    else:  # few rows and very many columns: the other order would make many rows first
         image = _resampled_columns(image, columns, column_weights)  # (H, width, C)
         resized[drawn] = _resampled_rows(image, rows, row_weights)
     return resized
@@ -101,9 +101,9 @@ def resize_as_pillow(
 ) -> np.ndarray:
     """Resample an image of whole numbers as Pillow does.
 
-    Columns are resampled first, or rows where the image shrinks far more in height. Pillow keeps what comes out in
-    whole numbers, cut off at the limits of the dtype, and resamples the other side of that. A kernel that overshoots
-    gives other pixels than in one step, by tens of 255.
+    Columns are resampled first, or rows if the image shrinks much more in height. Pillow rounds and clips the result of
+    this step to the dtype before it resamples the other side. With a kernel that overshoots, pixels differ from a
+    single step by tens of 255.
 
     Args:
         image: `(H, W, C)`, uint8 as a rule.
@@ -153,9 +153,9 @@ def _resized_columns_first(
 
 
 def _nearest_of_pillow(indices: np.ndarray, old: int, new: int, first: int) -> np.ndarray:
-    """The nearest old pixels `(n, 1)` of new ones from `first` on, where two are equally near those that Pillow takes.
+    """The nearest old pixels `(n, 1)` of new pixels from `first` on. If two are equally near, take Pillow's choice.
 
-    It adds up steps of `old / new`, and rounding decides.
+    Pillow adds up steps of `old / new`, so rounding decides.
     """
     if new > LARGE:
         return indices
@@ -166,7 +166,7 @@ def _nearest_of_pillow(indices: np.ndarray, old: int, new: int, first: int) -> n
 
 
 def _whole(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Rounded as Pillow rounds, halves up, within the limits of a dtype of integers."""
+    """Round halves up, as Pillow does, and clip to the limits of an integer dtype."""
     limits = np.iinfo(dtype)
     return np.clip(np.floor(values + 0.5), limits.min, limits.max)
 
@@ -191,9 +191,9 @@ def _contributions_within(
 def contributions(
     old: int, new: int, interpolation: str, antialias: bool, place: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which old pixels make up each new one along a side, and with which weights.
+    """The old pixels and weights that make up each new pixel along one side.
 
-    The weights of what would lie beyond the edge are shared among the pixels that there are.
+    Weights beyond the edge are distributed over the existing pixels.
 
     Args:
         old: pixels along the side.

@@ -1,4 +1,4 @@
-"""Which images are trained on and which validate: parts of a data set that is split, or a share of every class."""
+"""Choose the images for training and validation: parts of a split data set, or a share of every class."""
 
 import dataclasses
 import hashlib
@@ -20,12 +20,13 @@ from keras_vit_edu.transfer.training_images import TrainingImages
 
 
 def parts_of_split(train: Any, validation: Any, console: Console | None) -> tuple[Any, Any]:
-    """If `train` is the path of a data set that is split, its parts; else both as they are.
+    """If `train` is the path of a split data set, return its parts; else return both arguments unchanged.
 
-    A validation that is given is taken instead of that part. What is done is said; the test's part is left alone.
+    If `validation` is given, it replaces the part for validation. The part for the test is not used. The console shows
+    what is used.
 
     Raises:
-        ValueError: if it has no part to train on.
+        ValueError: if the data set has no part for training.
     """
     split = find_split(train) if isinstance(train, (str, os.PathLike)) else None
     if split is None:
@@ -46,15 +47,15 @@ def parts_of_split(train: Any, validation: Any, console: Console | None) -> tupl
 
 
 def under_class_numbers(data: Any, class_names: Sequence[str]) -> Any:
-    """Images whose labels are indices into `class_names`.
+    """Convert the labels of images to indices into `class_names`.
 
     Args:
         data: an `ImageFolder`, or the path of a folder or CSV, whose classes are some of `class_names`; a pair of
-            images and labels, which may be names; anything else is handed on.
+            images and labels, which may be names; anything else is returned unchanged.
         class_names: of the classifier.
 
     Raises:
-        ValueError: for a class that is none of `class_names`.
+        ValueError: if a class is not in `class_names`.
 
     Warns:
         UserWarning: if files were skipped in a folder that is given as a path.
@@ -70,7 +71,7 @@ def under_class_numbers(data: Any, class_names: Sequence[str]) -> Any:
 
 
 def _scanned(path: str | os.PathLike) -> ImageFolder:
-    """The images of a folder or CSV, with a warning if something in it was left out."""
+    """Scan a folder or CSV for images, and warn about skipped files."""
     found = scan_images(path)
     if found.skipped:
         file, reason = (printable(text) for text in found.skipped[0])
@@ -94,7 +95,7 @@ class Part:
 
     @property
     def fingerprint(self) -> str:
-        """What names these images, their order and their labels: 64 hexadecimal digits."""
+        """A fingerprint of the images, their order and their labels: 64 hexadecimal digits."""
         digest = hashlib.sha256(self.images.fingerprint.encode())
         digest.update(self.labels.astype("<i4").tobytes() + self.indices.astype("<i8").tobytes())
         return digest.hexdigest()
@@ -103,20 +104,20 @@ class Part:
 def split_images(
     train: Any, validation: Any, share: float, seed: int, model: Any, count: int, console: Console
 ) -> tuple[Part, Part | None]:
-    """Training and validation, checked against the model.
+    """Split images into training and validation, and check them against the model.
 
     Args:
         train: as `TrainingImages` takes them.
-        validation: likewise; None for a share of every class of `train`. Copies of an image, to the bit, stay on the
-            same side.
-        share: how much of `train` is kept for validation, in [0, 1); 0 for none.
-        seed: which images these are.
-        model: for complaints.
-        count: how many logits it gives.
-        console: where it is said that there are copies.
+        validation: like `train`; None for a share of every class of `train`. Exact copies of an image are not split
+            between training and validation.
+        share: share of `train` for validation, in [0, 1); 0 for none.
+        seed: seed of the split.
+        model: the model, for errors.
+        count: number of logits of the model.
+        console: prints a note about copies.
 
     Returns:
-        What to train on, and what to validate on (None for nothing).
+        The parts for training and for validation (None for no validation).
 
     Raises:
         ValueError: if a class has no logit, for fewer images than classes, for images of one class only, or if training

@@ -1,4 +1,4 @@
-"""The images that a classifier is fine-tuned on, from a folder or an array, at the model's size."""
+"""The images for fine-tuning, from a folder or an array, at the model's size."""
 
 import dataclasses
 import functools
@@ -26,26 +26,26 @@ from keras_vit_edu.transfer.given_images import array_of, arrays_of, entries, is
 from keras_vit_edu.transfer.photographs import WORKERS, image_files, stacked
 from keras_vit_edu.transfer.preprocessing import Preprocessing
 
-AT_ONCE = 64  # images that are decoded before anyone has taken them
-LARGEST_IN_MEMORY = 2**31  # bytes; more lie in a temporary file, of which the system keeps in memory what it can
+AT_ONCE = 64  # images to decode ahead
+LARGEST_IN_MEMORY = 2**31  # bytes; more go into a temporary file, which the system caches in memory
 
 
 class TrainingImages:
-    """Images and what they show.
+    """Images with labels.
 
     Args:
         data: an `ImageFolder`; or a pair of images and labels. Images are uint8 `(n, H, W, 3)`, or a list of uint8
             `(H, W, 3)`, grey ones with one channel; uint16 of 16 bits as `Preprocessing` takes it; images of Pillow;
             or files, as paths or streams. Labels are int `(n,)`, from 0.
-        what: what to call them in complaints.
+        what: name of the images in errors.
 
     Attributes:
         labels: int32 `(n,)`.
-        class_names: of a folder; None for arrays.
+        class_names: class names of a folder; None for arrays.
 
     Raises:
-        ValueError: if it is none of these, if there is no image, a file is no image as far as its first bytes tell, or
-            there is not one label for each.
+        ValueError: if `data` is none of these, if there are no images, if the first bytes of a file are not those of an
+            image, or if the numbers of images and labels differ.
 
     Warns:
         UserWarning: for images of 16 bits.
@@ -80,7 +80,7 @@ class TrainingImages:
 
     @functools.cached_property
     def digests(self) -> list[bytes]:
-        """What names the contents of each image: 32 bytes, the same for copies."""
+        """A fingerprint of each image: 32 bytes, equal for copies."""
         if self._files is not None:
             return list(image_files_digests(self._files))
         return [
@@ -90,12 +90,12 @@ class TrainingImages:
 
     @property
     def fingerprint(self) -> str:
-        """What names the contents of the images and their order: 64 hexadecimal digits."""
+        """A fingerprint of the images and their order: 64 hexadecimal digits."""
         return hashlib.sha256(b"".join(self.digests)).hexdigest()
 
     @property
     def skipped(self) -> list[dict[str, str]]:
-        """What was left out of a folder, and why, as JSON holds it."""
+        """The skipped files of a folder with the reasons, as JSON."""
         skipped = () if self._folder is None else self._folder.skipped
         return [{"file": file, "reason": reason} for file, reason in skipped]
 
@@ -110,7 +110,7 @@ class TrainingImages:
 
         def read(index: int) -> np.ndarray:
             image = self._arrays[index] if files is None else read_image(files[index])
-            return resize.convert_unchecked(image).astype("uint8")  # whole numbers, as those that came in
+            return resize.convert_unchecked(image).astype("uint8")  # whole numbers, like the input
 
         with ThreadPoolExecutor(WORKERS) as pool:
             for start in range(0, len(indices), AT_ONCE):
@@ -127,9 +127,9 @@ class TrainingImages:
         return stacked(list(self.at_size(preprocessing, indices)))
 
     def thumbnails(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        """The images as they came, only smaller, one by one: uint8 `(H, W, 1)` or `(H, W, 3)`, for a person to look at.
+        """Yield small versions of the images for a person to look at, uint8 `(H, W, 1)` or `(H, W, 3)`.
 
-        A file that can no longer be read gives a white square: a picture of it is not worth a whole run.
+        A file that can no longer be read gives a white square instead of an error that would end the run.
         """
         for index in indices:
             try:
@@ -145,7 +145,7 @@ class TrainingImages:
         return f"no. {index}" if self._files is None else str(self._files[index])
 
     def pixels(self, preprocessing: Preprocessing, console: Console) -> np.ndarray:
-        """All of them, uint8 `(n, height, width, 3)`, read once; in a temporary file if they are more than 2 GiB.
+        """All images, uint8 `(n, height, width, 3)`, read once. More than 2 GiB are kept in a temporary file.
 
         Args:
             preprocessing: where the size is from.
@@ -191,7 +191,7 @@ def _room(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Make a file of that size with a place for every byte: on a full disk, a map of one without ends the process."""
+    """Reserve disk space for a file of this size: without it, a memory map on a full disk would crash the process."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
         return
@@ -201,7 +201,7 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def scaled(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """The rest of a preprocessing: `pixels * scale + offset`, and the channels in their place.
+    """The last steps of a preprocessing: `pixels * scale + offset`, and the order of the axes.
 
     Args:
         pixels: 0 to 255, `(B, height, width, 3)`.

@@ -1,11 +1,11 @@
-"""A ViT or DeiT of transformers, from the folder that `save_pretrained` wrote, made of this library's layers.
+"""Load a ViT or DeiT of transformers, from the folder that `save_pretrained` wrote, into this library's layers.
 
     config.json                the sizes, and the names of the classes
     preprocessor_config.json   see `transformers_images.py`
     model.safetensors          the weights; or several files, which model.safetensors.index.json names
 
-Neither transformers nor keras_hub is imported. Everything is looked at before a model is built: its size is that of the
-arrays that the files hold.
+Neither transformers nor keras_hub is imported. All files are checked before a model is built, so the model is never
+larger than the arrays in the files.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu", 
 
 
 class WithoutHead(ValueError):
-    """A model that gives features, where one with classes is asked for."""
+    """The stored model gives features, but a classifier was requested."""
 
 
 def model_type_of(folder: str | Path) -> str | None:
-    """What kind of model transformers wrote into a folder, such as `"vit"`; None if it wrote nothing there.
+    """The type of the model that transformers wrote into a folder, such as `"vit"`; None if there is none.
 
     Raises:
-        ValueError: if `config.json` is no JSON.
+        ValueError: if `config.json` is not JSON.
     """
     file = Path(folder) / CONFIG
     config = read_json(file) if file.is_file() else None
@@ -53,7 +53,7 @@ def load_model(
     load_weights: bool = True,
     dtype: Any = None,
 ) -> tuple[ViTClassifier, tuple[str, ...] | None]:
-    """The classifier in a folder, and the names of its classes.
+    """Load the classifier in a folder, and its class names.
 
     The logits are those of transformers on the class token. (transformers' `DeiTForImageClassificationWithTeacher`
     gives the mean of these, its `cls_logits`, and of those of the distillation token.)
@@ -106,7 +106,7 @@ def load_model(
 def _classes_of_head(folder: Path, sizes: "_Sizes", stored: StoredWeights | None) -> int:
     if stored is None:
         if "ForImageClassification" in sizes.architecture:
-            return len(sizes.class_names or "ab")  # transformers writes down nothing else than two
+            return len(sizes.class_names or "ab")  # transformers omits the names only for two classes
     elif stored.head is not None:
         shape = stored.shapes[f"{stored.head}.weight"]
         stored.check({f"{stored.head}.weight": (shape[0], sizes.width), f"{stored.head}.bias": (shape[0],)})
@@ -116,7 +116,7 @@ def _classes_of_head(folder: Path, sizes: "_Sizes", stored: StoredWeights | None
 
 @dataclasses.dataclass(frozen=True)
 class _Sizes:
-    """What `config.json` says of a ViT or DeiT."""
+    """The settings of a ViT or DeiT in `config.json`."""
 
     model_type: str
     architecture: str
@@ -306,7 +306,7 @@ def _assign(backbone: ViTBackbone, sizes: _Sizes, stored: StoredWeights) -> None
 
 
 def _assign_layer(layer: Any, name: str, stored: StoredWeights) -> None:
-    """A normalisation, or a Dense layer, whose kernel lies the other way round."""
+    """Assign a normalization, or a Dense layer, whose kernel is transposed in transformers."""
     weight = stored.read(f"{name}.weight")
     if isinstance(layer, keras.layers.LayerNormalization):
         _set(layer.gamma, weight)

@@ -1,4 +1,4 @@
-"""`preprocessor_config.json`: what transformers does to an image before a ViT or DeiT sees it, as a `Preprocessing`."""
+"""Read `preprocessor_config.json`, transformers' preprocessing for a ViT or DeiT, as a `Preprocessing`."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from keras_vit_edu.transfer.preprocessing import Preprocessing
 
 FILE = "preprocessor_config.json"
 INTERPOLATIONS = {0: "nearest", 1: "lanczos3", 2: "bilinear", 3: "bicubic"}  # by Pillow's number
-# What each processor does where the file says nothing: transformers' own class attributes.
+# The defaults of each processor, from transformers' class attributes.
 _OF_ALL: dict[str, Any] = {
     "do_resize": True,
     "do_rescale": True,
@@ -90,7 +90,7 @@ def _preprocessing(said: dict[str, Any], model_type: str) -> Preprocessing:
 
 
 def _kind(said: dict[str, Any], model_type: str) -> str:
-    """Whose defaults hold."""
+    """The processor whose defaults apply."""
     name = said.get("image_processor_type") or said.get("feature_extractor_type")
     if name is None:
         return model_type

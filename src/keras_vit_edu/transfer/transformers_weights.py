@@ -1,4 +1,4 @@
-"""The weights of a ViT or DeiT of transformers: under one name each, whatever version of transformers wrote them."""
+"""Read the weights of a ViT or DeiT of transformers, with the same names for all versions of transformers."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from keras_vit_edu._tensor_file import read_header
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 HEADS = ("classifier", "cls_classifier")  # the second of a DeiT with a distillation head beside it
-# What a new or another head is put in place of, and what only the pretraining needs.
+# Arrays that a new head replaces, or that only pretraining needs.
 UNUSED = re.compile(r"(pooler|decoder|distillation_classifier)\.|embeddings\.mask_token$")
 OF_BACKBONE = ("embeddings.", "layers.", "layernorm.")
 # From the names of transformers up to version 4, which are those in files, to those of version 5.
@@ -30,15 +30,15 @@ RENAMED = (
 
 
 class StoredWeights:
-    """The arrays in a folder of transformers, none of them read yet.
+    """The arrays in a folder of transformers. They are read on request.
 
     Args:
         folder: with `model.safetensors`, or several files that `model.safetensors.index.json` names.
 
     Attributes:
         shapes: of each array, by its name in transformers 5, without the model's: `layers.0.mlp.fc1.weight`.
-        head: the name of the head, if there is one.
-        num_layers: how many transformer blocks there are.
+        head: name of the head; None if there is none.
+        num_layers: number of transformer blocks.
 
     Raises:
         ValueError: if a file is missing or damaged, or holds something else than floats.
@@ -60,7 +60,7 @@ class StoredWeights:
         self.num_layers = len({name.split(".")[1] for name in self.shapes if name.startswith("layers.")})
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """Complain unless the arrays have these shapes."""
+        """Raise ValueError if the arrays have other shapes."""
         for name, shape in expected.items():
             if self.shapes.get(name) != shape:
                 raise ValueError(
@@ -69,7 +69,7 @@ class StoredWeights:
                 )
 
     def check_backbone(self, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """As `check`, and complain about any other array in the backbone."""
+        """Same as `check`, and raise ValueError if the backbone has further arrays."""
         self.check(expected)
         unknown = [name for name in self.shapes if name.startswith(OF_BACKBONE) and name not in expected]
         if unknown:
@@ -100,7 +100,7 @@ class StoredWeights:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an array lies."""
+    """The position of an array in a file."""
 
     file: Path
     shape: tuple[int, ...]
