@@ -1,4 +1,4 @@
-"""A digit in a picture: found, brought into MNIST's form, and told from what is no digit.
+"""Find a digit in a picture, convert it to MNIST's form, and refuse pictures without a digit.
 
 The public names are handed on by `keras_vit_edu.datasets`.
 """

@@ -1,12 +1,12 @@
-"""A digit in any picture, made to look as MNIST's do.
+"""Find a digit in any picture, and convert it to MNIST's form.
 
 MNIST's digits were written on paper, scanned, and then (LeCun, Bottou, Bengio, Haffner 1998, and MNIST's web page)
 "size normalized to fit in a 20x20 pixel box while preserving their aspect ratio", with grey levels from anti-aliasing,
-and "centered in a 28x28 image by computing the center of mass of the pixels". A model that was trained on them knows
-nothing else, so a photograph has to go the same way:
+and "centered in a 28x28 image by computing the center of mass of the pixels". A model that was trained on MNIST needs
+such images, so a photograph is processed in the same way:
 
 1. The picture is averaged down to a size that is quick to work on.
-2. The ink is told from the paper (`ink.py`), the digit from whatever else there is of ink (`marks.py`).
+2. The ink is separated from the paper (`ink.py`), and the digit from other marks (`marks.py`).
 3. The digit is scaled to the box of 20 and shifted to its centre of mass.
 """
 

@@ -1,8 +1,8 @@
-"""Ink told from paper.
+"""Separate ink from paper.
 
-Otsu's threshold parts the pixels into two groups, of which the rarer is the ink: dark on light or light on dark. If the
-groups are clearer then, what the paper would look like without ink, a smooth surface, is subtracted first, so that
-shadows go.
+Otsu's threshold divides the pixels into two groups. The smaller group is the ink, dark on light or light on dark. If it
+makes the groups clearer, a smooth surface, the estimate of the paper without ink, is subtracted first. This removes
+shadows.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ PAPER_SHARE = 0.6  # of the pixels, that the paper is fitted to
 
 
 def find_ink(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How much ink there is on each pixel, and where there is some for sure.
+    """Find the amount of ink on each pixel, and the pixels that certainly have ink.
 
     Args:
         pixels: `(H, W, channels)`, floats in [0, 1]. The channel that shows the ink best is used.

@@ -1,9 +1,10 @@
-"""Whether what `digit_from_photo` finds in a picture looks like a digit at all.
+"""Check that `digit_from_photo` found a digit and not something else.
 
-A model that reads digits knows no other answer, so it takes a flower for a 9. Three measures tell a digit on paper from
-a photograph; each has a limit. `tools/digit_or_photograph.py` counts how often they are right:
+A classifier of digits always answers with a digit, so it takes a flower for a 9. Three measures distinguish a digit on
+paper from a photograph; each has a limit. `tools/digit_or_photograph.py` counts how often they are right:
 
-- **Uneven paper.** What is no ink is smooth, up to shadows: a quadratic surface fits it. A photograph has things there.
+- **Uneven paper.** Paper without ink is smooth, except for shadows: a quadratic surface fits it. A photograph shows
+  objects there.
 - **Long outline.** A pen leaves a line with smooth edges; leaves, hair and gravel have ragged ones, and holes.
 - **Many marks.** A digit is one mark, or a few that belong together.
 """
@@ -51,9 +52,9 @@ class DigitMeasures:
 
 
 def check_digit(image: np.ndarray) -> None:
-    """Complain about a picture that shows something else than a digit.
+    """Raise ValueError if a picture does not show a digit.
 
-    `digit_from_photo` takes any picture in which it finds some ink; call this first where people may bring others.
+    `digit_from_photo` accepts any picture with ink. Call this function first if users may pass other pictures.
 
     Args:
         image: as `digit_from_photo` takes it.

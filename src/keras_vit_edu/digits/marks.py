@@ -1,8 +1,8 @@
-"""The digit told from whatever else there is of ink.
+"""Separate the digit from other ink.
 
-Ink that hangs together is a mark. Marks at the edge of the picture (the table beside the paper, a shadow) are left out,
-and marks around others (a frame); of the rest the one with most ink is the digit, with the marks close to it that are
-more than specks: a stroke that the pen broke off, the dot in a typewriter's zero.
+A mark is a connected region of ink. Marks at the edge of the picture (the table beside the paper, a shadow) and marks
+around others (a frame) are ignored. The digit is the remaining mark with most ink, together with nearby marks that are
+larger than specks: a separate stroke, or the dot in a typewriter's zero.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TALL_IN_PICTURE, TALL_IN_FRAME, TALL_AS_DIGIT, NEAR, SPECK, RIVAL = 0.2, 0.33, 0
 
 @dataclass(frozen=True)
 class Mark:
-    """Ink that hangs together: where, how much, and the box around it (`bottom` and `right` exclusive)."""
+    """A connected region of ink: its pixels, its amount, and its bounding box (`bottom` and `right` exclusive)."""
 
     where: np.ndarray  # bool (H, W)
     ink: float

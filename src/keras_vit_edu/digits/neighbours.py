@@ -1,4 +1,4 @@
-"""Each pixel and those that touch it, diagonally too; by SciPy where its results are the same to the last bit."""
+"""Operations on each pixel and its eight neighbours, with SciPy where its results have the same bits."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ def connected(mask: np.ndarray) -> np.ndarray:
 
 
 def grown(array: np.ndarray, pixels: int) -> np.ndarray:
-    """Every pixel the largest of those within so many pixels of it."""
+    """Replace every pixel by the largest pixel within `pixels` pixels of it."""
     return _ndimage().maximum_filter(array, 2 * pixels + 1, mode="nearest")
 
 
 def smoothed(array: np.ndarray) -> np.ndarray:
-    """Every pixel the mean of itself and the eight around it.
+    """Replace every pixel by the mean of itself and its eight neighbours.
 
-    (SciPy's `uniform_filter` rounds otherwise: pixels as light as the threshold would change sides.)
+    (SciPy's `uniform_filter` rounds differently: pixels at the threshold would change sides.)
     """
     padded = np.pad(array, 1, "edge")
     columns = padded[:-2] + padded[1:-1] + padded[2:]

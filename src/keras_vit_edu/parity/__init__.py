@@ -1,4 +1,4 @@
-"""Are the numbers the same? Backends compared with each other, and with each layer again in float64 NumPy."""
+"""Compare the numbers of all backends with each other, and with a float64 oracle in NumPy."""
 
 from keras_vit_edu.parity import oracle, testing
 from keras_vit_edu.parity.derivatives import output_and_gradients

@@ -1,4 +1,4 @@
-"""Arrays of a check in an npz file."""
+"""Write and read the arrays of a check, in an npz file."""
 
 import math
 import zipfile
@@ -16,17 +16,17 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def save_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an npz file; floats and ints of 8 bits and less that NumPy lacks as float32."""
+    """Write an npz file. Float and int types of at most 8 bits that NumPy lacks are stored as float32."""
     is_small = {name: array.dtype.kind == "V" and array.dtype != BFLOAT16 for name, array in arrays.items()}
     known = {name: array.astype("float32") if is_small[name] else array for name, array in arrays.items()}
     np.savez(file, **dict[str, Any](known))
 
 
 def load_arrays(file: Path) -> dict[str, np.ndarray]:
-    """What `save_arrays` wrote. (NumPy writes the bits of a bfloat16, but not what they are.)
+    """Read what `save_arrays` wrote. (NumPy stores the bits of a bfloat16, but not its type.)
 
     Raises:
-        ValueError: if an array says that it is larger than the file has room for.
+        ValueError: if the stated size of an array is larger than the file.
     """
     with _files.open_regular(file) as stream, _files.open_zip(stream) as archive:
         for entry in archive.infolist():
@@ -37,7 +37,7 @@ def load_arrays(file: Path) -> dict[str, np.ndarray]:
 
 
 def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
-    """Complain about an array that is compressed, or whose header tells of another size than its entry has."""
+    """Raise ValueError if an array is compressed, or if its header states another size than its entry has."""
     formats = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with archive.open(entry) as stream:
         shape, _, dtype = formats[np.lib.format.read_magic(stream)](stream)
@@ -47,10 +47,10 @@ def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
 
 
 def write(file: Path, measurements: Iterable[Measurement], rows: Container[str]) -> None:
-    """Put measurements into an npz file.
+    """Write measurements into an npz file.
 
     Raises:
-        ValueError: for what would not be compared: one in none of `rows`, or a second one of a name in its row.
+        ValueError: if a measurement could not be compared: its row is not in `rows`, or its name occurs twice.
     """
     arrays = {}
     for measurement in measurements:
@@ -65,7 +65,7 @@ def write(file: Path, measurements: Iterable[Measurement], rows: Container[str])
 
 
 def read(file: Path) -> list[Measurement]:
-    """What `write` put there."""
+    """Read what `write` wrote."""
     arrays = load_arrays(file)
     actual, expected = (
         {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

@@ -1,14 +1,14 @@
-"""What a check is, and the list of them.
+"""Define a check, and keep the list of checks.
 
-A check runs in a process of its own backend and yields measurements: arrays, each in a row of the report, most with the
-array that it should be. A row has one tolerance. To add a check is to write one function:
+A check runs once per backend, in a separate process. It yields measurements: arrays, each in a row of the report, most
+of them with the expected array. A row has one tolerance. To add a check, write one function:
 
     @check("logits", {"logits": Tolerance("relative", 1e-5)})
     def logits(scene: Scene) -> Iterator[Measurement]:
         \"\"\"The first line says what it looks at.\"\"\"
         yield Measurement("logits", "digits", actual, expected)
 
-An array with no expected one is compared with the same array of every other backend. `standard_checks.py` lists
+An array without an expected array is compared with the same array of every other backend. `standard_checks.py` lists
 the standard checks.
 """
 
@@ -30,10 +30,10 @@ class Measurement:
 
     Attributes:
         row: one of the check's rows.
-        name: of the array, in its row.
-        actual: what the backend computed.
-        expected: what it should be: from the float64 oracle, from NumPy, or from another path to the same numbers. None
-            if nothing but the other backends can tell.
+        name: name of the array, unique in its row.
+        actual: result of the backend.
+        expected: expected result, from the float64 oracle, from NumPy, or from another computation of the same numbers.
+            None to compare with the other backends only.
     """
 
     row: str
@@ -43,7 +43,7 @@ class Measurement:
 
 
 class CannotRunHere(Exception):
-    """Raised by a check for what this backend or device cannot do, such as computing in some dtype: no failure."""
+    """A check raises this if the backend or device lacks a feature, such as a dtype. It does not count as a failure."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Scene:
     """Where a check runs.
 
     Attributes:
-        backend: the one that computes.
+        backend: the backend that computes.
         suite: `"quick"` or `"full"`.
-        folder: a folder of this check and this backend, to write into.
-        prepared: for a check with `prepare`, the folders that it filled, by backend; this one is among them.
+        folder: folder for the files of this check and this backend.
+        prepared: for a check with `prepare`, the folders that it filled, by backend, this backend included.
     """
 
     backend: str
@@ -68,13 +68,13 @@ class Check:
     """One entry of the list.
 
     Attributes:
-        name: what `--checks` and the report call it.
-        tolerances: by row.
+        name: name in `--checks` and in the report.
+        tolerances: tolerance of each row.
         run: yields the measurements.
-        prepare: run before, in every backend, to write files that `run` of every backend may read; None for nothing.
-        referenced: whether its arrays are the same wherever and however they are computed, so that values committed
-            with the package can be compared with them.
-        what: a line about it.
+        prepare: runs first on every backend, and writes files that `run` may read on every backend; None for nothing.
+        referenced: whether its arrays do not depend on the machine, so that they can be compared with the committed
+            reference.
+        what: one line about the check.
     """
 
     name: str
@@ -94,7 +94,7 @@ def check(
     prepare: Callable[[Scene], Any] | None = None,
     referenced: bool = False,
 ) -> Callable[[Callable[[Scene], Iterable[Measurement]]], Callable[[Scene], Iterable[Measurement]]]:
-    """Put the function below into the list, its docstring's first line as `what`; arguments as in `Check`."""
+    """Decorator: add a function to the list. `what` is the first line of its docstring. Arguments as in `Check`."""
 
     def enter(run: Callable[[Scene], Iterable[Measurement]]) -> Callable[[Scene], Iterable[Measurement]]:
         what = (run.__doc__ or "").strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""How far two arrays are apart, and whether that is near enough."""
+"""Measure the difference between two arrays, and compare it with a tolerance."""
 
 import math
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far apart is near enough.
+    """The largest difference that passes.
 
     Attributes:
         measure: `"equal bits"`; `"relative"`, the largest difference as a share of the largest expected value; or
             `"absolute"`, the largest difference.
-        limit: the most that passes; 0 for equal bits.
+        limit: the largest difference that passes; 0 for equal bits.
     """
 
     measure: str
@@ -30,15 +30,15 @@ EQUAL_BITS = Tolerance("equal bits")
 
 @dataclass(frozen=True)
 class Difference:
-    """What lies between two arrays.
+    """The difference between two arrays.
 
     Attributes:
         absolute: the largest difference of two elements; NaN if there is a NaN in either array.
-        relative: that, as a share of the largest expected value.
+        relative: `absolute` as a share of the largest expected value.
         ulps: the largest number of steps from one float to the next, in the actual array's dtype, between two
-            elements; None if it is no float, or an element is not finite.
+            elements; None if the dtype is not a float, or an element is not finite.
         equal_bits: whether dtype and every bit are the same, and nothing is NaN.
-        problem: what makes a comparison of numbers senseless, such as another shape; None if nothing does.
+        problem: why the numbers cannot be compared, such as different shapes; None if they can.
     """
 
     absolute: float = math.nan
@@ -48,7 +48,7 @@ class Difference:
     problem: str | None = None
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Whether this passes; what is NaN or has a problem never does."""
+        """Whether the difference passes. NaN, or a problem, never passes."""
         if self.problem is not None:
             return False
         if tolerance.measure == "equal bits":
@@ -63,7 +63,7 @@ class Difference:
 
 
 def difference(actual: np.ndarray, expected: np.ndarray, scale: float | None = None) -> Difference:
-    """Compare an array with what it should be.
+    """Compare an array with the expected array.
 
     Args:
         actual: numbers or bools; bfloat16 too; a complex number counts as two.
@@ -92,13 +92,13 @@ def difference(actual: np.ndarray, expected: np.ndarray, scale: float | None = N
         absolute = float(np.abs(wide[unequal] - wide_expected[unequal]).max(initial=0.0))
     scale = largest(expected) if scale is None else scale
     relative = 0.0 if absolute == 0 else absolute / scale if scale else math.inf
-    # An infinity where a number should be is infinitely far, however large the largest.
+    # An infinity in place of a finite number counts as infinitely far, also relative to a large value.
     relative = math.inf if absolute == math.inf else relative
     return Difference(absolute, relative, _ulps(actual, expected), equal_bits)
 
 
 def largest(array: np.ndarray) -> float:
-    """The largest finite absolute value; 0 if there is none. (Beside an infinity every difference would be small.)"""
+    """The largest finite absolute value; 0 if there is none. (Relative to infinity every difference would be 0.)"""
     wide = (_in_pairs(array) if array.dtype.kind == "c" else array).astype("float64")
     return float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
 
@@ -127,7 +127,7 @@ def _ulps(actual: np.ndarray, expected: np.ndarray) -> int | None:
 
 
 def _position(array: np.ndarray) -> np.ndarray:
-    """Where each float stands in the order of all floats of its dtype, int64; both zeros stand at 0."""
+    """The position of each float in the order of all floats of its dtype, int64; both zeros have position 0."""
     bits = array.view(f"i{array.itemsize}").astype("int64")
     magnitude = bits & (2 ** (8 * array.itemsize - 1) - 1)
     return np.where(bits < 0, -magnitude, magnitude)

@@ -1,4 +1,4 @@
-"""The same comparison for layers and models that are not ours: a function that builds one, run on every backend."""
+"""Compare a user's own layer or model across backends: run the function that builds it on every backend."""
 
 import importlib
 import numbers
@@ -22,13 +22,13 @@ from keras_vit_edu.parity.run import run
 
 FORWARD, FILES = "own-code", "save-load"
 
-# An array, or the shape of one to be made; several by position or by name.
+# An array or a shape; or several of them, by position or by name.
 Input = np.ndarray | tuple[int, ...]
 Inputs = Input | Sequence[Input] | Mapping[str, Input]
 
 
 class ParityError(RuntimeError):
-    """A `build_fn` that does not do its work in every process; the text says where and why."""
+    """A `build_fn` failed in a process. The message says where and why."""
 
 
 def check(
@@ -187,7 +187,7 @@ def _arrays(inputs: Any, seed: int) -> list[np.ndarray]:
 
 
 def checks(own_code: Mapping[str, Any]) -> dict[str, Check]:
-    """What there is to run on a user's function, as checks by name."""
+    """The checks for a user's function, by name."""
     own = _OwnCode(own_code)
     outputs = Tolerance("relative", own_code["tolerance"])
     forward = {"outputs": outputs}
@@ -202,7 +202,7 @@ def checks(own_code: Mapping[str, Any]) -> dict[str, Check]:
 
 
 class _OwnCode:
-    """A user's function in one process: what it builds, and what is done with that."""
+    """A user's function in one process, and the checks of what it builds."""
 
     def __init__(self, own_code: Mapping[str, Any]) -> None:
         self.own_code = own_code
@@ -211,7 +211,7 @@ class _OwnCode:
         return list(load_arrays(self.own_code["inputs"]).values())
 
     def call(self, layer: Any, inputs: Sequence[Any], **arguments: Any) -> Any:
-        """A layer takes its inputs one by one, a functional model takes several in a list; named ones are one."""
+        """Call a layer with its inputs one by one, or a functional model with a list. Named inputs are one argument."""
         if self.own_code["names"] is not None:
             return layer(dict(zip(self.own_code["names"], inputs, strict=True)), **arguments)
         if len(getattr(layer, "inputs", None) or ()) > 1:
@@ -219,7 +219,7 @@ class _OwnCode:
         return layer(*inputs, **arguments)
 
     def build(self) -> tuple[Any, list[np.ndarray]]:
-        """What the function gives, with weights, and its inputs."""
+        """Build the layer with its weights, and its inputs."""
         inputs = self.inputs()
         keras.utils.clear_session()  # else Keras goes on numbering: dense_1
         random.set_seed(self.own_code["seed"])
@@ -230,12 +230,12 @@ class _OwnCode:
     # Outputs and gradients: the first backend's weights, on every backend.
 
     def prepare(self, scene: Scene) -> None:
-        """Write the weights that this process has."""
+        """Write the weights of this process."""
         layer, _ = self.build()
         save_arrays(scene.folder / "weights.npz", _weights(layer))
 
     def run(self, scene: Scene) -> Iterator[Measurement]:
-        """Outputs, and gradients if they are asked for."""
+        """Yield the outputs, and the gradients if they are requested."""
         layer, inputs = self.build()
         first = next(iter(scene.prepared))
         _give_weights(layer, load_arrays(scene.prepared[first] / "weights.npz"), scene.backend, first)
@@ -267,7 +267,7 @@ class _OwnCode:
     # Files: each backend's, on every backend.
 
     def save(self, scene: Scene) -> None:
-        """Write the model, its weights and what it gives."""
+        """Write the model, its weights and its outputs."""
         layer, inputs = self.build()
         model = layer
         if not isinstance(layer, keras.Model):
@@ -286,7 +286,7 @@ class _OwnCode:
         save_arrays(scene.folder / "weights.npz", _weights(model))
 
     def load(self, scene: Scene) -> Iterator[Measurement]:
-        """What comes back from every backend's file."""
+        """Load the file of every backend, and yield weights and outputs."""
         _import(self.own_code["function"])  # registers the user's classes
         inputs = self.inputs()
         for writer, folder in scene.prepared.items():
@@ -320,7 +320,7 @@ def _give_weights(layer: Any, weights: Mapping[str, np.ndarray], here: str, ther
 
 
 def _keeping_state(layer: Any, call: Callable[[], Any]) -> Any:
-    """What `call` gives; counters and moving averages stay as they were, as `output_and_gradients` leaves them."""
+    """Return the result of `call`, and restore counters and moving averages, as `output_and_gradients` does."""
     state = [(variable, ops.convert_to_numpy(variable)) for variable in layer.non_trainable_variables]
     try:
         return call()

@@ -1,4 +1,4 @@
-"""What a person sees while the backends run."""
+"""The progress display of a parity run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 
 class ParityProgress:
-    """Which check each backend is at: a line a backend on a terminal or in a notebook, else a line a check done.
+    """Shows the current check of each backend: a line per backend on a terminal or in a notebook, else per check.
 
     Args:
         console: where to.

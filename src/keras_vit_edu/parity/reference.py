@@ -1,4 +1,4 @@
-"""The committed reference: what every backend, alone, can be compared with.
+"""The committed reference: expected results for a single backend.
 
 `reference.npz` holds the float64 oracle's outputs, gradients and logits, and digests of what must be equal to the bit:
 initial weights, dropout masks, batches, augmented images, patches. `tools/make_parity_reference.py` makes it. It has no
@@ -26,7 +26,7 @@ def digest(array: np.ndarray) -> str:
 
 
 def reference_of(check: Check, measurements: Iterable[Measurement]) -> dict[str, np.ndarray]:
-    """What a reference keeps of a check's measurements: an array or a digest each, by `check/row/name`."""
+    """The entries of a reference for the measurements of a check: an array or a digest each, by `check/row/name`."""
     kept = {}
     for measurement in measurements:
         value = measurement.actual if measurement.expected is None else measurement.expected
@@ -37,7 +37,7 @@ def reference_of(check: Check, measurements: Iterable[Measurement]) -> dict[str,
 
 
 def committed(check: str, row: str) -> Mapping[str, np.ndarray]:
-    """The part of the committed reference that one row is compared with, by name."""
+    """The part of the committed reference for one row, by name."""
     prefix = f"{check}/{row}/"
     return {key.removeprefix(prefix): value for key, value in _load().items() if key.startswith(prefix)}
 

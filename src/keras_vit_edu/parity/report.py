@@ -1,4 +1,4 @@
-"""What a comparison found: as a table, as JSON, as a page."""
+"""The result of a comparison, as a table, as JSON and as an HTML page."""
 
 import html
 import json
@@ -39,22 +39,22 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every backend came to its end, something was compared and no row failed."""
+        """Whether every backend finished, something was compared and no row failed."""
         verdicts = {row.passed for row in self.rows}
         return not self.broken and True in verdicts and False not in verdicts
 
     @property
     def broken(self) -> dict[str, str]:
-        """The backends that did not come to their end, and why."""
+        """The backends that did not finish, and why."""
         return {each.label: each.broken for each in self.results if each.broken is not None}
 
     @property
     def backends(self) -> list[str]:
-        """The labels of the results that hold something: the backends' names."""
+        """The labels of the backends that finished."""
         return [each.label for each in self.results if each.checks]
 
     def failures(self) -> list[str]:
-        """A line about everything that failed: which check, on which backend, by how much."""
+        """A line for each failure: the check, the backend and the difference."""
         lines = [f"{backend}: {reason}" for backend, reason in self.broken.items()]
         errors = set()
         for row in self.rows:
@@ -97,7 +97,7 @@ class Report:
         return table
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as `parity.json` holds it. Numbers that are not finite are the texts "nan" and "inf"."""
+        """The content of `parity.json`. Numbers that are not finite are the texts "nan" and "inf"."""
         return {
             "format_version": FORMAT_VERSION,
             "keras_vit_edu": self.results[0].version if self.results else None,
@@ -112,7 +112,7 @@ class Report:
         }
 
     def to_html(self) -> str:
-        """A page of its own, with nothing to load from elsewhere."""
+        """A self-contained HTML page."""
         page = resources.files(__package__) / "report.html"
         header = "".join(f"<th>{_escaped(name)}<small>{COLUMNS}</small></th>" for name in self.backends)
         failures = "".join(f"<li>{_escaped(line)}</li>" for line in self.failures())
@@ -126,7 +126,7 @@ class Report:
         )
 
     def headline(self) -> str:
-        """One line: how much of it passed."""
+        """One line with the numbers of passed and failed rows."""
         verdicts = [row.passed for row in self.rows]
         texts = {True: "passed", False: "failed", None: "had nothing to compare"}
         counts = [f"{verdicts.count(key)} {text}" for key, text in texts.items() if key in verdicts]
@@ -146,12 +146,12 @@ class Report:
 
 
 def _escaped(text: str) -> str:
-    """A text for the page; it may come from a stranger's results."""
+    """Escape a text for the page. It may come from untrusted results."""
     return html.escape(printable(text))
 
 
 def _numbers(cell: Cell, row: Row) -> str:
-    """What stands in a cell."""
+    """The text of a cell."""
     if cell.error is not None:
         return "error" if cell.passed is False else "does not run here"
     if cell.worst is None:

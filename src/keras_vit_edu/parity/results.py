@@ -1,4 +1,4 @@
-"""What each backend measured, as a parity run leaves it in a folder."""
+"""The measurements of each backend, in the folder of a parity run."""
 
 import json
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ RESULTS = "results.json"
 
 @dataclass
 class Results:
-    """What one backend measured.
+    """The measurements of one backend.
 
     Attributes:
         backend: its name.
@@ -43,7 +43,7 @@ class Results:
         self.label = self.label or self.backend
 
     def measurements(self, check: str) -> list[Measurement]:
-        """What the check measured, in its order.
+        """The measurements of a check, in their order.
 
         Raises:
             ResultsError: if its file is damaged, or gone, as those of a user's own code are after the comparison.
@@ -64,7 +64,7 @@ class Results:
 
 
 class ResultsError(ValueError):
-    """A folder of results that cannot be used; its text is for the person who named it."""
+    """A folder of results cannot be used. The message is for the user who named it."""
 
 
 def load_results(folder: Path, version: str, suite: str | None) -> list[Results]:
@@ -117,7 +117,7 @@ def _check_types(found: Results) -> None:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder holds one backend's results, or what a run that was killed left of them."""
+    """Whether a folder holds one backend's results, or an unfinished part of them from a killed run."""
     try:
         job = _files.read_json(folder / "job.json")
     except ValueError:

@@ -1,4 +1,4 @@
-"""From what the backends measured to the rows of the report: who differs from what, by how much, and may they."""
+"""Compare the measurements of the backends, row by row of the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from keras_vit_edu.parity.results import Results
 REFERENCE = "the committed reference"
 EXPECTED = "what is expected"
 
-# A gradient that is small beside the others, because it is 0 but for rounding, is measured by this share of the
-# largest.
+# A gradient that is 0 up to rounding is small compared with the others. Its difference is divided by this share of the
+# largest gradient instead.
 SMALL = {"gradients": 0.1}  # by row; outputs are measured by themselves
 
 
@@ -157,7 +157,7 @@ def _with_reference(
 
 
 def _badness(found: Difference, tolerance: Tolerance) -> float:
-    """Large for what is far apart; a problem is the worst."""
+    """A number to rank differences by: larger is worse, and a problem is the worst."""
     if found.problem is not None:
         return float("inf")
     return found.absolute if tolerance.measure in ("absolute", "equal bits") else found.relative

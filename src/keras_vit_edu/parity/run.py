@@ -1,4 +1,4 @@
-"""Run checks on several backends, each in a process of its own."""
+"""Run checks on several backends, each in a separate process."""
 
 import contextlib
 import json
@@ -80,7 +80,7 @@ def _unavailable(backend: str) -> str | None:
 
 
 class _Worker:
-    """A process of one backend; it is ended when the `with` block is left, whatever for."""
+    """A process of one backend. The end of the `with` block kills it."""
 
     def __init__(self, results: Results, threads: int) -> None:
         self.results = results
@@ -123,7 +123,7 @@ class _Worker:
         self._log.close()
 
     def steps(self) -> Iterator[dict[str, Any]]:
-        """What the process says, until it ends."""
+        """The steps that the process reports, until it ends."""
         for line in self.process.stdout or ():
             at = line.find(f'{{"{STEP}": ')  # something else may stand before it on the line
             if at >= 0:
@@ -131,7 +131,7 @@ class _Worker:
                     yield json.loads(line[at:])[STEP]
 
     def take(self, step: Mapping[str, Any]) -> None:
-        """Write down a step."""
+        """Record a step."""
         if "environment" in step:
             self.results.environment = step["environment"]
         elif "waiting" in step:
@@ -142,21 +142,21 @@ class _Worker:
             self.results.checks[step["check"]] = {name: step[name] for name in ("error", "excused", "seconds")}
 
     def ended(self) -> None:
-        """The process is over: was that the end of its work?"""
+        """Record an error if the process ended before its work was finished."""
         status = self.process.wait()
         if status != 0 or not self.waits:
             lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             self.results.broken = f"its process ended with status {status}: {lines[-1] if lines else 'no message'}"
 
     def go_on(self, prepared: Mapping[str, Sequence[str]]) -> None:
-        """Let the second phase begin: who wrote the files of which check."""
+        """Start the second phase: tell the process which backends wrote files for which check."""
         with contextlib.suppress(OSError):  # it may have died meanwhile
             self.process.stdin.write(json.dumps(prepared) + "\n")  # type: ignore[union-attr]
             self.process.stdin.flush()  # type: ignore[union-attr]
 
 
 def _attend(workers: Mapping[str, _Worker], on_step: OnStep) -> None:
-    """Follow the workers to their ends; let all into the second phase when the last one is through the first."""
+    """Wait for all workers. Start the second phase when all of them have finished the first phase."""
     happenings: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
 
     def listen(backend: str, worker: _Worker) -> None:

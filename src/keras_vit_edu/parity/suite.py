@@ -1,4 +1,4 @@
-"""The whole suite: run on the backends that are here, or compared from results made elsewhere."""
+"""Run the whole suite on the installed backends, or compare results from other machines."""
 
 import contextlib
 import shutil

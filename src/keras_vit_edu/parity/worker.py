@@ -1,9 +1,10 @@
 """One backend's side of a parity run, as a process of its own: `python -m keras_vit_edu.parity.worker JOB.json`.
 
-It runs in two phases: checks that need files of every backend write theirs in the first and read the others' in the
-second; all others run in the first. In between it waits for a line on standard input that says who wrote what; without
-one, because whoever started it is gone, it ends. Standard output has a JSON object a line about each step taken. The
-checks, which run anyone's code, see neither: they read nothing and print into the log.
+It runs in two phases. Checks that need files of every backend write their files in the first phase and read all files
+in the second. All other checks run in the first phase. Between the phases it waits for a line on standard input that
+says which backend wrote what. It ends if standard input is closed, because its parent process is gone. Each line of
+standard output is a JSON object about a finished step. Checks run user code, so they do not see these streams: their
+input is empty, and their output goes to the log.
 """
 
 import json
