@@ -51,7 +51,7 @@ def test_weights_of_one_path_have_a_gradient_each():
     assert list(gradients) == ["kernel", "kernel (2)", "kernel (3)"]
 
 
-def test_what_the_output_does_not_depend_on_has_a_gradient_of_zeros(dense):
+def test_unused_inputs_and_weights_have_gradients_of_zeros(dense):
     def first_input_without_bias(layer, x, unused):
         return keras.ops.matmul(x, layer.kernel)
 

@@ -183,7 +183,7 @@ def block_weights(width):
     return kernels | norms | {"attention/out_dense/bias": np.full(width, 0.5), "mlp_output/bias": np.full(width, 0.25)}
 
 
-def test_a_block_adds_what_attention_and_mlp_give_to_the_tokens():
+def test_a_block_adds_attention_and_mlp_to_the_tokens():
     tokens = np.array([[[1.0, 3.0], [7.0, 5.0]]])
     output, scores = oracle.transformer_block(block_weights(2), tokens, num_heads=1)
     close(output, tokens + 0.75)
@@ -232,7 +232,7 @@ def test_shifted_patches_see_the_image_and_its_four_moves():
     close(top_left[..., 4], [[0, 0], [0, 1]])  # down and right
 
 
-def test_the_bias_of_two_patches_is_that_of_the_keys_offset_from_the_query():
+def test_the_bias_depends_on_the_offset_of_key_and_query():
     table = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])  # a key one place before the query, the query, one after
     close(oracle.relative_position_bias(table, (1, 2), 2), [[[2, 3], [1, 2]], [[5, 6], [4, 5]]])
     close(oracle.relative_position_bias(table, (2, 1), 3)[0], [[0, 0, 0], [0, 2, 3], [0, 1, 2]])  # a class token first

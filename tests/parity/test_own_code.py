@@ -78,7 +78,7 @@ def test_nan_never_passes():
         parity.check(functions.nan, X, gradients=False, tolerance=np.inf).raise_for_differences()
 
 
-def test_what_is_saved_is_loaded():
+def test_saved_models_load_on_every_backend():
     report = parity.check_saving(functions.dense, X)
     report.raise_for_differences()
     assert [row.row for row in report.rows] == ["weights", "outputs"]

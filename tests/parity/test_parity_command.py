@@ -138,7 +138,7 @@ def test_tf32_is_shown_where_some_results_have_it(ran, copied, tmp_path):
     assert report.backends == [BACKEND, f"{OTHER} (TF32)"]
 
 
-def test_the_suite_is_that_of_the_results(ran, copied, tmp_path, capsys, monkeypatch):
+def test_the_suite_comes_from_the_results(ran, copied, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     full = str(copied(suite="full"))
     assert cli.run(["parity", "--results", full]) == 0
@@ -151,7 +151,7 @@ def test_the_suite_is_that_of_the_results(ran, copied, tmp_path, capsys, monkeyp
 
 
 @pytest.mark.parametrize("more", [["--backends", BACKEND], ["--tf32"]])
-def test_what_only_a_run_can_use_does_not_go_with_results(ran, capsys, more):
+def test_options_of_a_run_exclude_results(ran, capsys, more):
     assert cli.run(["parity", "--results", str(ran[0]), *more]) == 2
     assert "Leave out --backends and --tf32" in one_line(capsys)
 
@@ -250,7 +250,7 @@ def test_every_check_has_a_line_about_it_and_a_tolerance():
     assert standard() == checks.CHECKS
 
 
-def test_what_is_not_ours_in_the_folder_is_never_touched(tmp_path):
+def test_foreign_files_in_the_folder_are_never_touched(tmp_path):
     for folder, file in (("mine", "results.json"), (BACKEND, "code.py")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / file).write_text("{}")

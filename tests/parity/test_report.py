@@ -97,7 +97,7 @@ def test_nan_and_errors_are_named():
     assert not ERROR.passed
 
 
-def test_a_broken_backend_fails_what_else_passed():
+def test_a_broken_backend_fails_the_report():
     found = report(Cell(compared(0.0, 0.0, 0), True), broken="it is not installed")
     assert not found.passed
     assert found.failures() == ["tensorflow: it is not installed"]

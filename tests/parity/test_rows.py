@@ -64,7 +64,7 @@ def test_one_backend_with_nothing_to_compare_with_is_neither_right_nor_wrong(tmp
     assert (row.cells["jax"].passed, row.cells["jax"].worst, row.passed) == (None, None, None)
 
 
-def test_the_worst_is_the_one_that_fails(tmp_path):
+def test_the_largest_difference_is_the_worst(tmp_path):
     results = measured(tmp_path, jax=[
         array(1.0, name="well", expected=[1.0]), array(5.0, name="worst", expected=[1.0]),
         array(2.0, name="bad", expected=[1.0]),
@@ -98,7 +98,7 @@ def test_an_array_that_one_side_lacks_is_a_failure_whether_it_has_an_expected_on
     assert len(problems["jax"]) == len(problems["tensorflow"]) == 3
 
 
-def test_an_array_is_compared_with_one_that_has_an_expected_one(tmp_path):
+def test_an_array_without_an_expected_one_is_compared_with_one_that_has_it(tmp_path):
     row = one_row(measured(tmp_path, jax=[array(1.0, expected=[1.0])], torch=[array(3.0)]))
     assert [cell.passed for cell in row.cells.values()] == [True, False]
 
@@ -174,7 +174,7 @@ def test_the_reference_has_every_check_that_wants_one_and_is_small():
 @pytest.mark.parametrize(
     "name", ["patches", "batches", "augmentation", "dropout", "patch-encoder", "attention", "transformer-block"]
 )
-def test_the_reference_is_what_the_oracle_computes(name, tmp_path):
+def test_the_reference_equals_the_oracle(name, tmp_path):
     from keras_vit_edu.parity.checks import Scene
 
     check = standard()[name]

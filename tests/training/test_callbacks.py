@@ -41,7 +41,7 @@ def test_weights_that_the_last_step_of_an_epoch_spoils_make_no_checkpoint(tmp_pa
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
 
 
-def test_what_is_validated_and_kept_is_the_average(tmp_path, small):
+def test_validation_and_saving_use_the_average(tmp_path, small):
     """The moving average again by hand, from the weights after every step."""
     model = new_model()
     average = [keras.ops.convert_to_numpy(v.value).astype("float64") for v in model.trainable_variables]

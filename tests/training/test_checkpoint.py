@@ -80,14 +80,14 @@ def test_if_all_are_damaged_overwrite_starts_again(tmp_path, small, uninterrupte
 
 
 @pytest.mark.any_backend
-def test_what_is_left_of_a_write_is_no_checkpoint(tmp_path, small, uninterrupted):
+def test_a_leftover_of_a_write_is_not_a_checkpoint(tmp_path, small, uninterrupted):
     go(tmp_path / "run", small, stop_at=2)
     (tmp_path / "run" / "checkpoint" / "epoch-00003.safetensors.new").write_bytes(b"half")
     assert_same(go(tmp_path / "run", small), uninterrupted[0])
 
 
 @pytest.mark.any_backend
-def test_a_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_checkpoints(tmp_path, monkeypatch):
     file = tmp_path / "file"
     write_atomically(file, b"old")
 
@@ -134,7 +134,7 @@ def test_a_checkpoint_of_a_newer_format(tmp_path):
             assert (run / "checkpoint" / file.name).is_file()
 
 
-def test_what_keras_numbers_is_found_again_in_the_same_process(tmp_path):
+def test_names_numbered_by_keras_are_found_in_the_same_process(tmp_path):
     """A model made anew, whose layers have no names of their own: `dense`, then `dense_1`; and older checkpoints."""
 
     def unnamed():
@@ -157,7 +157,7 @@ def test_what_keras_numbers_is_found_again_in_the_same_process(tmp_path):
         np.testing.assert_array_equal(to_numpy(mine), to_numpy(theirs))
 
 
-def test_no_checkpoint_is_none(tmp_path):
+def test_without_a_checkpoint_load_newest_returns_none(tmp_path):
     assert load_newest(tmp_path / "nothing", compiled(new_model()), print) is None
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.lowest
     ("has_pydot", "has_dot", "named"),
     [(False, True, {"pydot"}), (True, False, {"`dot`"}), (False, False, {"pydot", "`dot`"})],
 )
-def test_what_is_missing_is_named_and_nothing_else(tmp_path, monkeypatch, has_pydot, has_dot, named):
+def test_only_missing_programs_are_named(tmp_path, monkeypatch, has_pydot, has_dot, named):
     (tmp_path / "bin").mkdir()
     if has_dot:
         (tmp_path / "bin" / "dot").write_text("#!/bin/sh\nexit 1\n")

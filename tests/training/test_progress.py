@@ -51,7 +51,7 @@ def clock(monkeypatch):
     return clock
 
 
-def test_rate_and_time_left_of_a_resumed_run_without_what_compiles(clock):
+def test_rate_and_time_left_of_a_resumed_run_ignore_compiling_steps(clock):
     text = io.StringIO()
     display = ProgressDisplay(10, 4, 6, Console(file=text, width=200, force_terminal=False))
     display.on_train_begin()

@@ -53,7 +53,7 @@ def test_json_both_ways():
     assert Recipe.from_json(json.loads(json.dumps(EVERYTHING))).to_json() == EVERYTHING
 
 
-def test_no_augmentation_is_none_in_json_and_every_way_of_saying_so_is_the_same():
+def test_no_augmentation_is_none_in_json_and_all_spellings_are_equal():
     assert Recipe().to_json()["augmentation"] == "none"
     assert Recipe(augmentation="none") == Recipe(augmentation=None) == Recipe.from_json({"augmentation": "none"})
     named = Recipe(augmentation="digits")
@@ -103,7 +103,7 @@ def test_a_recipe_of_an_older_version_is_understood(tmp_path):
     assert "clip_norm" not in recipe.to_json()
 
 
-def test_replace_changes_what_is_given():
+def test_replace_changes_only_given_values():
     assert Recipe().replace(epochs=3, seed=None) == Recipe(epochs=3)
 
 
@@ -212,7 +212,7 @@ def small_model():
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "lion"])
-def test_each_optimizer_takes_what_the_recipe_says(name):
+def test_each_optimizer_uses_the_settings_of_the_recipe(name):
     model, _ = small_model()
     optimizer = Recipe(optimizer=name, weight_decay=0.1, global_clipnorm=2.0, ema=0.5).build_optimizer(model, 10)
     assert optimizer.name.startswith(name.replace("adamw", "adam"))

@@ -14,7 +14,7 @@ def harness(tmp_path_factory):
 
 
 # SIGINT, SIGTERM and SIGKILL in turn; where there is one signal only, it is SIGINT.
-def test_a_run_ended_by_signals_ends_the_same_when_gone_on_with(harness):
+def test_a_run_interrupted_by_signals_ends_the_same_when_resumed(harness):
     harness.interrupt_in_a_row(3 if BACKEND == "torch" else 1, seed=1)
     assert not harness.lost
 

@@ -37,7 +37,7 @@ def test_an_empty_folder_is_taken(tmp_path):
     assert RunFolder(tmp_path).path == tmp_path
 
 
-def test_a_finished_run_is_kept_unless_told(tmp_path):
+def test_a_finished_run_is_kept_without_overwrite(tmp_path):
     with RunFolder(tmp_path / "run") as run:
         run.update(status="finished")
         (run / "notes.txt").write_text("mine")
@@ -99,14 +99,14 @@ def test_the_lock_is_let_go_of_when_a_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("left", ["run.json.new", "augmentation.png"])
-def test_what_a_killed_beginning_or_a_look_at_the_augmentation_left_is_no_obstacle(tmp_path, left):
+def test_files_from_before_run_json_do_not_prevent_a_run(tmp_path, left):
     (tmp_path / left).write_text("")
     RunFolder(tmp_path).close()
     assert sorted(os.listdir(tmp_path)) == [".lock", left]
 
 
 @pytest.mark.parametrize("name", ["model.keras", "history.csv", "evaluate.json", "checkpoint", "classifier"])
-def test_without_run_json_nothing_is_taken_for_a_run_and_removed(tmp_path, name):
+def test_a_folder_without_run_json_is_never_cleared(tmp_path, name):
     (tmp_path / name).write_text("precious")
     for overwrite in (False, True):
         with pytest.raises(ValueError, match="holds something other than a run"):
@@ -114,7 +114,7 @@ def test_without_run_json_nothing_is_taken_for_a_run_and_removed(tmp_path, name)
     assert (tmp_path / name).read_text() == "precious"
 
 
-def test_a_run_that_was_begun_is_gone_on_with_if_it_is_the_same(tmp_path):
+def test_an_unfinished_run_with_the_same_configuration_is_resumed(tmp_path):
     with RunFolder(tmp_path / "run") as run:
         run.configure({"recipe": {"epochs": 3, "ema": None}, "model": {"name": "a"}})
         run.update(status="interrupted")
@@ -129,7 +129,7 @@ def test_a_run_that_was_begun_is_gone_on_with_if_it_is_the_same(tmp_path):
             run.configure({"recipe": {"epochs": 5, "ema": 0.9}, "model": {"name": "b"}})
 
 
-def test_a_run_that_an_older_version_began_is_the_same_if_what_it_does_not_say_is_the_default(tmp_path):
+def test_entries_missing_in_an_older_run_get_their_defaults(tmp_path):
     defaults = {"recipe": {"ema": None, "seed": 0}, "model": {"config": {"stem": "patches", "sizes": ()}}}
     begun = {"recipe": {"epochs": 3}, "model": {"config": {"dim": 8}}}
     same = {"recipe": {"epochs": 3, "ema": None}, "model": {"config": {"dim": 8, "stem": "patches", "sizes": []}}}

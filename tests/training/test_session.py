@@ -24,7 +24,7 @@ def test_a_run_that_was_interrupted_ends_the_same(tmp_path, small, uninterrupted
 
 
 @pytest.mark.any_backend
-def test_its_history_is_the_same_and_its_sessions_are_told(tmp_path, small, uninterrupted):
+def test_its_history_is_the_same_and_its_sessions_are_recorded(tmp_path, small, uninterrupted):
     go(tmp_path / "run", small, stop_at=2)
     go(tmp_path / "run", small)
 
@@ -59,7 +59,7 @@ def test_a_run_interrupted_after_its_last_epoch_only_has_the_end_to_do(tmp_path,
 
 
 @pytest.mark.any_backend
-def test_a_full_disk_is_what_is_told_even_if_telling_fails(tmp_path, small, monkeypatch):
+def test_a_full_disk_is_reported_even_if_recording_it_fails(tmp_path, small, monkeypatch):
     with training.RunFolder(tmp_path / "run") as run:
 
         def full(*arguments, **keywords):

@@ -113,7 +113,7 @@ def test_an_augmented_run_trains_on_varied_images_and_is_tested_on_clean_ones(tm
 
 
 @pytest.mark.any_backend
-def test_a_run_begun_before_there_were_stems_and_augmentation_is_gone_on_with(tmp_path, small):
+def test_a_run_from_before_stems_and_augmentation_is_resumed(tmp_path, small):
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())])
     record = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -129,7 +129,7 @@ def test_a_run_begun_before_there_were_stems_and_augmentation_is_gone_on_with(tm
 
 
 @pytest.mark.any_backend
-def test_a_run_begun_before_images_were_cropped_is_gone_on_with(tmp_path, small):
+def test_a_run_from_before_cropping_is_resumed(tmp_path, small):
     recipe = {"augmentation": {"rotation": 15}, "epochs": 2}
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())], **recipe)
@@ -190,7 +190,7 @@ class StopAt(keras.callbacks.Callback):
 
 @pytest.mark.any_backend
 @pytest.mark.parametrize(("ema", "share"), [(0.99, 79), (0.5, None)])  # 3 epochs of 8 steps: 0.99**24 = 0.786
-def test_an_average_that_lags_behind_is_told(tmp_path, small, ema, share):
+def test_an_average_that_lags_behind_prints_a_note(tmp_path, small, ema, share):
     console = Console(record=True, width=200, quiet=False)
     with console.capture() as capture:
         trained(tmp_path / "run", small, console=console, ema=ema)
@@ -237,7 +237,7 @@ def test_a_subclassed_model_is_trained_and_saved(tmp_path, small):
 
 
 @pytest.mark.any_backend
-def test_what_could_not_be_saved_is_refused_before_it_is_trained(tmp_path, small):
+def test_a_model_that_cannot_be_saved_is_refused_before_training(tmp_path, small):
     images = keras.Input((28, 28, 1))
     halved = keras.layers.Lambda(lambda x: x / 2)(images)
     model = keras.Model(images, keras.layers.Dense(10)(keras.layers.Flatten()(halved)), name="mine")
@@ -247,7 +247,7 @@ def test_what_could_not_be_saved_is_refused_before_it_is_trained(tmp_path, small
 
 
 @pytest.mark.any_backend
-def test_damaged_checkpoints_leave_the_run_what_it_was(tmp_path, small):
+def test_damaged_checkpoints_do_not_change_the_record_of_the_run(tmp_path, small):
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "run", small, callbacks=[StopAt(1, KeyboardInterrupt())])
     before = (tmp_path / "run" / "run.json").read_bytes()

@@ -100,7 +100,7 @@ def test_without_keras_hub_it_loads_all_the_same():
 
 
 @pytest.mark.parametrize("name", ["small", "small.zip", "small.ZIP", "below/small.zip"])
-def test_what_is_loaded_is_what_was_saved(name, tmp_path):
+def test_a_loaded_artifact_equals_the_saved_one(name, tmp_path):
     ours = classifier(num_classes=3, pre_logits_dim=5, head="mean_with_prefix", head_dropout=(0.0, 0.1))
     ours.metrics, ours.provenance = {"accuracy": 0.75}, {"preset": "some"}
     ours.save(tmp_path / name)
@@ -157,7 +157,7 @@ def test_mixed_precision_and_channels_first_are_kept(tmp_path):
 
 
 @pytest.mark.any_backend
-def test_what_cannot_be_loaded_again_is_not_saved(tmp_path):
+def test_a_model_that_cannot_be_loaded_is_not_saved(tmp_path):
     class Own(ViTClassifier):
         """It could compute anything."""
 
@@ -277,7 +277,7 @@ def test_a_disk_that_fails_leaves_one_whole_artifact(flushed, tmp_path, monkeypa
 
 
 @pytest.mark.any_backend
-def test_what_could_not_be_loaded_again_for_its_size_is_not_saved(tmp_path):
+def test_a_model_that_is_too_large_to_load_is_not_saved(tmp_path):
     ours = classifier()
     ours.metrics = {"confusion": [0] * 2_000_000}
     for name in ("a", "a.zip"):

@@ -3,7 +3,7 @@
 from tests.transfer.small_classifier import small
 
 
-def test_summary_counts_what_trains():
+def test_summary_counts_trainable_parameters():
     ours = small()
     ours.model.backbone.trainable = False
     lines = []

@@ -35,7 +35,7 @@ def features(part, cache, data=(IMAGES, LABELS), preprocessing=PREPROCESSING, **
     return compute_features(part, preprocessing, data, cache, batch_size=4, console=QUIET, **arguments)
 
 
-def test_they_are_what_the_head_is_given(tmp_path):
+def test_features_are_the_inputs_of_the_head(tmp_path):
     model = classifier(pre_logits_dim=5)
     found = features(feature_model(model), tmp_path)
     assert found.shape == (11, 5)

@@ -177,7 +177,7 @@ def test_a_mistake_is_one_line(fine_tune, arguments, message):
     assert message in errors
 
 
-def test_a_complaint_of_numpy_is_no_mistake_of_the_user(fine_tune, monkeypatch):
+def test_an_error_of_numpy_is_not_shown_as_a_users_mistake(fine_tune, monkeypatch):
     def broken(*arguments, **more):
         np.zeros(2).reshape(3)
 

@@ -68,7 +68,7 @@ def layers(paths):
         ),
     ],
 )
-def test_each_method_trains_what_it_says(tune, changes, phases, moved):
+def test_each_method_trains_its_layers(tune, changes, phases, moved):
     model = classifier()
     before = weights(model)
     model, record = tune(model, **changes)
@@ -183,7 +183,7 @@ def test_augmentation_that_mixes_labels(tune):
     assert np.isfinite(record["history"]["loss"]).all()
 
 
-def test_class_weights_decide_what_the_loss_is(tune):
+def test_class_weights_change_the_loss(tune):
     images, labels = DATA
     few = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1), np.flatnonzero(labels == 2)[:3]])
     unbalanced = images[few], labels[few]
@@ -282,7 +282,7 @@ def test_an_interrupted_run_ends_the_same(tune, tmp_path, method, epoch):
     assert {"stopped", "reason"}.isdisjoint(again)
 
 
-def test_a_run_begun_before_images_were_cropped_is_gone_on_with(tune, tmp_path):
+def test_a_run_from_before_cropping_is_resumed(tune, tmp_path):
     options = {"method": "full", "augmentation": {"rotation": 5}}
     with pytest.raises(KeyboardInterrupt):
         tune(**options, run=tmp_path / "run", callbacks=[Stop(0)])
@@ -319,7 +319,7 @@ def test_a_callback_that_stops_a_phase_is_refused_and_the_run_can_go_on(tune, tm
     assert list(weights(gone_on).values()) == list(weights(at_once).values())
 
 
-def test_what_comes_afterwards_is_made_up_for(tune, tmp_path):
+def test_a_failed_afterwards_is_repeated_on_resume(tune, tmp_path):
     def fail(evaluation):
         raise OSError("No space left on device")
 
@@ -354,7 +354,7 @@ def test_another_run_in_the_folder_is_refused(tune, tmp_path):
         tune(run=tmp_path / "run", data=coloured(seed=1))
 
 
-def test_what_is_refused_leaves_the_head_as_it_was(tune, tmp_path):
+def test_a_refused_call_does_not_change_the_head(tune, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tune(run=tmp_path / "run", afterwards=interrupt)
     model = classifier()
@@ -616,7 +616,7 @@ def test_fit_learns_under_the_classifiers_own_class_numbers_and_keeps_the_result
         mine.fit(folder, run=tmp_path / "run", **quiet)
 
 
-def test_what_is_skipped_in_a_folder_is_told(tmp_path):
+def test_skipped_files_of_a_folder_are_reported(tmp_path):
     folder = photographs(tmp_path / "photos", ["ant", "bee", "cow"])
     (folder / "bee" / "text.png").write_text("no image")
     mine = TransferClassifier(classifier(), PREPROCESSING, ["ant", "bee", "cow"])
@@ -643,7 +643,7 @@ def test_a_classifier_that_has_learned_does_not_go_on_with_its_run(tmp_path):
     assert anew.fit(DATA, options=options, run=tmp_path / "run", **quiet)["status"] == "finished"
 
 
-def test_fit_refuses_at_once_what_could_not_be_kept(tmp_path):
+def test_fit_refuses_at_once_a_model_that_cannot_be_saved(tmp_path):
     images = keras.Input((16, 16, 3))
     model = keras.Model(images, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(images)))
     other = TransferClassifier(model, PREPROCESSING, ["a", "b"])

@@ -40,7 +40,7 @@ BLOCKS = [f"transformer_block_{i}" for i in range(3)]
         ),
     ],
 )
-def test_what_is_frozen_keeps_its_bits_and_the_rest_moves(k, expected):
+def test_frozen_weights_keep_their_bits_and_others_change(k, expected):
     model = classifier(pre_logits_dim=5)
     unfreeze_last(model, k, QUIET)
     assert parts(w.path for w in model.trainable_weights) == expected
@@ -74,7 +74,7 @@ def test_the_counts_are_printed(capsys):
     assert f"39 of {model.count_params():,} weights train" in capsys.readouterr().out
 
 
-def test_a_compiled_model_gets_a_new_optimizer_and_a_step_for_what_trains_now():
+def test_a_compiled_model_gets_a_new_optimizer_and_training_step():
     model = classifier()
     freeze_backbone(model, QUIET)
     model.compile(keras.optimizers.Adam(3e-3), LOSS, metrics=["accuracy"])
@@ -120,7 +120,7 @@ def test_a_model_must_end_in_logits():
 
 
 @pytest.mark.any_backend
-def test_outputs_do_not_depend_on_what_trains():
+def test_outputs_do_not_depend_on_trainable_flags():
     model = classifier()
     expected = model.predict(IMAGES, verbose=0)
     for k in (0, 2, None):

@@ -150,7 +150,7 @@ def test_all_images_of_a_call_have_16_bits_or_none_has():
 
 
 @pytest.mark.any_backend
-def test_a_grey_array_of_16_bits_is_what_its_file_is(classifier, tmp_path):
+def test_a_grey_array_of_16_bits_equals_its_file(classifier, tmp_path):
     grey = RNG.integers(800, 3500, (20, 24), "uint16")
     Image.fromarray(grey).save(tmp_path / "grey.png")
     with pytest.warns(UserWarning, match="16 bits"):
@@ -219,7 +219,7 @@ def closed():
 @pytest.mark.any_backend
 @pytest.mark.parametrize("door", ["predict", "probabilities", "preprocess", "evaluate", "attention_scores", "fit"])
 @pytest.mark.parametrize("what", NO_IMAGES)
-def test_what_is_no_image_is_a_value_error_of_one_line(classifier, door, what):
+def test_a_value_that_is_no_image_raises_a_value_error_of_one_line(classifier, door, what):
     with pytest.raises(ValueError, match=r"\S") as error:
         doors(classifier)[door](NO_IMAGES[what]())
     assert "\n" not in str(error.value)

@@ -111,7 +111,7 @@ def test_vit_and_deit_come_first_and_have_attention_maps(keras_hub):
         ("mobilenet_v3_large_100_imagenet_21k", "mobilenet", 224, 2_996_352, None),
     ],
 )
-def test_what_is_known_of_a_preset(keras_hub, name, family, image_size, parameters, classes):
+def test_the_registry_entry_of_a_preset(keras_hub, name, family, image_size, parameters, classes):
     (preset,) = (preset for preset in hub.list_presets() if preset.name == name)
     assert (preset.family, preset.image_size, preset.parameters, preset.classes) == (
         family, image_size, parameters, classes,
@@ -213,7 +213,7 @@ def test_without_the_fallback_too_the_error_names_it(keras_hub, no_network):
         (DEIT_TINY, {"task": "detector"}, r"`task` must be one of classifier, backbone\. Received: task='detector'$"),
     ],
 )
-def test_what_is_no_preset_is_said_to_be_none(keras_hub, no_network, preset, arguments, message):
+def test_a_name_that_is_no_preset_is_refused(keras_hub, no_network, preset, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         hub.load_preset(preset, **arguments)
     assert not isinstance(error.value, hub.PresetUnavailable)

@@ -186,7 +186,7 @@ class TakesTwo(Subclassed):
         (lambda: layers.Dense(2), "must be a `keras.Model`. Received: Dense"),
     ],
 )
-def test_what_is_no_classifier_of_images_is_refused_in_one_line(make, message):
+def test_a_model_that_is_no_image_classifier_is_refused_in_one_line(make, message):
     with pytest.raises(ValueError, match=message) as error:
         TransferClassifier(make(), PREPROCESSING, NAMES)
     assert "\n" not in str(error.value)

@@ -143,7 +143,7 @@ def test_a_mistake_gives_one_line_and_2(arguments, complaint, classifier, capsys
 
 
 @pytest.mark.any_backend
-def test_an_unfinished_fine_tuning_is_said_to_be_one(tmp_path, capsys):
+def test_an_unfinished_fine_tuning_is_reported(tmp_path, capsys):
     with training.RunFolder(tmp_path / "run") as run:
         run.configure({"fine_tuning": {}})
         run.update(status="interrupted", fine_tuning={})
@@ -223,7 +223,7 @@ def test_evaluate_prints_tables_and_draws(classifier, photographs, capsys, tmp_p
 
 @pytest.mark.any_backend
 @pytest.mark.parametrize("images", [["photos"], []], ids=["photographs", "digits"])
-def test_a_report_that_cannot_be_written_is_said_before_the_work(images, classifier, tmp_path, monkeypatch, capsys):
+def test_an_unwritable_report_is_an_error_before_the_work(images, classifier, tmp_path, monkeypatch, capsys):
     (tmp_path / "report").write_text("a file")
     monkeypatch.setattr(TransferClassifier, "evaluate", None)
     monkeypatch.setattr(training, "evaluate", None)
@@ -298,7 +298,7 @@ def test_evaluate_as_json_into_a_folder_of_its_own_name(classifier, capsys, tmp_
         (["nowhere.zip", "photos"], "There is no artifact, neither a folder nor a file. Received: nowhere.zip"),
     ],
 )
-def test_what_cannot_be_evaluated(arguments, complaint, classifier, capsys):
+def test_data_that_cannot_be_evaluated_are_refused(arguments, complaint, classifier, capsys):
     for name in ("others/wolf", "others/dog"):
         os.makedirs(name)
         Image.new("RGB", (9, 9)).save(f"{name}/x.png")
@@ -322,7 +322,7 @@ def test_presets_of_keras_hub_are_listed(keras_hub, capsys):
     assert rows[0]["note"] == "attention maps"
 
 
-def test_a_folder_that_keras_hub_wrote_is_taken_for_one(keras_hub, tmp_path, capsys):
+def test_a_folder_that_keras_hub_wrote_is_recognized(keras_hub, tmp_path, capsys):
     backbone = keras_hub.models.ViTBackbone(
         image_shape=(32, 32, 3), patch_size=16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8
     )
@@ -336,7 +336,7 @@ def test_a_folder_that_keras_hub_wrote_is_taken_for_one(keras_hub, tmp_path, cap
     assert {entry["class"] for entry in result["classes"]} == {"0", "1", "2"}
 
 
-def test_every_name_of_keras_hub_is_taken_for_one(keras_hub):
+def test_every_name_of_keras_hub_is_recognized(keras_hub):
     assert all(is_of_hub(name) for name in keras_hub.models.Backbone.presets)
 
 

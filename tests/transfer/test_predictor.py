@@ -96,7 +96,7 @@ def test_a_folder_gives_every_file_below_it(classifier, folder):
 
 @pytest.mark.any_backend
 @pytest.mark.parametrize("mode", [0o000, 0o300, 0o600])  # nothing; its files, but no list; a list, but no files
-def test_a_folder_that_may_not_be_opened_is_said_to_be_skipped(classifier, folder, mode):
+def test_a_folder_without_permission_is_skipped_with_a_warning(classifier, folder, mode):
     (folder / "dog" / "z.jpg").unlink()
     (folder / "cat").chmod(mode)
     if os.access(folder / "cat", os.R_OK | os.X_OK):
@@ -112,7 +112,7 @@ def test_a_folder_that_may_not_be_opened_is_said_to_be_skipped(classifier, folde
 
 @pytest.mark.any_backend
 @pytest.mark.parametrize(("call", "fails"), [("listdir", "cat"), ("stat", os.path.join("cat", "."))])
-def test_a_folder_that_fails_is_said_to_be_skipped(classifier, folder, monkeypatch, call, fails):
+def test_a_folder_that_fails_is_skipped_with_a_warning(classifier, folder, monkeypatch, call, fails):
     whole = getattr(os, call)
 
     def failing(path, *arguments, **options):

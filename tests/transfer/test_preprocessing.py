@@ -118,7 +118,7 @@ def test_tensors_of_the_backend_are_taken():
     np.testing.assert_array_equal(plain(2)(keras.ops.convert_to_tensor(image)), plain(2)(image))
 
 
-def test_what_is_given_stays_as_it_is():
+def test_the_given_image_is_not_changed():
     image = numbered(4, 6)
     plain(scale=2.0, offset=1.0)(image)
     np.testing.assert_array_equal(image, numbered(4, 6))
@@ -197,7 +197,7 @@ def test_black_images_draw_none(images):
         ([np.full((4, 4, 3), 9.0), np.full((4, 4, 3), -np.inf)], "Received: an image with infinity"),
     ],
 )
-def test_what_is_no_image_is_refused(images, message):
+def test_a_value_that_is_no_image_is_refused(images, message):
     with pytest.raises(ValueError, match=message + "$"):
         plain(2)(images)
 
@@ -272,7 +272,7 @@ def test_anything_with_a_converters_attributes_is_read():
     assert Preprocessing.from_converter(SimpleNamespace(**attributes_of(expected))) == expected
 
 
-def test_what_is_no_converter_is_refused():
+def test_an_object_that_is_no_converter_is_refused():
     with pytest.raises(ValueError, match=r"has `image_size`; this has not. Received: dict$"):
         Preprocessing.from_converter({"image_size": (224, 224)})
 
@@ -432,7 +432,7 @@ def test_a_crop_that_is_larger_than_the_image_is_padded_with_black():
     ],
     ids=str,
 )
-def test_what_does_not_go_with_a_resize_before_the_crop(attributes):
+def test_options_that_exclude_resize_size_are_refused(attributes):
     with pytest.raises(ValueError, match=r"resize_size|pillow"):
         plain(**{"image_size": 4, **attributes})
 

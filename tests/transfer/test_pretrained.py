@@ -195,7 +195,7 @@ def resnet(keras_hub, tmp_path):
     return theirs, tmp_path / "resnet"
 
 
-def test_another_family_is_taken_as_it_is_and_says_so_once(resnet, capsys):
+def test_another_family_is_used_unchanged_and_prints_one_line(resnet, capsys):
     theirs, folder = resnet
     ours = TransferClassifier.from_preset(folder)
     assert all(layer.built for layer in ours.model._flatten_layers())  # else JAX builds the model at every batch
@@ -227,7 +227,7 @@ def test_another_family_with_a_new_head_and_another_size(resnet):
     np.testing.assert_array_equal(ours.probabilities(PHOTOS), np.full((4, 2), 0.5, "float32"))
 
 
-def test_a_new_head_keeps_what_the_preset_has_between_the_backbone_and_the_head(keras_hub, tmp_path):
+def test_a_new_head_keeps_the_presets_layers_below_the_head(keras_hub, tmp_path):
     models = keras_hub.models
     backbone = models.MobileNetBackbone(
         stackwise_expansion=[[8], [16]], stackwise_num_blocks=[1, 1], stackwise_num_filters=[[8], [8]],
@@ -257,7 +257,7 @@ def test_a_new_head_keeps_what_the_preset_has_between_the_backbone_and_the_head(
         TransferClassifier.from_preset(tmp_path / "mobilenet", ["a", "b"])
 
 
-def test_a_vgg_is_said_to_take_no_new_head(keras_hub, tmp_path):
+def test_a_new_head_for_a_vgg_is_refused(keras_hub, tmp_path):
     backbone = keras_hub.models.VGGBackbone([1, 1, 1], [4, 4, 8], image_shape=(64, 64, 3))
     preprocessor = keras_hub.models.VGGImageClassifierPreprocessor(
         keras_hub.layers.VGGImageConverter(image_size=(64, 64), scale=1 / 255)

@@ -151,7 +151,7 @@ def test_16_bits_train_as_8_do(fit):
         (([], []), "must be one at least"),
     ],
 )
-def test_what_cannot_be_learned_from(fit, data, message):
+def test_unusable_training_data_is_refused(fit, data, message):
     with pytest.raises(ValueError, match=message):
         fit(data)
 

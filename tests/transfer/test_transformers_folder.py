@@ -257,7 +257,7 @@ def test_without_a_resize_images_are_taken_as_they_are(tmp_path):
         ({}, "deit", (224, 224), (256, 256)),
     ],
 )  # fmt: skip
-def test_what_the_file_leaves_out_is_what_the_processor_does(said, model_type, image_size, resize_size, tmp_path):
+def test_missing_settings_are_the_processors_defaults(said, model_type, image_size, resize_size, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
     found = read_preprocessing(tmp_path, model_type)
     assert (found.image_size, found.resize_size) == (image_size, resize_size)
@@ -282,7 +282,7 @@ def test_what_the_file_leaves_out_is_what_the_processor_does(said, model_type, i
         ({"rescale_factor": "1/255"}, "`scale` must be a number"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_one_line(said, message, tmp_path):
+def test_unsupported_steps_are_refused_in_one_line(said, message, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
     with pytest.raises(ValueError, match=message) as error:
         read_preprocessing(tmp_path, "vit")
@@ -438,7 +438,7 @@ def test_a_config_that_is_no_json(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bare ViT", "DeiT", "not square", "cut", "no weights"])
-def test_what_keras_hub_cannot_read_is_said_in_one_line(kind, tmp_path, keras_hub):
+def test_files_that_keras_hub_cannot_read_give_one_line(kind, tmp_path, keras_hub):
     sizes = {"image_size": (8, 16)} if kind == "not square" else {}
     saved(tmp_path, kind if kind in MODELS else "ViT", **sizes)
     if kind == "cut":

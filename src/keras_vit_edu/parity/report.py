@@ -50,7 +50,7 @@ class Report:
 
     @property
     def backends(self) -> list[str]:
-        """The labels of the backends that finished."""
+        """The labels of the backends that ran any checks."""
         return [each.label for each in self.results if each.checks]
 
     def failures(self) -> list[str]:
