@@ -204,6 +204,7 @@ def test_a_file_that_is_no_image(content, complaint, tmp_path):
         read_image(file)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_pillows_limit_holds_from_its_first_pixel_on(tmp_path, monkeypatch):
     Image.fromarray(GREY).save(tmp_path / "image.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", GREY.size)

@@ -148,6 +148,7 @@ if BACKEND in ("torch", "tensorflow"):
         wrapped = RECOMPUTED[recomputed](part)
         assert_recomputes(lambda x: part(part(x)) + part(2 * x), lambda x: wrapped(wrapped(x)) + wrapped(2 * x), layer)
 
+    @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning:torch")
     @pytest.mark.parametrize("recomputed", RECOMPUTED)
     def test_segments_may_lie_in_each_other(recomputed):
         layer = dropout()

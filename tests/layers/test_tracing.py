@@ -152,6 +152,7 @@ if BACKEND == "torch":
             model, lambda arrays: session.run(None, dict(zip(names, arrays, strict=True))), two, three, tolerance=1e-4
         )
 
+    @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
     def test_a_trace_in_training_mode_takes_one_mask():
         layer = layers.PortableDropout(0.5, seed=3)
         layer.build((2, 8))

@@ -139,7 +139,8 @@ def test_the_sheet_of_mistakes_shows_the_photographs_themselves(fine_tune, photo
     for name, other in zip(classes, [*classes[1:], classes[0]], strict=True):
         shutil.copytree(photographs / name, tmp_path / "wrong" / other)
     arguments = ["--method", "probe", "--probe-epochs", 5, "--validation", tmp_path / "wrong"]
-    assert fine_tune(*arguments, "--quiet")[0] == 0
+    with pytest.warns(UserWarning, match="30 of the validation's images are in training too"):
+        assert fine_tune(*arguments, "--quiet")[0] == 0
     ((images, captions),) = drawn
     assert len(images) > 0
     for image, caption in zip(images, captions, strict=True):

@@ -338,7 +338,8 @@ def test_what_was_learned_is_kept_before_anything_is_drawn_and_no_picture_grows_
         return {}
 
     model = classifier(45)
-    tune(model, data, data, run=tmp_path / "run", method="probe", probe_epochs=1, afterwards=keep)
+    with pytest.warns(UserWarning, match="90 of the validation's images are in training too"):
+        tune(model, data, data, run=tmp_path / "run", method="probe", probe_epochs=1, afterwards=keep)
     assert "history.csv" in there
     assert not [name for name in there if name.endswith(".png")]
     with Image.open(tmp_path / "run" / "confusion.png") as picture:

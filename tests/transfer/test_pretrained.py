@@ -271,6 +271,7 @@ def test_a_new_head_for_a_vgg_is_refused(keras_hub, tmp_path):
         TransferClassifier.from_preset(tmp_path / "vgg", ["a", "b"])
 
 
+@pytest.mark.filterwarnings("ignore:Layer 'attn' .* was passed an input with a mask:UserWarning:keras")
 def test_the_same_seed_drops_the_same_paths(keras_hub, tmp_path):
     backbone = keras_hub.models.SwinTransformerBackbone(
         image_shape=(32, 32, 3), embed_dim=8, depths=(2, 2), num_heads=(2, 2), window_size=4, patch_size=4

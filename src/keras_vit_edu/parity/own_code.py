@@ -275,9 +275,10 @@ class _OwnCode:
             symbolic = [keras.Input(batch_shape=array.shape, dtype=array.dtype.name, name=name)
                         for array, name in zip(inputs, names, strict=True)]  # fmt: skip
             outputs = self.call(layer, symbolic)
-            model = keras.Model(
-                dict(zip(names, symbolic, strict=True)) if self.own_code["names"] else symbolic, outputs
-            )
+            structure: Any = symbolic if len(symbolic) > 1 else symbolic[0]
+            if self.own_code["names"]:
+                structure = dict(zip(names, symbolic, strict=True))
+            model = keras.Model(structure, outputs)
         model.save(scene.folder / "model.keras")
         outputs = {
             f"output {i}": ops.convert_to_numpy(x) for i, x in enumerate(keras.tree.flatten(self.call(layer, inputs)))
