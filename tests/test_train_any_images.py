@@ -57,7 +57,7 @@ def test_a_preset_is_trained_on_colour_images_and_evaluated(tmp_path, shapes, ca
     assert run["class_names"] == ["bright", "dark", "grey"]
     assert run["configuration"]["dataset"]["name"] == "shapes"
     assert run["source"] == str(tmp_path / "shapes.npz")
-    assert run["configuration"]["model"]["config"]["patch_size"] == [5, 6]
+    assert run["configuration"]["model"]["config"]["backbone"]["config"]["patch_size"] == [5, 6]
 
     assert cli.run(["evaluate", "out"]) == 0
     assert f"test accuracy {run['test_accuracy']:.4f}" in capsys.readouterr().out

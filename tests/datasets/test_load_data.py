@@ -362,7 +362,7 @@ def test_kaggles_digits(tmp_path, rng):
             np.testing.assert_array_equal(dataset.y_test, arrays["y_train"][test])
     (tmp_path / "train.csv").unlink()
     for path in (tmp_path / "test.csv",):
-        with pytest.raises(ValueError, match=r"has no labels.*Kaggle's test\.csv has none"):
+        with pytest.raises(ValueError, match=r"has no labels.*Kaggle's test\.csv has no labels"):
             datasets.load("mnist", path)
 
 

@@ -58,7 +58,7 @@ def write(folder: Path) -> None:
 
 
 def test_every_layer_of_the_package_is_in_it():
-    classes = {name for name in layers.__all__ if isinstance(getattr(layers, name), type)}
+    classes = {getattr(layers, name).__name__ for name in layers.__all__ if isinstance(getattr(layers, name), type)}
     assert classes <= {type(layer).__name__ for layer in everything()._flatten_layers()}
 
 

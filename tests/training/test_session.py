@@ -120,7 +120,7 @@ def test_another_recipe_is_another_run(tmp_path, small, change, complaint):
 @pytest.mark.any_backend
 def test_another_model_is_another_run(tmp_path, small):
     go(tmp_path / "run", small, stop_at=0)
-    with pytest.raises(RunFolderError, match=r"model\.config\.mlp_dim was 16 and is 24"):
+    with pytest.raises(RunFolderError, match=r"model\.config\.backbone\.config\.mlp_dim was 16 and is 24"):
         go(tmp_path / "run", small, model=new_model(mlp_dim=24))
 
 
