@@ -133,7 +133,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
     found = compute_features(feature_model(classifier()), PREPROCESSING, (IMAGES, LABELS), tmp_path / "file")
     assert found.shape == (11, 12)
-    assert "features are not kept" in capsys.readouterr().out
+    assert "features are not cached" in capsys.readouterr().out
 
 
 @pytest.mark.any_backend
