@@ -29,6 +29,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks, _keras_internals
+from keras_vit_edu._inverse_normal import inverse_normal_cdf
 from keras_vit_edu._types import Tensor
 
 __all__ = [
@@ -370,7 +371,7 @@ def normal(seed: int, counter: Sequence[int], shape: Sequence[int], limit: float
     raw = words(seed, counter, math.prod(shape)).reshape(shape)
     u = ((raw >> np.uint64(12)) + 0.5) * 2.0**-52  # the middle of each of 2**52 steps, so never 0 or 1
     inside = math.erf(limit / math.sqrt(2))
-    return _inverse_normal_cdf(0.5 + (u - 0.5) * inside)
+    return inverse_normal_cdf(0.5 + (u - 0.5) * inside)
 
 
 def permutation(seed: int, counter: Sequence[int], count: int) -> np.ndarray:
@@ -392,37 +393,3 @@ def permutation(seed: int, counter: Sequence[int], count: int) -> np.ndarray:
         [0, 1, 2, 3]
     """
     return np.argsort(words(seed, counter, count), kind="stable")
-
-
-# Wichura's algorithm AS 241 (Applied Statistics 37, 1988), PPND16: the inverse normal distribution function to about
-# 1 part in 10**16. Coefficients of the numerator and the denominator, constant term first.
-_CENTRE = (
-    (3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3, 1.3731693765509461125e4,
-     4.5921953931549871457e4, 6.7265770927008700853e4, 3.3430575583588128105e4, 2.5090809287301226727e3),
-    (1.0, 4.2313330701600911252e1, 6.8718700749205790830e2, 5.3941960214247511077e3,
-     2.1213794301586595867e4, 3.9307895800092710610e4, 2.8729085735721942674e4, 5.2264952788528545610e3),
-)  # fmt: skip
-_MIDDLE = (
-    (1.42343711074968357734e0, 4.63033784615654529590e0, 5.76949722146069140550e0, 3.64784832476320460504e0,
-     1.27045825245236838258e0, 2.41780725177450611770e-1, 2.27238449892691845833e-2, 7.74545014278341407640e-4),
-    (1.0, 2.05319162663775882187e0, 1.67638483018380384940e0, 6.89767334985100004550e-1,
-     1.48103976427480074590e-1, 1.51986665636164571966e-2, 5.47593808499534494600e-4, 1.05075007164441684324e-9),
-)  # fmt: skip
-_TAIL = (
-    (6.65790464350110377720e0, 5.46378491116411436990e0, 1.78482653991729133580e0, 2.96560571828504891230e-1,
-     2.65321895265761230930e-2, 1.24266094738807843860e-3, 2.71155556874348757815e-5, 2.01033439929228813265e-7),
-    (1.0, 5.99832206555887937690e-1, 1.36929880922735805310e-1, 1.48753612908506148525e-2,
-     7.86869131145613259100e-4, 1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15),
-)  # fmt: skip
-
-
-def _inverse_normal_cdf(p: np.ndarray) -> np.ndarray:
-    def ratio(coefficients: tuple, x: np.ndarray) -> np.ndarray:
-        numerator, denominator = coefficients
-        return np.polyval(numerator[::-1], x) / np.polyval(denominator[::-1], x)
-
-    q = p - 0.5
-    centre = q * ratio(_CENTRE, 0.180625 - q * q)
-    r = np.sqrt(-np.log(np.minimum(p, 1 - p)))
-    outside = np.where(r <= 5, ratio(_MIDDLE, r - 1.6), ratio(_TAIL, r - 5))
-    return np.where(np.abs(q) <= 0.425, centre, np.copysign(outside, q))
