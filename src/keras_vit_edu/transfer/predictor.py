@@ -110,12 +110,17 @@ class Predictor:
     ) -> Iterator[tuple[Any, list[tuple[str, float]], str]]:
         """Predict file by file, and yield each result at once: for thousands of files.
 
+        Args:
+            files: a file, a folder, or a list of files.
+            top: how many classes of each image to give, the most probable first.
+            batch_size: images per step.
+
         Yields:
-            The file (a path, or the stream), its most probable classes, and an empty string; for a file that cannot be
-            read an empty list, and the reason.
+            The file (a path, or the stream), its most probable classes with their probabilities, and an empty string.
+            For a file that cannot be read: the file, an empty list, and the reason.
 
         Raises:
-            ValueError: at once, for what is no file.
+            ValueError: at once, if `files` names no file, or a number is not a positive int.
         """
         top = min(_checks.positive_int("top", top), self.num_classes)
         paths = photographs.image_files(files)
