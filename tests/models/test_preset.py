@@ -14,9 +14,11 @@ import safetensors.numpy
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from keras_vit_edu import initializers
-from keras_vit_edu.models import CNNClassifier, ViTClassifier
+from keras_vit_edu.layers import ConvStem
+from keras_vit_edu.models import CNNClassifier, ViTBackbone, ViTClassifier
 from keras_vit_edu.models.flat_config import flattened
 from keras_vit_edu.models.preset import Preset
+from keras_vit_edu.models.weight_names import weights_by_name
 from tests.support import LATER_ARGUMENTS, on_one_backend, random_weights, to_numpy, vit_classifier
 
 pytestmark = [pytest.mark.quick, pytest.mark.lowest]
@@ -102,7 +104,7 @@ def test_a_bundled_preset_is_what_its_metadata_says(name):
 def test_a_bundled_preset_names_every_argument_so_that_new_defaults_leave_it_alone(name):
     config = json.loads((BUNDLED / name / "config.json").read_text())["config"]
     left_to_the_user = {"dtype", "trainable", "frozen_layers"}
-    later = {"position_bias", "head_dtype", "logits_activation"}
+    later = {"position_bias", "head_dtype", "logits_activation", "backbone_kernel_initializer"}
     known = flattened(Preset.from_preset(name, load_weights=False).get_config())
     of_another_stem = {argument for argument in config if argument.startswith("stem_")} - set(known)
     assert set(config) - of_another_stem == set(known) - left_to_the_user - later
@@ -229,6 +231,20 @@ def test_load_weights_false_gives_other_weights(folder, classifier):
     loaded = ViTClassifier.from_preset(folder, load_weights=False)
     assert loaded.get_config() == classifier.get_config()
     assert (to_numpy(loaded.get_layer("logits").kernel) != to_numpy(classifier.get_layer("logits").kernel)).all()
+
+
+@pytest.mark.any_backend
+def test_backbone_and_head_keep_their_own_initializers(tmp_path):
+    sizes = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
+    stem = ConvStem((4, 4), kernel_initializer=initializers.HeUniform(seed=2))
+    backbone = ViTBackbone((8, 12, 1), 4, **sizes, stem=stem, kernel_initializer=initializers.HeNormal(seed=1))
+    model = ViTClassifier(backbone, 3, head_units=(), kernel_initializer=initializers.GlorotUniform(seed=3))
+    model.save_to_preset(tmp_path)
+    for overrides in ({}, {"dropout": 0.2}):
+        again = ViTClassifier.from_preset(tmp_path, load_weights=False, **overrides)
+        for name, weight in weights_by_name(model).items():
+            if name.endswith("/kernel") and name != "backbone/patch_encoder/projection/kernel":
+                np.testing.assert_array_equal(to_numpy(weights_by_name(again)[name]), to_numpy(weight), name)
 
 
 def test_a_folder_may_be_given_as_text(folder):

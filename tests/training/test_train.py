@@ -119,7 +119,7 @@ def test_a_run_from_before_stems_and_augmentation_is_resumed(tmp_path, small):
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     configuration = record["configuration"]
     flat = flattened(configuration["model"]["config"])
-    later = (*LATER_ARGUMENTS, "position_bias", "head_dtype", "logits_activation")
+    later = (*LATER_ARGUMENTS, "position_bias", "head_dtype", "logits_activation", "backbone_kernel_initializer")
     configuration["model"]["config"] = {name: value for name, value in flat.items() if name not in later}
     for field in ("augmentation_final_epochs", "augmentation_final_strength"):
         del configuration["recipe"][field]

@@ -15,7 +15,7 @@ from keras_vit_edu.layers import ConvStem, RelativePositionBias, ShiftedPatches
 from keras_vit_edu.layers.template import template_of
 
 # Where a flat configuration is silent, it means the course's program, whose MLPs apply GELU twice.
-COURSE = {"patch_size": 7, "output_activation": "gelu"}
+COURSE = {"output_activation": "gelu"}
 BACKBONE = (
     "image_shape", "patch_size", "projection_dim", "num_layers", "num_heads", "key_dim", "mlp_dim", "num_prefix_tokens",
     "dropout", "attention_dropout", "activation", "output_activation", "use_bias", "layer_norm_epsilon", "data_format",
@@ -28,7 +28,8 @@ STEM = {  # arguments of the `ConvStem`, by flat name
     "stem_dropout": "dropout",
     "stem_normalization": "normalization",
 }
-LOGITS_ACTIVATION = "logits_activation"  # flat name of the classifier's `activation`
+# Flat names of arguments that backbone and classifier both have, or that have another name there.
+LOGITS_ACTIVATION, BACKBONE_INITIALIZER = "logits_activation", "backbone_kernel_initializer"
 
 
 def is_flat(config: Mapping[str, Any]) -> bool:
@@ -67,6 +68,8 @@ def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     flat = {name: inner[name] for name in BACKBONE if name in inner}
     flat.update(_flat_stem(inner), **_flat_position_bias(inner))
+    if "kernel_initializer" in inner:
+        flat[BACKBONE_INITIALIZER] = inner["kernel_initializer"]
     for name, value in config.items():
         if name not in ("backbone", "activation"):
             flat[name] = value
@@ -98,7 +101,7 @@ def head_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `ViTClassifier` beside the backbone in a flat or nested configuration."""
     if "backbone" in config:
         return {name: value for name, value in config.items() if name != "backbone"}
-    of_backbone = {*BACKBONE, *STEM, "locality", LOGITS_ACTIVATION}
+    of_backbone = {*BACKBONE, *STEM, "locality", LOGITS_ACTIVATION, BACKBONE_INITIALIZER}
     arguments = {name: value for name, value in config.items() if name not in of_backbone}
     if LOGITS_ACTIVATION in config:
         arguments["activation"] = config[LOGITS_ACTIVATION]

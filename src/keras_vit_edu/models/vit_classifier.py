@@ -207,7 +207,10 @@ class ViTClassifier(Preset, keras.Model):
             if "backbone" in config:
                 backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
             else:
-                own = {"kernel_initializer": initializers.for_child(kernel_initializer, "backbone")}
+                if flat_config.BACKBONE_INITIALIZER in config:
+                    own = {"kernel_initializer": initializers.get(config[flat_config.BACKBONE_INITIALIZER])}
+                else:
+                    own = {"kernel_initializer": initializers.for_child(kernel_initializer, "backbone")}
                 backbone = ViTBackbone(**flat_config.backbone_arguments({**config, **own}), **own, name="backbone")
         head = flat_config.head_arguments(config)
         return cls(backbone, **{**head, "kernel_initializer": kernel_initializer, "name": name})
