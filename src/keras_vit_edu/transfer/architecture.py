@@ -12,7 +12,7 @@ from keras_vit_edu.models import ViTClassifier, size_limits
 from keras_vit_edu.models.flat_config import STEM, flattened
 from keras_vit_edu.transfer import hub
 from keras_vit_edu.transfer.artifact_files import ArtifactError
-from keras_vit_edu.transfer.open_box import HEADS
+from keras_vit_edu.transfer.open_box import HEADS, head_arguments
 
 # The flat arguments of a `ViTClassifier` (see `models.flat_config`) in an artifact. Later versions add some.
 ARGUMENTS = (
@@ -130,14 +130,10 @@ def _of_format_1(backbone: dict[str, Any], head: dict[str, Any]) -> dict[str, An
     """Convert the arguments of an "opened ViT" of format 1 to those of a `ViTClassifier`."""
     if not isinstance(head["pooling"], str) or head["pooling"] not in HEADS:
         raise ValueError(f"`pooling` must be one of {', '.join(HEADS)}. Received: pooling={head['pooling']!r}")
-    width, rate = head["pre_logits_dim"], head["head_dropout"]
     return {
         **backbone,
+        **head_arguments(head["pooling"], head["pre_logits_dim"], head["head_dropout"]),
         "num_classes": head["num_classes"],
-        "head": HEADS[head["pooling"]],
-        "head_units": () if width is None else (width,),
-        "head_dropout": rate if width is None else (0.0, rate),
-        "head_activation": "tanh",
         "head_dtype": head["dtype"],
     }
 

@@ -116,14 +116,10 @@ def _open_backbone(source: Any, image_size: int | Sequence[int] | None) -> ViTBa
 
 def _open_classifier(source: Any, backbone: ViTBackbone) -> ViTClassifier:
     width = getattr(source, "intermediate_dim", None)  # a DeiTImageClassifier never has a hidden layer
-    rate = head_dropout(source)
     opened = ViTClassifier(
         backbone,
         source.num_classes,
-        head=HEADS[source.pooling],
-        head_units=() if width is None else (width,),
-        head_dropout=rate if width is None else (0.0, rate),
-        head_activation="tanh",
+        **head_arguments(source.pooling, width, head_dropout(source)),
         activation=source.activation,
         head_dtype=source.output_dense.dtype_policy,
     )
@@ -131,6 +127,22 @@ def _open_classifier(source: Any, backbone: ViTBackbone) -> ViTClassifier:
         _copy_dense(source.intermediate_layer, opened.get_layer("head_dense_0"))
     _copy_dense(source.output_dense, opened.get_layer("logits"))
     return opened
+
+
+def head_arguments(pooling: str, hidden_units: int | None, dropout: float) -> dict[str, Any]:
+    """The arguments of a `ViTClassifier` for keras_hub's head.
+
+    Args:
+        pooling: key of `HEADS`.
+        hidden_units: width of the Dense layer with tanh before the logits; None for none.
+        dropout: rate before the logits.
+    """
+    return {
+        "head": HEADS[pooling],
+        "head_units": () if hidden_units is None else (hidden_units,),
+        "head_dropout": dropout if hidden_units is None else (0.0, dropout),
+        "head_activation": "tanh",
+    }
 
 
 def head_dropout(source: Any) -> float:
