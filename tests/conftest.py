@@ -21,7 +21,7 @@ FULL_DATA = os.environ.get("KERAS_VIT_EDU_DATA") and os.path.abspath(os.environ[
 
 
 def pytest_collection_modifyitems(items):
-    """Markers that a test need not write itself: `pyproject.toml` says what each means."""
+    """Add markers by rule, so that a test need not carry them. `pyproject.toml` explains each marker."""
     for item in items:
         if isinstance(item, pytest.DoctestItem):
             item.add_marker("lowest")

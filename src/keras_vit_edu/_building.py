@@ -17,7 +17,8 @@ import keras
 import numpy as np
 
 LAYERS_PER_ARRAY = 8  # at most: blocks also have layers without weights
-# Counters of dropout, layers without weights; and so that a small difference is told of by the names of the weights.
+# For counters of dropout and layers without weights. Also, a model with slightly other weights is then built, and the
+# error names these weights.
 SPARE_VARIABLES, SPARE_LAYERS, SPARE_ELEMENTS = 200, 200, 10**7
 
 

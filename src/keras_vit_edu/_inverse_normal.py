@@ -25,6 +25,8 @@ _TAIL = (
 
 
 def inverse_normal_cdf(p: np.ndarray) -> np.ndarray:
+    """The numbers below which a standard normal draw lies with probabilities `p`, each in (0, 1)."""
+
     def ratio(coefficients: tuple, x: np.ndarray) -> np.ndarray:
         numerator, denominator = coefficients
         return np.polyval(numerator[::-1], x) / np.polyval(denominator[::-1], x)

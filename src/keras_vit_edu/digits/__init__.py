@@ -1,6 +1,6 @@
 """Find a digit in a picture, convert it to MNIST's form, and refuse pictures without a digit.
 
-The public names are handed on by `keras_vit_edu.datasets`.
+`keras_vit_edu.datasets` exports the public names.
 """
 
 from keras_vit_edu.digits.digit_photo import digit_from_photo

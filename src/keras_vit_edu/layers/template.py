@@ -44,7 +44,7 @@ def with_sizes(template: Template, **sizes: Any) -> Template:
     config = dict(template["config"])
     for size, value in sizes.items():
         given = config.get(size, value)
-        if given is not None and _as_tuple(given) != _as_tuple(value):
+        if given is not None and given != _plain(value):
             raise ValueError(
                 f"`{size}` of {template['class_name']} must be the model's, {value}. Received: {size}={given}"
             )
@@ -92,10 +92,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
-
-
-def _as_tuple(size: Any) -> Any:
-    return tuple(size) if isinstance(size, (list, tuple)) else size
 
 
 def _for_child(initializer: Any, child: str) -> Any:
