@@ -140,7 +140,7 @@ def test_a_preset_without_an_image_converter_wants_a_preprocessing(keras_hub, tm
     theirs.save_to_preset(str(tmp_path / "bare"))
     for name in ("preprocessor.json", "image_converter.json"):
         Path(tmp_path / "bare" / name).unlink(missing_ok=True)
-    with pytest.raises(ValueError, match="give `preprocessing`"):
+    with pytest.raises(ValueError, match="Pass `preprocessing`"):
         TransferClassifier.from_preset(tmp_path / "bare")
     ours = TransferClassifier.from_preset(tmp_path / "bare", preprocessing=Preprocessing(32, scale=1 / 255))
     assert ours.preprocessing.scale == 1 / 255
