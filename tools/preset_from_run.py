@@ -23,7 +23,8 @@ import keras
 import numpy as np
 
 from keras_vit_edu import datasets, training
-from keras_vit_edu.models import preset_files, reference_logits
+from keras_vit_edu.models import preset_files
+from keras_vit_edu.models.reference_logits import IMAGES, reference_logits
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.training.run_folder import differences
 from keras_vit_edu.training.train import fingerprint
@@ -194,8 +195,8 @@ def measurements(model: Any, dataset: datasets.ImageDataset, right: dict[str, in
         "test_right_by_weights_dtype": right,
         "sample_right": sample and count_right(model, sample),
         "sample_images": sample and len(sample.y_test),
-        "reference_images": reference_logits.IMAGES,
-        "reference_logits": reference_logits.reference_logits(model).tolist(),
+        "reference_images": IMAGES,
+        "reference_logits": reference_logits(model).tolist(),
     }
 
 
