@@ -6,6 +6,7 @@ memory. The first one beyond the budget stops the construction.
 
 import contextlib
 import functools
+import inspect
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -142,6 +143,7 @@ def _counted_layer(construct: Callable[..., None]) -> Callable[..., None]:
             budget.take("layers", 1)
         construct(self, *args, **kwargs)
 
+    counted.__signature__ = inspect.signature(construct)  # type: ignore[attr-defined]  # Keras looks at it
     return counted
 
 

@@ -16,6 +16,7 @@ from keras.src.saving.serialization_lib import SafeModeScope
 from keras_vit_edu import initializers
 from keras_vit_edu.layers import ConvStem
 from keras_vit_edu.models import CNNClassifier, ViTBackbone, ViTClassifier
+from keras_vit_edu.models.fit_to_images import overrides_for_images
 from keras_vit_edu.models.flat_config import flattened
 from keras_vit_edu.models.preset import Preset
 from keras_vit_edu.models.weight_names import weights_by_name
@@ -107,6 +108,7 @@ def test_a_bundled_preset_names_every_argument_so_that_new_defaults_leave_it_alo
     later = {"position_bias", "head_dtype", "logits_activation", "backbone_kernel_initializer"}
     known = flattened(Preset.from_preset(name, load_weights=False).get_config())
     of_another_stem = {argument for argument in config if argument.startswith("stem_")} - set(known)
+    later |= {"stem_activation", "stem_kernel_initializer"}  # of a stem that differs from the backbone
     assert set(config) - of_another_stem == set(known) - left_to_the_user - later
     assert not any(config[argument] for argument in of_another_stem)
 
@@ -139,7 +141,7 @@ def test_preset_itself_reads_presets_of_every_class():
 def test_a_preset_of_an_unknown_class_is_refused(classifier, folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "class_name": "Popen"}))
-    with pytest.raises(ValueError, match="is a preset of Popen, not of any class that there is"):
+    with pytest.raises(ValueError, match="is a preset of Popen, which is no class of this library"):
         Preset.from_preset(folder)
 
 
@@ -247,6 +249,31 @@ def test_backbone_and_head_keep_their_own_initializers(tmp_path):
                 np.testing.assert_array_equal(to_numpy(weights_by_name(again)[name]), to_numpy(weight), name)
 
 
+def test_an_initializer_given_to_from_preset_is_for_all_parts(tmp_path):
+    sizes = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
+    stem = ConvStem((4, 4), kernel_initializer="he_uniform")
+    backbone = ViTBackbone((8, 12, 1), 4, **sizes, stem=stem, kernel_initializer="he_normal")
+    ViTClassifier(backbone).save_to_preset(tmp_path)
+    again = ViTClassifier.from_preset(tmp_path, load_weights=False, kernel_initializer="zeros")
+    for name, weight in weights_by_name(again).items():
+        if name.endswith("/kernel") and name != "backbone/patch_encoder/projection/kernel":  # which has its own
+            assert not to_numpy(weight).any(), name
+
+
+@pytest.mark.any_backend
+def test_a_stem_with_an_activation_and_an_initializer_of_its_own_has_flat_names(tmp_path):
+    sizes = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
+    stem = ConvStem((4, 4), activation="relu", kernel_initializer="he_normal")
+    ViTClassifier(ViTBackbone((8, 12, 1), 4, **sizes, stem=stem), 3, "mean", ()).save_to_preset(tmp_path)
+    again = ViTClassifier.from_preset(tmp_path, stem_dropout=0.2).backbone
+    assert (again.stem.dropout, again.stem.activation, again.activation) == (
+        0.2, keras.activations.relu, keras.activations.gelu,
+    )  # fmt: skip
+    assert isinstance(again.stem.kernel_initializer, initializers.HeNormal)
+    fitted = overrides_for_images(tmp_path, (12, 12, 1), 3, {"patch_size": 8})
+    assert fitted == {"patch_size": 8, "image_shape": [12, 12, 1], "stem_pools": [1, 2]}
+
+
 def test_a_folder_may_be_given_as_text(folder):
     assert ViTClassifier.from_preset(str(folder)).num_classes == 3
 
@@ -288,6 +315,53 @@ def test_a_classifier_made_inside_another_layer_is_written_and_read_as_any_other
     np.testing.assert_array_equal(to_numpy(loaded(images)), to_numpy(outer.classifier(images)))
 
 
+@keras.saving.register_keras_serializable("tests")
+class TwoSteps(keras.layers.Layer):
+    """A stem of a user's own, whose parts have names of Keras's, and one that ends as the stem's own does."""
+
+    def __init__(self, patch_size=4, **kwargs):
+        super().__init__(**kwargs)
+        self.patch_size = patch_size
+        self.cut = keras.layers.Conv2D(5, patch_size, patch_size, data_format="channels_last")
+        self.mix = keras.layers.Conv2D(5, 1, name="mix_stem", data_format="channels_last")
+
+    def build(self, shape):
+        self.cut.build(shape)
+        self.mix.build((None, None, None, 5))
+
+    def call(self, images):
+        return keras.ops.reshape(self.mix(self.cut(images)), (-1, 6, 5))
+
+    def get_config(self):
+        return {**super().get_config(), "patch_size": self.patch_size}
+
+
+@keras.saving.register_keras_serializable("tests")
+class BiasOfTokens(keras.layers.Layer):
+    """A position bias of a user's own, with a layer that Keras numbers."""
+
+    def build(self, shape):
+        self.inner = keras.layers.Dense(shape[1])
+        self.inner.build(shape)
+
+    def call(self, tokens):
+        return self.inner(tokens)[:, None]
+
+
+def test_a_users_own_stem_and_position_bias_are_written_and_read(images, tmp_path):
+    sizes = {"projection_dim": 8, "num_layers": 2, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
+    backbone = ViTBackbone((8, 12, 1), 4, **sizes, stem=TwoSteps(), position_bias=BiasOfTokens())
+    model = ViTClassifier(backbone, 3, "mean", ())
+    random_weights(model)
+    named = weights_by_name(model)
+    assert len(named) == len(model.weights)
+    assert {name for name in named if name.startswith("backbone/stem")} == {f"backbone/stem/000{i}" for i in range(4)}
+    assert "backbone/transformer_block_1/position_bias/0001" in named
+    model.save_to_preset(tmp_path)
+    loaded = ViTClassifier.from_preset(tmp_path)
+    np.testing.assert_array_equal(to_numpy(loaded(images)), to_numpy(model(images)))
+
+
 # Overwriting, and being stopped on the way. ---------------------------------------------------------------------------
 
 
@@ -310,7 +384,7 @@ def test_overwrite_replaces_the_preset_and_nothing_else(folder, classifier, imag
 def test_overwrite_does_not_follow_a_link(folder, classifier, tmp_path):
     (tmp_path / "other").write_text("precious")
     for name in ("config.json", "metadata.json", "weights.safetensors"):
-        (folder / f"{name}.new").symlink_to(tmp_path / "other")
+        (folder / f"{name}.0a1b2c3d.new").symlink_to(tmp_path / "other")
     classifier.save_to_preset(folder, overwrite=True)
     assert (tmp_path / "other").read_text() == "precious"
     assert ViTClassifier.from_preset(folder).num_classes == 3

@@ -450,6 +450,57 @@ def test_a_stem_of_ones_own(rng):
     np.testing.assert_array_equal(to_numpy(copy(images)), to_numpy(backbone(images)))
 
 
+class Unregistered(MeanOfPatches):
+    """Known by `custom_objects` alone."""
+
+    def __init__(self, patch_size=None, **kwargs):
+        super().__init__(**kwargs)
+        self.patch_size = patch_size
+
+    def get_config(self):
+        return {**super().get_config(), "patch_size": self.patch_size}
+
+
+def test_custom_objects_name_a_stem_of_ones_own_and_an_int_is_a_patch_size():
+    with keras.saving.custom_object_scope({"Unregistered": Unregistered}):
+        backbone = ViTBackbone((8, 12, 3), 4, stem=Unregistered(patch_size=4), **SIZES)
+    again = ViTBackbone.from_config(backbone.get_config(), custom_objects={"Unregistered": Unregistered})
+    assert (type(again.stem), again.stem.patch_size) == (Unregistered, 4)
+    with (
+        keras.saving.custom_object_scope({"Unregistered": Unregistered}),
+        pytest.raises(ValueError, match=r"must be the model's, \(4, 4\)\. Received: patch_size=3"),
+    ):
+        ViTBackbone((8, 12, 3), 4, stem=Unregistered(patch_size=3), **SIZES)
+
+
+def test_a_functional_model_is_a_stem(rng):
+    images = keras.Input((8, 12, 3))
+    cut = keras.layers.Conv2D(5, 4, 4, data_format="channels_last")(images)
+    stem = keras.Model(images, keras.layers.Reshape((6, 5))(cut))
+    backbone = ViTBackbone((8, 12, 3), 4, stem=stem, **SIZES)
+    assert backbone.stem is not stem
+    copy = revived(backbone)
+    copy_weights(backbone, copy)
+    images = rng.random((2, 8, 12, 3), "float32")
+    np.testing.assert_array_equal(to_numpy(copy(images)), to_numpy(backbone(images)))
+
+
+def test_a_frozen_stem_stays_frozen():
+    backbone = ViTBackbone((8, 12, 1), 4, stem=ConvStem((3, 5), trainable=False), **SIZES)
+    assert backbone.frozen_layers == ["conv_stem"]
+    assert revived(backbone).frozen_layers == ["conv_stem"]
+
+
+def test_an_error_in_a_stem_is_told_though_another_is_being_handled():
+    described = keras.saving.serialize_keras_object(ConvStem((3, 5)))
+    described["config"]["dropout"] = 3
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        with pytest.raises(ValueError, match="`dropout` must be"):
+            ViTBackbone((8, 12, 1), 4, stem=described, **SIZES)
+
+
 def test_a_flat_configuration_of_before_gives_the_same_model():
     flat = {**ViTBackbone((8, 12, 1), 4, **SIZES).get_config(), "stem": "conv", "stem_filters": [3, 5], "locality": 0.5}
     del flat["position_bias"]

@@ -593,3 +593,18 @@ def test_a_classifier_can_be_looked_into(rng):
     )
     for scores in classifier.attention_scores(images):
         np.testing.assert_allclose(to_numpy(scores).sum(axis=-1), 1, atol=1e-5)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", ["backbone", "body", None])
+def test_a_saved_optimizer_finds_the_weights_of_a_backbone_of_any_name(name, tmp_path):
+    sizes = {"projection_dim": 8, "num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 10}
+    model = ViTClassifier(ViTBackbone((8, 12, 1), 4, **sizes, name=name), 3, "mean", ())
+    paths = [weight.path.removeprefix(model.name) for weight in model.weights]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert [weight.path.removeprefix(loaded.name) for weight in loaded.weights] == paths
+    again = ViTClassifier.from_config({**model.get_config(), "name": "other"})
+    assert [weight.path.replace("other/", f"{model.name}/") for weight in again.weights] == [
+        weight.path for weight in model.weights
+    ]

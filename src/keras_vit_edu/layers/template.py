@@ -4,6 +4,7 @@
 serves several models and all blocks of a model.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,12 @@ def template_of(argument: str, layer: Any) -> Template | None:
     if not isinstance(described, Mapping) or not isinstance(described.get("config"), Mapping):
         raise ValueError(f"`{argument}` must be a Keras layer or None. Received: {argument}={layer!r}")
     # The copy has its own name and dtype, and is built for its own shapes.
-    config = {key: _plain(value) for key, value in described["config"].items() if key not in ("name", "dtype")}
+    as_is = described.get("class_name") == "Functional"  # whose lists and tuples differ in meaning
+    config = {
+        key: value if as_is else _plain(value)
+        for key, value in described["config"].items()
+        if key not in ("name", "dtype")
+    }
     parts = {name: described.get(name) for name in ("module", "class_name", "registered_name")}
     return {**parts, "config": config}
 
@@ -44,6 +50,8 @@ def with_sizes(template: Template, **sizes: Any) -> Template:
     config = dict(template["config"])
     for size, value in sizes.items():
         given = config.get(size, value)
+        if isinstance(given, int) and _plain(value) == (given, given):
+            continue  # a layer that takes one int for both sides
         if given is not None and given != _plain(value):
             raise ValueError(
                 f"`{size}` of {template['class_name']} must be the model's, {value}. Received: {size}={given}"
@@ -70,11 +78,12 @@ def layer_from(template: Template, name: str, dtype: Any, data_format: str | Non
         config["data_format"] = data_format
     if "kernel_initializer" in config:
         config["kernel_initializer"] = _for_child(config["kernel_initializer"], name)
+    handled = sys.exception()  # an error of the caller's, which would be the context of every error raised here
     try:
         return keras.saving.deserialize_keras_object({**template, "config": config})
-    except TypeError as error:  # Keras hides what the constructor raised in it
+    except TypeError as error:  # Keras hides in it what the constructor raised
         inner: BaseException = error
-        while inner.__context__ is not None:
+        while inner.__context__ is not None and inner.__context__ is not handled:
             inner = inner.__context__
         raise (inner if isinstance(inner, ValueError) else ValueError(f"{template['class_name']}: {inner}")) from None
 
@@ -83,7 +92,7 @@ def completed(template: Template, layer: keras.layers.Layer) -> Template:
     """The template with everything that the layer made from it knows, but for the layer's own seed, name and dtype."""
     config = layer.get_config()
     if "kernel_initializer" in config:
-        config["kernel_initializer"] = template["config"]["kernel_initializer"]
+        config["kernel_initializer"] = template["config"].get("kernel_initializer", config["kernel_initializer"])
     return template_of("", {**template, "config": config})  # type: ignore[return-value]
 
 

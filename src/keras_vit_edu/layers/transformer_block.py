@@ -222,7 +222,7 @@ class TransformerBlock(keras.layers.Layer):
         known = _checks.known_sizes(tokens_shape)
         if len(known) != 3:
             raise ValueError(f"Tokens must have 3 dimensions, (B, N, D). Received: tokens of shape {known}")
-        if self.position_bias is not None:
+        if isinstance(self.position_bias, RelativePositionBias):
             self.position_bias.compute_output_shape(tokens_shape)  # complains about tokens that do not fit the grid
         return known
 

@@ -69,10 +69,10 @@ def _resized(name: str, array: np.ndarray, grid: tuple[int, int], model: Any) ->
 
 def grid_of(flat: Mapping[str, Any]) -> tuple[int, int] | None:
     """`(rows, columns)` of the patches in a flat configuration; None for a model without patches."""
-    if "patch_size" not in flat:
+    if "filters" in flat:
         return None
-    shape = _checks.image_shape(flat["image_shape"])
+    shape = _checks.image_shape(flat.get("image_shape", (28, 28, 1)))
     is_first = (flat.get("data_format") or keras.config.image_data_format()) == "channels_first"
     height, width = shape[1:] if is_first else shape[:2]
-    patch_height, patch_width = _checks.pair_of_ints("patch_size", flat["patch_size"])
+    patch_height, patch_width = _checks.pair_of_ints("patch_size", flat.get("patch_size", 7))
     return height // patch_height, width // patch_width

@@ -2,8 +2,9 @@
 
 A configuration is nested: the classifier's holds the backbone's, which holds the stem's and the position bias's.
 Recipes, `--override` and checks of sizes use one flat list, in which every argument has one name: `stem="conv"`,
-`stem_filters`, `stem_strides`, `stem_pools`, `stem_dropout`, `stem_normalization`, `locality`. Presets of format 1 and
-2 and `.keras` files from before 0.1.0 hold that list.
+`stem_filters`, `stem_strides`, `stem_pools`, `stem_dropout`, `stem_normalization`, `locality`. `activation` is that of
+the MLPs and of the stem, `logits_activation` that of the logits. Presets of format 1 and 2 and `.keras` files from
+before 0.1.0 hold that list.
 """
 
 from collections.abc import Mapping, Sized
@@ -27,9 +28,13 @@ STEM = {  # arguments of the `ConvStem`, by flat name
     "stem_pools": "pools",
     "stem_dropout": "dropout",
     "stem_normalization": "normalization",
+    "stem_activation": "activation",  # None: as the backbone's, and so is the initializer
+    "stem_kernel_initializer": "kernel_initializer",
 }
+SHARED = ("activation", "kernel_initializer")  # of backbone and stem
 # Flat names of arguments that backbone and classifier both have, or that have another name there.
 LOGITS_ACTIVATION, BACKBONE_INITIALIZER = "logits_activation", "backbone_kernel_initializer"
+INITIALIZERS = (BACKBONE_INITIALIZER, "stem_kernel_initializer")  # of parts; without them `kernel_initializer` is used
 
 
 def is_flat(config: Mapping[str, Any]) -> bool:
@@ -120,12 +125,12 @@ def _nested_stem(flat: Mapping[str, Any]) -> Any:
         return _described(ShiftedPatches, {"patch_size": None, "data_format": None})
     if stem == "conv":
         config = {argument: flat[name] for name, argument in STEM.items() if flat.get(name) is not None}
-        activation = keras.activations.get(flat.get("activation", "gelu"))
-        initializer = flat.get("kernel_initializer", "glorot_uniform")
-        if isinstance(initializer, keras.initializers.Initializer):
-            initializer = keras.initializers.serialize(initializer)
-        shared = {"activation": keras.activations.serialize(activation), "kernel_initializer": initializer}
-        return _described(ConvStem, {"filters": (), **config, **shared, "data_format": None})
+        config = {"activation": flat.get("activation", "gelu"), **config}
+        config = {"kernel_initializer": flat.get("kernel_initializer", "glorot_uniform"), **config}
+        config["activation"] = keras.activations.serialize(keras.activations.get(config["activation"]))
+        if isinstance(config["kernel_initializer"], keras.initializers.Initializer):
+            config["kernel_initializer"] = keras.initializers.serialize(config["kernel_initializer"])
+        return _described(ConvStem, {"filters": (), **config, "data_format": None})
     if isinstance(stem, str):
         raise ValueError(f"`stem` must be 'patches', 'shifted' or 'conv'. Received: stem={stem!r}")
     return stem
@@ -150,11 +155,11 @@ def _flat_stem(backbone: Mapping[str, Any]) -> dict[str, Any]:
         return {"stem": "patches"}
     if stem.get("registered_name") == "keras_vit_edu>ShiftedPatches":
         return {"stem": "shifted"}
-    is_conv = stem.get("registered_name") == "keras_vit_edu>ConvStem"
-    shared = ("activation", "kernel_initializer")  # a flat configuration has one for both
-    if is_conv and isinstance(config, Mapping) and all(config.get(name) == backbone.get(name) for name in shared):
-        return {"stem": "conv", **{name: config.get(argument) for name, argument in STEM.items()}}
-    return {"stem": stem}
+    if stem.get("registered_name") != "keras_vit_edu>ConvStem" or not isinstance(config, Mapping):
+        return {"stem": stem}
+    flat = {name: config.get(argument) for name, argument in STEM.items()}
+    as_backbone = {f"stem_{name}": None for name in SHARED if config.get(name) == backbone.get(name)}
+    return {"stem": "conv", **flat, **as_backbone}
 
 
 def _flat_position_bias(backbone: Mapping[str, Any]) -> dict[str, Any]:

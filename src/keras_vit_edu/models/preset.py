@@ -60,9 +60,11 @@ class Preset:
             preset: the name of a bundled preset (`presets` lists them), or a folder that `save_to_preset` wrote.
             load_weights: False for random weights.
             **overrides: arguments to use instead of the preset's, such as `dtype` or `dropout`; for a `ViTClassifier`
-                those of its backbone and stem too (`num_layers=2`, `stem_pools=(1, 2)`). With weights, `image_shape`
-                and `num_classes` may differ: weights that fit are kept, positions are interpolated, and the head is new
-                if any of its weights does not fit.
+                those of its backbone and stem too, under the flat names of `models.flat_config` (`activation` of the
+                MLPs, `logits_activation`, `stem_dropout`, `locality`); `kernel_initializer` is for all parts. With
+                weights, only `num_classes` and the height and width in `image_shape` may change the shape of a weight:
+                positions are interpolated, and the head is new and untrained if any of its weights does not fit.
+                `patch_size` must divide the image. Others, such as `num_layers`, need `load_weights=False`.
 
         Returns:
             The model.
@@ -71,7 +73,7 @@ class Preset:
             ValueError: if there is no such preset, if one of its files is missing, damaged or of another format, if an
                 argument is none of the constructor's, if the configuration holds code, if a link leads out of the
                 folder, if the preset has no weights and they were not declined, if they do not fit the model or are
-                not finite, or if a size is beyond `size_limits`: no more is built than the weights fill.
+                not finite, or if a size is beyond `size_limits`. A model larger than its weights is not built.
 
         Examples:
             >>> from keras_vit_edu.models import ViTClassifier
@@ -90,8 +92,8 @@ class Preset:
         check_numbers(config["config"])
         model_class = _class_named(config["class_name"]) if cls is Preset else cls
         if model_class is None or not _is_of(model_class, config):
-            whose = "any class that there is" if cls is Preset else cls.__name__
-            raise ValueError(f"{preset} is a preset of {config['class_name']}, not of {whose}.")
+            whose = "which is no class of this library" if cls is Preset else f"not of {cls.__name__}"
+            raise ValueError(f"{preset} is a preset of {config['class_name']}, {whose}.")
         if load_weights and not (folder / WEIGHTS).is_file():
             problem = "is a configuration without weights" if not metadata.get("weights_sha256") else f"lacks {WEIGHTS}"
             raise ValueError(
@@ -100,6 +102,8 @@ class Preset:
             )
         own = flat_config.flattened(config["config"])
         arguments = {**own, **overrides}
+        if "kernel_initializer" in overrides:
+            arguments = {**_without(flat_config.INITIALIZERS, arguments), **overrides}
         size_limits.check(arguments)
         header = preset_files.verified_weights(folder, metadata) if load_weights else None
         is_adapted = any(_differ(overrides[name], own.get(name)) for name in ADAPTED if name in overrides)
@@ -254,7 +258,8 @@ def _load_weights(model: Any, folder: Traversable, header: Header, grid: Any, is
     if only_stored or only_wanted:
         raise ValueError(
             f"The weights in {folder / WEIGHTS} are not those of this model. "
-            f"Only there: {_some(only_stored)}. Only in the model: {_some(only_wanted)}."
+            f"Only there: {_some(only_stored)}. Only in the model: {_some(only_wanted)}. Arguments that change the "
+            "shape of a weight (of `image_shape`, only the channels do) need load_weights=False, for random weights."
         )
     with preset_files.opened_weights(folder) as stream:
         adapt_weights.fill(model, arrays(stream, header), stored, grid)

@@ -1,4 +1,4 @@
-"""The three files of a preset: written, read, and refused if they are not what they should be.
+"""The three files of a preset: names, formats, and checks on reading. `Preset.save_to_preset` writes them.
 
     config.json          the class and the arguments of its constructor
     metadata.json        what it is, what it was trained on, how well it does, the checksum of its weights
@@ -29,7 +29,7 @@ WEIGHTS_DTYPES = ("float32", "float16")
 
 
 def check_folder(folder: Path) -> None:
-    """Complain unless the folder holds a preset, and holds it itself: a link must not lead out of it."""
+    """Raise ValueError unless the folder holds a preset, and holds it itself: a link must not lead out of it."""
     missing = [name for name in (CONFIG, METADATA) if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"The folder {folder} holds no preset: {' and '.join(missing)} missing.")
@@ -53,7 +53,7 @@ def read_json(file: Traversable) -> dict[str, Any]:
 
 
 def check_version(preset: Any, metadata: Mapping[str, Any]) -> None:
-    """Complain about a preset of a format that this version does not know."""
+    """Raise ValueError for a preset of a format that this version does not know."""
     version = metadata.get("format_version")
     if isinstance(version, bool) or version not in READABLE_VERSIONS:
         formats = f"{', '.join(map(str, READABLE_VERSIONS[:-1]))} and {READABLE_VERSIONS[-1]}"

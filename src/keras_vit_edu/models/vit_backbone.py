@@ -56,29 +56,32 @@ class ViTBackbone(keras.Model):
             seed from it.
         data_format: `"channels_last"` or `"channels_first"`. Defaults to Keras's global setting.
         stem: a layer from images to `(B, N, P)`, with one vector per patch in reading order: `Patches(patch_size)`,
-            `ShiftedPatches(patch_size)`, `ConvStem(filters)` or your own. Defaults to `Patches(patch_size)`.
-        position_bias: a layer from tokens to a bias of the attention scores, for each block. Defaults to none, as in
-            the published ViT. `RelativePositionBias()` learns from zeros; `RelativePositionBias(locality=1.0)` makes
-            attention begin as a convolution does, which needs less data. The bias of prefix tokens is 0: the bias of
-            the last block has no effect on the class token.
+            `ShiftedPatches(patch_size)`, `ConvStem(filters)` or your own. The model uses a copy, so a class of your own
+            must be registered (`keras.saving.register_keras_serializable`). Defaults to `Patches(patch_size)`.
+        position_bias: a layer that maps tokens to a bias of the attention scores; each block has its own copy. Defaults
+            to none, as in the published ViT. `RelativePositionBias()` learns from zeros;
+            `RelativePositionBias(locality=1.0)` makes attention begin as a convolution does, which needs less data. It
+            gives prefix tokens no bias, so in the last block it does not change how a class token attends.
         stochastic_depth: probability that training skips a branch of a block for an image; it increases linearly to
             this value in the last block.
         hidden_dropout: dropout rate after the first Dense layer of each MLP. Defaults to `dropout`.
         projection_dropout: dropout rate of the attention's output in each block, in training. The published ViT has
-            this dropout and the next, the course's program has neither.
+            this dropout and `embedding_dropout`; the course's program has neither.
         embedding_dropout: dropout rate of the tokens before the first block, in training.
         frozen_layers: names of the layers that do not train, as in `backbone.get_layer(name)`. Saving keeps them
             frozen.
         dtype: a dtype policy, such as `"mixed_bfloat16"`. Defaults to Keras's global policy.
         name: name of the model. Give each submodel of a model a unique name: Keras on torch finds a weight by its
             path, which begins with the name.
-        trainable: False to freeze the whole model.
+        trainable: False to freeze the whole model. In `fit` dropout still acts; `backbone(images, training=False)`
+            prevents it.
 
     There is no `seed`: `keras.utils.set_random_seed` before the constructor fixes weights and dropout masks, to the
     same bits on every backend.
 
     Call arguments:
-        images: float `(B, H, W, C)`, values in [0, 1]; `(B, C, H, W)` for `data_format="channels_first"`.
+        images: float `(B, H, W, C)`, values in [0, 1]; `(B, C, H, W)` for `data_format="channels_first"`. The model
+            does not scale pixels: divide images of bytes by 255.
 
     Returns:
         Tokens `(B, num_prefix_tokens + N, D)`.
@@ -101,6 +104,12 @@ class ViTBackbone(keras.Model):
         >>> scores = backbone.attention_scores(np.zeros((1, 28, 28, 1)))
         >>> [tuple(of_a_block.shape) for of_a_block in scores]
         [(1, 4, 16, 16), (1, 4, 16, 16)]
+
+        Tokens as features for a model of your own:
+
+        >>> model = keras.Sequential([backbone, keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(3)])
+        >>> model.output_shape
+        (None, 3)
 
         A hybrid of convolutions and attention, for a small data set:
 
@@ -149,7 +158,7 @@ class ViTBackbone(keras.Model):
 
         patches = Patches(patch_size, data_format=data_format, dtype=policy, name="patches")
         images = keras.Input(image_shape, name="images")
-        grid_size = cast(tuple[int, int], patches.grid_size(images.shape))  # an image of known size has both
+        grid_size = cast(tuple[int, int], patches.grid_size(images.shape))  # not None: the size is known
         bias = None if position_bias_template is None else with_sizes(position_bias_template, grid_size=grid_size)
         to_patches = patches
         if stem_template is not None:
@@ -200,7 +209,8 @@ class ViTBackbone(keras.Model):
         super().__init__(inputs=images, outputs=tokens, name=name)
 
         self.dtype_policy = policy
-        self.trainable = trainable
+        if not trainable:  # (True would undo `trainable=False` of a stem)
+            self.trainable = False
         self.image_shape = image_shape
         self.patch_size = patches.patch_size
         self.grid_size = grid_size
@@ -279,7 +289,7 @@ class ViTBackbone(keras.Model):
     def get_config(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            # Layers that were thawed since train, although the model as a whole does not.
+            # A layer that was unfrozen after `trainable=False` trains. `frozen_layers` lists those that do not.
             "trainable": self.trainable or any(layer.trainable_weights for layer in self.layers),
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "image_shape": self.image_shape,
@@ -314,7 +324,8 @@ class ViTBackbone(keras.Model):
             own = ("kernel_initializer", "frozen_layers", "name", "trainable")
             shared = {name: config[name] for name in own if name in config}
             config = {**flat_config.backbone_arguments(config), **shared}
-        return cls(**config)
+        with keras.saving.CustomObjectScope(dict(custom_objects or {})):
+            return cls(**config)
 
 
 def _stem_from(template: Template, patches: Patches, policy: keras.DTypePolicy) -> keras.layers.Layer:
@@ -344,16 +355,16 @@ def _check_vectors(vectors: Tensor, stem: keras.layers.Layer, patches: Patches, 
 def unique_name(prefix: str) -> str:
     """`prefix`, or `prefix_1`, `prefix_2`... if it was given before, as Keras names layers.
 
-    A model opens a name scope of its name, so that weights of several models in one have different paths. (On torch
-    Keras keeps the parameters of a model by path, and those that lose their place to a namesake do not have their
-    gradients set back to zero: they would train, wrongly.)
+    A model opens a name scope of its name, so that weights of several models in one have different paths. (On torch,
+    Keras stores the parameters of a model by path. Of two with the same path it finds only one. The gradient of the
+    other is never reset to zero, so that it would train wrongly.)
     """
     count = keras.backend.get_uid(prefix)
     return prefix if count == 1 else f"{prefix}_{count - 1}"
 
 
 def freeze(layers: Sequence[keras.layers.Layer], names: Sequence[str]) -> None:
-    """Make those of `layers` that `names` names untrainable."""
+    """Freeze the layers in `names`."""
     by_name = {layer.name: layer for layer in layers}
     for name in names:
         if name not in by_name:
@@ -362,5 +373,5 @@ def freeze(layers: Sequence[keras.layers.Layer], names: Sequence[str]) -> None:
 
 
 def names_of_frozen(layers: Sequence[keras.layers.Layer]) -> list[str]:
-    """The names of those of `layers` that have weights which do not train."""
+    """The names of the frozen layers that have weights."""
     return [layer.name for layer in layers if layer.weights and not layer.trainable]

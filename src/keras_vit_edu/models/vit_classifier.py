@@ -17,6 +17,7 @@ from keras_vit_edu.models.vit_backbone import ViTBackbone, freeze, names_of_froz
 
 Head = Literal["flatten", "token", "mean", "mean_with_prefix", "sequence"]
 HEADS = get_args(Head)
+IN_SCOPE = "is_in_scope_of_classifier"
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -39,7 +40,8 @@ class ViTClassifier(Preset, keras.Model):
         backbone: a `ViTBackbone`. The classifier holds this model itself, not a copy.
         num_classes: number of logits.
         head: how tokens become one vector; see above.
-        head_units: widths of the Dense layers before the logits; may be empty.
+        head_units: widths of the Dense layers before the logits. Defaults to those of the course's program; `()` gives
+            the published ViT's single Dense layer.
         head_dropout: dropout rate before each Dense layer of the head, in training; or a list of
             `len(head_units) + 1` rates, the last one before the logits.
         head_activation: activation of the Dense layers before the logits.
@@ -51,7 +53,7 @@ class ViTClassifier(Preset, keras.Model):
             frozen.
         name: name of the model. Give each submodel of a model a unique name: Keras on torch finds a weight by its
             path, which begins with the name.
-        trainable: False to freeze the whole model. True leaves the backbone as it is.
+        trainable: False to freeze the whole model. True does not unfreeze a frozen backbone.
 
     There is no `seed`: `keras.utils.set_random_seed` before the constructor fixes weights and dropout masks, to the
     same bits on every backend.
@@ -176,7 +178,11 @@ class ViTClassifier(Preset, keras.Model):
         return {
             "name": self.name,
             "trainable": self.trainable,
-            "backbone": {name: backbone[name] for name in ("module", "class_name", "config", "registered_name")},
+            "backbone": {
+                **{name: backbone[name] for name in ("module", "class_name", "config", "registered_name")},
+                # Whether the paths of its weights begin with the classifier's name. A saved optimizer knows them.
+                IN_SCOPE: all(f"{self.name}/{self.backbone.name}/" in weight.path for weight in self.backbone.weights),
+            },
             "num_classes": self.num_classes,
             "head": self.head,
             "head_units": self.head_units,
@@ -203,8 +209,11 @@ class ViTClassifier(Preset, keras.Model):
         """
         name = config.get("name") or unique_name("vit_classifier")
         kernel_initializer = initializers.get(config.get("kernel_initializer", "glorot_uniform"))
-        with _scope_of_backbone(config, name):
-            if "backbone" in config:
+        is_nested = "backbone" in config
+        # Weights of two presets in one model need different paths.
+        is_in_scope = not is_nested or config["backbone"].get(IN_SCOPE)
+        with keras.name_scope(name) if is_in_scope else contextlib.nullcontext():
+            if is_nested:
                 backbone = keras.saving.deserialize_keras_object(config["backbone"], custom_objects=custom_objects)
             else:
                 if flat_config.BACKBONE_INITIALIZER in config:
@@ -218,18 +227,6 @@ class ViTClassifier(Preset, keras.Model):
     @classmethod
     def _from_flat(cls, arguments: Mapping[str, Any]) -> "ViTClassifier":
         return cls.from_config(dict(arguments))
-
-
-def _scope_of_backbone(config: Mapping[str, Any], name: str) -> contextlib.AbstractContextManager[Any]:
-    """A name scope of the classifier's name for a backbone that is just called "backbone".
-
-    Weights of two presets in one model need different paths. A backbone with a name of its own has the paths that it
-    had when it was saved, which a saved optimizer refers to.
-    """
-    backbone = config.get("backbone")
-    inner = backbone.get("config") if isinstance(backbone, Mapping) else {"name": "backbone"}
-    is_nameless = isinstance(inner, Mapping) and inner.get("name") == "backbone"
-    return keras.name_scope(name) if is_nameless else contextlib.nullcontext()
 
 
 def _rates(dropout: float | Sequence[float], count: int) -> tuple[float, ...]:

@@ -19,7 +19,8 @@ ARGUMENTS = (
     "image_shape", "patch_size", "projection_dim", "num_layers", "num_heads", "key_dim", "mlp_dim", "num_prefix_tokens",
     "dropout", "hidden_dropout", "projection_dropout", "attention_dropout", "embedding_dropout", "stochastic_depth",
     "activation", "output_activation", "use_bias", "layer_norm_epsilon", "data_format", "dtype", "locality", "stem",
-    *STEM, "num_classes", "head", "head_units", "head_dropout", "head_activation", "head_dtype",
+    *(name for name in STEM if not name.endswith("initializer")),
+    "num_classes", "head", "head_units", "head_dropout", "head_activation", "head_dtype",
 )  # fmt: skip
 # Format 1 holds the backbone's arguments up to `dtype`, and different arguments for the head.
 BACKBONE_FIELDS = ARGUMENTS[: ARGUMENTS.index("locality")]
@@ -60,7 +61,7 @@ def _describe_vit(model: ViTClassifier) -> dict[str, Any]:
     described = {name: flat.get(name) for name in ARGUMENTS}
     try:
         if not isinstance(flat["stem"], str) or flat["position_bias"] is not None:
-            raise ValueError("Its stem or position bias is not from this library, or has another activation.")
+            raise ValueError("Its stem or position bias is not a layer of this library.")
         _check_names(described)
         size_limits.check(described)
     except ValueError as error:
@@ -157,8 +158,8 @@ def _check_names(arguments: dict[str, Any]) -> None:
     for name in ("dtype", "head_dtype"):
         if arguments[name] not in DTYPES and not (name == "head_dtype" and arguments[name] is None):
             raise ValueError(f"`{name}` must be one of {', '.join(DTYPES)}. Received: {name}={arguments[name]!r}")
-    for name in ("activation", "output_activation", "head_activation"):
-        if arguments[name] not in ACTIVATIONS:
+    for name in ("activation", "output_activation", "head_activation", "stem_activation"):
+        if arguments.get(name, "gelu") not in (*ACTIVATIONS, *((None,) if name == "stem_activation" else ())):
             raise ValueError(f"`{name}` must be one of {', '.join(ACTIVATIONS)}. Received: {name}={arguments[name]!r}")
     for name in ("stem", "head"):
         if not isinstance(arguments.get(name, ""), str):

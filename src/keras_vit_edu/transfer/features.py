@@ -145,9 +145,9 @@ def model_fingerprint(model: keras.Model) -> str:
         text = json.dumps(model.get_config(), sort_keys=True, default=str)
     except NotImplementedError:  # a subclass without a configuration
         text = type(model).__name__
-    # Keras numbers models and layers in the order of creation; `trainable` does not change the output.
+    # Keras numbers models and layers in the order of creation. What trains and the paths do not change the output.
     text = re.sub(r'_\d+(?=["/])', "", text).replace(model.name.rstrip("_0123456789"), "")
-    text = re.sub(r'"(trainable|frozen_layers)": (true|false|\[[^\]]*\])', "", text)
+    text = re.sub(r'"(trainable|frozen_layers|is_in_scope_of_classifier)": (true|false|\[[^\]]*\])', "", text)
     digest.update(text.encode())
     for weight in model.weights:
         array = keras.ops.convert_to_numpy(weight.value)
