@@ -74,7 +74,7 @@ def test_json_as_windows_writes_it_is_read(tmp_path):
 def test_a_link_is_not_followed_in_writing(tmp_path):
     other = tmp_path / "other"
     other.write_text("precious")
-    (tmp_path / "a.json.new").symlink_to(other)
+    (tmp_path / "a.json.0a1b2c3d.new").symlink_to(other)
     write_atomically(tmp_path / "a.json", b"{}")
     assert other.read_text() == "precious"
     assert (tmp_path / "a.json").read_text() == "{}"
@@ -148,7 +148,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write_and_nothing_els
     killed, writing = start_writing(file, "a"), start_writing(file, "b")
     killed.kill()
     killed.communicate()
-    others = ["a.json.bak", "a.json.new.txt", "b.json.0a1b2c3d.new", "xa.json.new"]
+    others = ["a.json.bak", "a.json.new", "a.json.new.txt", "b.json.0a1b2c3d.new", "xa.json.new"]
     for name in others:
         (tmp_path / name).write_text("precious")
     write_atomically(file, b"c")

@@ -20,7 +20,7 @@ except ImportError:  # Windows
 
 LARGEST_JSON = 4 << 20  # bytes; Python's objects take up to 40 times as much
 LARGEST_CONTENTS = 1 << 20  # bytes of a zip's table of contents: about ten thousand entries
-ASIDE = re.compile(r"(\.[0-9a-f]{8})?\.new")  # the suffix of a file that is being written
+ASIDE = re.compile(r"\.[0-9a-f]{8}\.new")  # the suffix of a file that is being written
 # Invisible characters that some scripts and emoji need: zero-width non-joiner and joiner.
 JOINERS = "\u200c\u200d"
 

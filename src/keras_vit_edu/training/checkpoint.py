@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 SPARE_BYTES = 100 << 20  # room for the history in a checkpoint, beside the state of the model
 KEPT = 2  # the newest, and the one before in case the newest is damaged
 NUMBERED = re.compile(r"\b(seed_generator|adam_?w?|sgd|lion)(_\d+)?/|\b(opened_)?vit_(backbone|classifier)(_\d+)?[/_]")
-FILE_NAME = re.compile(r"epoch-(\d{5})\.safetensors")
+FILE_NAME = re.compile(r"epoch-(\d{5,})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ def _files(folder: Path) -> list[Path]:
     """The checkpoint files, newest first."""
     if not folder.is_dir():
         return []
-    return sorted((file for file in folder.iterdir() if FILE_NAME.fullmatch(file.name)), reverse=True)
+    numbers = {file: int(found[1]) for file in folder.iterdir() if (found := FILE_NAME.fullmatch(file.name))}
+    return sorted(numbers, key=numbers.__getitem__, reverse=True)
 
 
 def _read(file: Path, largest: float = math.inf) -> tuple[Checkpoint, dict[str, np.ndarray]]:

@@ -128,7 +128,9 @@ class Session:
         except BaseException as error:
             status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
-                self.run.update(status=status, stopped=now(), reason=str(error), epochs_done=self.epochs_done)
+                # Between the phases of `fine_tune` the next phase has no checkpoint yet.
+                done = max(self.epochs_done, self.run.record.get("epochs_done", 0))
+                self.run.update(status=status, stopped=now(), reason=str(error), epochs_done=done)
             raise
 
     def fit(

@@ -12,10 +12,12 @@ from rich.console import Console
 
 from keras_vit_edu import _interruption
 from keras_vit_edu._building import budget_for, within
-from keras_vit_edu._configuration import check_numbers
+from keras_vit_edu._configuration import check_numbers, check_runs_no_code
 from keras_vit_edu._image_model import shapes_of
 from keras_vit_edu._weights import unshare
 from keras_vit_edu.datasets import Augmentation, Batches, ImageDataset, split
+from keras_vit_edu.models import ViTClassifier
+from keras_vit_edu.models.vit_classifier import IN_SCOPE
 from keras_vit_edu.training.callbacks import StopWhenAsked, check_finite
 from keras_vit_edu.training.pictures import draw_curves, draw_layers, summary
 from keras_vit_edu.training.recipe import Recipe, present_names
@@ -166,7 +168,13 @@ def fingerprint(dataset: ImageDataset) -> dict[str, Any]:
 
 
 def _configuration(model: keras.Model) -> dict[str, Any]:
-    return keras.saving.serialize_keras_object(model)
+    """The configuration of a model. The name of a backbone does not count: Keras numbers it."""
+    configuration = keras.saving.serialize_keras_object(model)
+    config = configuration["config"]
+    if isinstance(model, ViTClassifier):
+        backbone = {name: value for name, value in config["backbone"].items() if name != IN_SCOPE}
+        config = {**config, "backbone": {**backbone, "config": {**backbone["config"], "name": "backbone"}}}
+    return {**configuration, "config": config}
 
 
 def _rewrite_flat_model(run: RunFolder, model: keras.Model) -> None:
@@ -183,11 +191,12 @@ def _rewrite_flat_model(run: RunFolder, model: keras.Model) -> None:
         return
     state = random.getstate()  # building a model draws seeds
     try:
+        check_runs_no_code(config)
         check_numbers(config)
         with within(budget_for(model.count_params(), len(model.weights))):
-            config = type(model).from_config(config).get_config()
+            config = _configuration(type(model).from_config(config))["config"]
         configuration["model"] = json.loads(json.dumps({**now, "config": config}))
-    except ValueError:
+    except Exception:  # layers and backends raise any error for absurd arguments
         pass  # `configure` says what differs
     finally:
         random.setstate(state)

@@ -168,7 +168,8 @@ class TransferClassifier(Predictor):
         if run is not None:
             artifact.describe(self.model)  # raises an error before hours of training if it cannot be saved
         parts = parts_of_split(train, validation, arguments.get("console"))
-        to_train, to_validate = (under_class_numbers(part, self.class_names) for part in parts)
+        to_train = under_class_numbers(parts[0], self.class_names)
+        to_validate = under_class_numbers(parts[1], self.class_names)
         with contextlib.ExitStack() as stack:
             if isinstance(run, (str, Path)):
                 run = stack.enter_context(RunFolder(run))

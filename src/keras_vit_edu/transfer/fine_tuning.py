@@ -196,7 +196,6 @@ def _configure(run: RunFolder, phases: Phases) -> None:
     own_head = [] if head is None else head.get_weights()
     if head is not None and options.new_head:
         head.set_weights([np.zeros_like(weight) for weight in own_head])
-    _seed_dropout(model, options.seed)
     has_fields = isinstance(options.augmentation, Augmentation)
     defaults = FineTuning(augmentation=Augmentation() if has_fields else options.augmentation)
     parts = {"train": phases.training, "validation": phases.validation}
@@ -209,14 +208,17 @@ def _configure(run: RunFolder, phases: Phases) -> None:
     }
     try:
         run.configure(configuration, {"fine_tuning": defaults.to_json()}, _present)
-    except RunFolderError as error:
+    except BaseException as error:
         if head is not None:
             head.set_weights(own_head)
+        if not isinstance(error, RunFolderError):
+            raise
         if run.record.get("configuration", {}).get("model") == configuration["model"]:
             raise
         raise RunFolderError(
             f"{error} (A trained model counts as another model. To resume, build the model again as at the beginning.)"
         ) from None
+    _seed_dropout(model, options.seed)
 
 
 def _present(configuration: dict[str, Any]) -> dict[str, Any]:

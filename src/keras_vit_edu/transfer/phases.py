@@ -14,6 +14,7 @@ from keras_vit_edu._weights import copy_variables
 from keras_vit_edu.datasets import Batches
 from keras_vit_edu.training.checkpoint import load_newest, save_checkpoint
 from keras_vit_edu.training.recipe import Recipe
+from keras_vit_edu.training.run_folder import RunFolderError
 from keras_vit_edu.training.schedules import cosine_with_warmup
 from keras_vit_edu.training.session import Session
 from keras_vit_edu.transfer.features import compute_features, feature_model
@@ -176,8 +177,11 @@ class Phases:
         validation = None if self.validation is None else batches(self.validation, False)
         try:
             session.fit(model, recipe, training, validation, shown, first, self.class_weights)
-        except BaseException:  # on JAX an interrupted model may have lost its weights
-            load_newest(checkpoints, model, session.console.print)
+        except BaseException as error:  # on JAX an interrupted model may have lost its weights
+            try:
+                load_newest(checkpoints, model, session.console.print)
+            except RunFolderError as second:
+                error.add_note(f"The weights could not be restored: {second}")
             raise
         if session.history.epochs_done < last:
             raise ValueError(

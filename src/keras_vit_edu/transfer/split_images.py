@@ -61,7 +61,8 @@ def under_class_numbers(data: Any, class_names: Sequence[str]) -> Any:
         UserWarning: if files were skipped in a folder that is given as a path.
     """
     if isinstance(data, (str, os.PathLike)):
-        data = _scanned(data)
+        data = scan_images(data)
+        _warn_of_skipped(data)
     if isinstance(data, (tuple, list)) and len(data) == 2 and are_names(data[1]):
         return data[0], indices_of_names(data[1], class_names)
     if not isinstance(data, ImageFolder):
@@ -70,15 +71,13 @@ def under_class_numbers(data: Any, class_names: Sequence[str]) -> Any:
     return dataclasses.replace(data, class_names=tuple(class_names), labels=labels)
 
 
-def _scanned(path: str | os.PathLike) -> ImageFolder:
-    """Scan a folder or CSV for images, and warn about skipped files."""
-    found = scan_images(path)
+def _warn_of_skipped(found: ImageFolder) -> None:
+    """Warn the caller of `fit` or `evaluate` about skipped files."""
     if found.skipped:
         file, reason = (printable(text) for text in found.skipped[0])
         warnings.warn(
             f"{len(found.skipped)} files were skipped in {printable(str(found.path))}: {file}: {reason}", stacklevel=4
         )
-    return found
 
 
 @dataclass(frozen=True)
