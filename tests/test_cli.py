@@ -150,7 +150,7 @@ def test_overwrite(train, capsys):
         (["--data", "nowhere.npz"], "There is nothing at nowhere.npz"),
         (["--dataset", "mnist-sample", "--data", "x.npz"], "mnist-sample is bundled"),
         (["--backend", "theano"], "'--backend'.*tensorflow.*jax.*torch"),
-        (["--augmentation", "digit"], "There is no augmentation 'digit'. There are none, digits, clothes"),
+        (["--augmentation", "digit"], "There is no augmentation 'digit'. There are: none, digits, clothes"),
         (["--show-augmentation"], "program-p-sample has no augmentation to show"),
         (["--unknown"], "No such option.*--unknown"),
         (["--run", "/proc/run"], "cannot be written"),

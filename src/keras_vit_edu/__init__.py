@@ -1,4 +1,8 @@
-"""keras_vit_edu: Vision Transformer layers, models and presets for Keras 3, the same on every backend."""
+"""keras_vit_edu: Vision Transformer layers, models and presets for Keras 3, the same on every backend.
+
+Layers are in `keras_vit_edu.layers`, models in `keras_vit_edu.models`, classifiers of photographs in
+`keras_vit_edu.transfer`. `load_classifier` takes the name of any trained one.
+"""
 
 from keras_vit_edu import _backend, _interruption, _tensorflow_log
 from keras_vit_edu._version import __version__ as __version__

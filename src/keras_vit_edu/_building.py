@@ -18,8 +18,8 @@ import keras
 import numpy as np
 
 LAYERS_PER_ARRAY = 8  # at most: blocks also have layers without weights
-# For counters of dropout and layers without weights. Also, a model with slightly other weights is then built, and the
-# error names these weights.
+# For counters of dropout and layers without weights. They also let a slightly different model be built, so that the
+# error can name the weights that differ.
 SPARE_VARIABLES, SPARE_LAYERS, SPARE_ELEMENTS = 200, 200, 10**7
 
 

@@ -47,7 +47,7 @@ def load_classifier(name: str | os.PathLike[str], fallback: str | None = None) -
             - the folder of a finished run of `train`;
             - the folder of a finished run of `fine-tune`, or a folder or `.zip` that `TransferClassifier.save` wrote;
             - a preset of keras_hub: a name, a handle (`kaggle://...`, `hf://...`) or a folder;
-            - a folder of transformers with a ViT or DeiT.
+            - a model folder written by transformers, with a ViT or DeiT.
         fallback: a preset of keras_hub to use if the preset `name` of keras_hub is unavailable.
 
     Returns:

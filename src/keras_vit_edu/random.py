@@ -50,8 +50,8 @@ SEED_LIMIT = 2**31  # the limit of torch
 # (shift, multiplier) of the three rounds, and the last shift.
 ROUNDS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))
 LAST_SHIFT = 14
-# Make the two words of a key differ. They are digits of sqrt(2) and sqrt(5), so nothing is hidden in them. One is odd,
-# one is even, so mixing the words loses nothing: every (seed, counter) has a different key.
+# They make the two words of a key differ. They are digits of sqrt(2) and sqrt(5), chosen by nobody. One is odd and one
+# is even, so that mixing the words is one-to-one: every (seed, counter) has a different key.
 KEY_SALT = (0x6A09E667, 0x3C6EF372)
 
 
@@ -350,7 +350,8 @@ def normal(seed: int, counter: Sequence[int], shape: Sequence[int], limit: float
     """Standard normal numbers, which may be truncated.
 
     Each uniform number gives one normal number, by the inverse of the normal distribution function. With a limit, the
-    uniform numbers come from the part of [0, 1) inside the limit. Redrawing the others gives the same distribution.
+    uniform numbers come from the part of [0, 1) inside the limit. This has the same distribution as redrawing numbers
+    outside it.
 
     Args:
         seed: the key, 0 to 2**31 - 1.

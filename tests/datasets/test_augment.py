@@ -256,7 +256,7 @@ def test_labels_are_mixed_as_the_images_are_and_sum_to_1(fields):
 
 
 def test_numbers_of_classes_cannot_be_mixed():
-    with pytest.raises(ValueError, match=r"rows of shares.*Received: labels of shape \(6,\)"):
+    with pytest.raises(ValueError, match=r"rows of class probabilities.*Received: labels of shape \(6,\)"):
         Augmentation(mixup=0.2)(GREYS, np.arange(6), 0, 0, 0)
 
 
@@ -301,7 +301,7 @@ def test_an_augmentation_by_its_name_or_values():
     assert load_augmentation("digits") is AUGMENTATIONS["digits"]
     assert load_augmentation("none") is load_augmentation(None) is None
     assert load_augmentation({"rotation": 3}) == load_augmentation(Augmentation(rotation=3)) == Augmentation(rotation=3)
-    with pytest.raises(ValueError, match=r"no augmentation 'digit'\. There are none, digits, clothes"):
+    with pytest.raises(ValueError, match=r"no augmentation 'digit'\. There are: none, digits, clothes"):
         load_augmentation("digit")
 
 

@@ -152,7 +152,7 @@ def test_values_that_contradict_each_other():
         Recipe(augmentation_final_epochs=4, epochs=3)
     with pytest.raises(ValueError, match="`final_learning_rate` must not be above"):
         Recipe(learning_rate=1e-3, final_learning_rate=1e-2)
-    with pytest.raises(ValueError, match="`schedule` must lead to `final_learning_rate`"):
+    with pytest.raises(ValueError, match="`final_learning_rate` requires `schedule='cosine'`"):
         Recipe(final_learning_rate=1e-4)
 
 

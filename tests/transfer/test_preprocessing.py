@@ -160,7 +160,8 @@ def test_values_up_to_1_draw_a_warning_once(image):
         warnings.simplefilter("default")
         for _ in range(3):
             plain()([image, image])
-    assert [str(warning.message) for warning in caught] == ["These look like images in [0, 1]; this takes 0 to 255."]
+    (warning,) = caught
+    assert str(warning.message) == "The images look like values in [0, 1]. Expected: 0 to 255."
     assert caught[0].filename == __file__
 
 
@@ -273,7 +274,7 @@ def test_anything_with_a_converters_attributes_is_read():
 
 
 def test_an_object_that_is_no_converter_is_refused():
-    with pytest.raises(ValueError, match=r"has `image_size`; this has not. Received: dict$"):
+    with pytest.raises(ValueError, match=r"must have `image_size`. Received: dict without it$"):
         Preprocessing.from_converter({"image_size": (224, 224)})
 
 

@@ -1,4 +1,4 @@
-"""`keras-vit-edu train`."""
+"""`keras-vit-edu train`. Its options for training are the fields of `training.Recipe`."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether labels are mixed, so they must be rows of shares."""
+        """Whether labels are mixed, so they must be rows of class probabilities."""
         return self.mixup > 0 or self.cutmix > 0
 
     def to_json(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Augmentation:
             )
         if self.mixes and labels.ndim != 2:
             raise ValueError(
-                "To mix images, labels must be rows of shares, (B, num_classes). "
+                "To mix images, labels must be rows of class probabilities, (B, num_classes). "
                 f"Received: labels of shape {labels.shape}"
             )
         u = random.uniform(seed, (IMAGES, index, epoch), (len(images), DRAWS))
@@ -166,7 +166,8 @@ class Augmentation:
             return images.astype("float32")
         batch, height, width, _ = images.shape
         matrix, shift = self._motion(u, strength)  # the source of an output pixel p: matrix (p - shift)
-        # Coordinates from the centre, doubled, so that they are whole; in units of STEP * MATRIX_STEP afterwards.
+        # Coordinates from the centre, in 1 / STEP pixel; doubling keeps half pixels whole. The product with the matrix
+        # is in 1 / (STEP * MATRIX_STEP) pixel.
         y = (2 * np.arange(height) - (height - 1))[None, :, None] * (STEP // 2) - shift[:, 0, None, None]  # (B, H, 1)
         x = (2 * np.arange(width) - (width - 1))[None, None, :] * (STEP // 2) - shift[:, 1, None, None]  # (B, 1, W)
         source = []
@@ -306,11 +307,11 @@ def beta(alpha: float, u: np.ndarray) -> np.ndarray:
         float32 `(n,)`.
 
     Reference:
-        Joehnk, "Erzeugung von betaverteilten und gammaverteilten Zufallszahlen" (1964): X and Y are powers of two
-        uniforms; if X + Y <= 1, X / (X + Y) is the draw.
+        Joehnk, "Erzeugung von betaverteilten und gammaverteilten Zufallszahlen" (1964):
+        X = U^(1 / alpha) and Y = V^(1 / alpha), with U and V uniform; if X + Y <= 1, X / (X + Y) is the draw.
     """
     x, y = np.moveaxis(u ** (1 / alpha), 2, 0)  # (n, tries)
-    total = np.rint((x + y) * 2.0**40) * 2.0**-40  # so that the last digit does not decide
+    total = np.rint((x + y) * 2.0**40) * 2.0**-40  # a rounding difference must not change which try is taken
     first = np.argmax((total <= 1) & (total > 0), axis=1)
     row = np.arange(len(u))
     share = x[row, first] / np.maximum((x + y)[row, first], 2.0**-1000)
@@ -371,5 +372,5 @@ def load_augmentation(value: Augmentation | Mapping[str, Any] | str | None) -> A
     if not isinstance(value, str):
         return Augmentation.from_json(value)
     if value not in AUGMENTATIONS:
-        raise ValueError(f"There is no augmentation {value!r}. There are none, {', '.join(AUGMENTATIONS)}.")
+        raise ValueError(f"There is no augmentation {value!r}. There are: none, {', '.join(AUGMENTATIONS)}.")
     return AUGMENTATIONS[value]

@@ -1,4 +1,4 @@
-"""The masks of attention: checked, and combined into one."""
+"""The masks of attention, checked and combined into one, which `attention_weights` applies."""
 
 import functools
 from collections.abc import Sequence

@@ -33,7 +33,7 @@ from keras_vit_edu.layers.fused_attention import fused_attention, has_fused_atte
 from keras_vit_edu.layers.portable_dropout import PortableDropout
 from keras_vit_edu.layers.token_dense import TokenDense
 
-# exp() of it is 0, and a row that holds nothing else comes out uniform. (-infinity would make that row NaN.)
+# exp() of it is 0. If all scores of a row have this value, softmax gives a uniform row; with -infinity it gives NaN.
 LARGEST_NEGATIVE = float(np.finfo("float32").min)
 
 
@@ -44,12 +44,12 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None, bi
         query: `(B, h, T, d)`.
         key: `(B, h, S, d)`.
         mask: boolean, broadcastable to `(B, h, T, S)`; True where the query may attend.
-        bias: added to the scores, broadcastable to `(B, h, T, S)`. Defaults to no bias. A low bias never hides a key
-            as a mask does: a row where it is -infinity everywhere is uniform.
+        bias: added to the scores, broadcastable to `(B, h, T, S)`. Defaults to no bias. A bias cannot hide a key as a
+            mask does: if it is -infinity for all keys of a query, the row is uniform.
 
     Returns:
-        `(B, h, T, S)`, float32 (float64 for float64 on TensorFlow, which alone computes in it); each row sums to 1. A
-        row that hides every key is uniform.
+        `(B, h, T, S)`, float32, or float64 for float64 inputs on TensorFlow; each row sums to 1. If the mask hides all
+        keys of a query, its row is uniform.
 
     Examples:
         >>> query = key = np.zeros((1, 1, 2, 4), "float32")
@@ -63,7 +63,7 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None, bi
     scores = ops.matmul(query, ops.swapaxes(key, -2, -1))  # (B, h, T, S)
     scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
     if bias is not None:
-        # Never as low as what is masked: float16 turns -1e9 into -infinity.
+        # Keep every unmasked score above the masked ones, even for a float16 bias of -1e9, which is -infinity.
         scores = ops.maximum(scores + ops.cast(bias, scores.dtype), LARGEST_NEGATIVE / 2)
     if mask is not None:
         scores = ops.where(mask, scores, LARGEST_NEGATIVE)
@@ -72,16 +72,16 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None, bi
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
 class MyMultiHeadAttention(keras.layers.Layer):
-    """Multi-head attention, written out with `Dense` layers: `keras.layers.MultiHeadAttention` to look inside of.
+    """Multi-head attention, written out with `Dense` layers: a `keras.layers.MultiHeadAttention` to read.
 
     For each head, with Q, K, V the projections of query, key and value:
 
     `head = softmax(Q K^T / sqrt(d)) V`, and `output = concatenate(heads) W_out + b_out`
 
     Each query asks "who has what I need?". Its product with a key says how well that key answers. The softmax turns
-    these scores into shares, and the output is the values mixed in those shares. Several heads ask several questions.
+    these scores into weights, and the output is the weighted sum of the values. Several heads ask several questions.
 
-    The layer takes one of two paths to the same numbers. The explicit path is the one to read. The fused path is one
+    The layer has two paths, which give the same numbers. The explicit path is the one to read. The fused path is one
     operation of the backend, where there is one (on torch, and on JAX with an accelerator). The layer takes it when
     nobody asks for the scores, no dropout is active, no bias is given, and `value_dim` equals `key_dim`.
 
@@ -111,18 +111,18 @@ class MyMultiHeadAttention(keras.layers.Layer):
             likewise the next two.
         value_mask: boolean `(B, S)`.
         key_mask: boolean `(B, S)`.
-        attention_mask: `(T, S)`, `(B, T, S)` or `(B, h, T, S)`, 1s allowed for B, h, T, S; **True where the query may
-            attend**, as everywhere in Keras. (The course's own code adds `mask * -1e9`: there 1 hides.)
+        attention_mask: `(T, S)`, `(B, T, S)` or `(B, h, T, S)`; each axis may have size 1. **True where the query
+            may attend**, as everywhere in Keras. (The course's own code adds `mask * -1e9`: there 1 means hidden.)
         return_attention_scores: return `(output, scores)`.
         training: whether dropout acts.
         use_causal_mask: let query t attend to keys 0 to t only.
-        attention_bias: `(B, h, T, S)`, 1s allowed for each; added to `Q K^T / sqrt(d)`. A `RelativePositionBias` gives
-            one. (Keras's layer has no such argument.)
+        attention_bias: `(B, h, T, S)`, each axis may have size 1; added to `Q K^T / sqrt(d)`. A `RelativePositionBias`
+            gives one. (Keras's layer has no such argument.)
 
     Returns:
         Output `(B, T, output_shape or Dq)`. With `return_attention_scores` also the scores `(B, h, T, S)`, after the
-        softmax and before dropout, in the compute dtype. All masks hold together. A query that may attend to nothing
-        spreads its attention evenly.
+        softmax and before dropout, in the compute dtype. A query attends to a key only if every mask allows it. A
+        query that may attend to nothing spreads its attention evenly.
 
     Raises:
         ValueError: if a size is not a positive int, `dropout` is outside [0, 1), an input does not have rank 3, keys
@@ -339,8 +339,8 @@ class MyMultiHeadAttention(keras.layers.Layer):
             layer: built, on inputs of rank 3, without `attention_axes`, `use_gate` and `sliding_window`.
 
         Returns:
-            A built layer with the same name and dtype policy; the same outputs for the same inputs. LoRA's update, if
-            there is one, is in the kernels.
+            A built layer with the same name and dtype policy; the same outputs for the same inputs. A LoRA update is
+            merged into the kernels.
 
         Raises:
             ValueError: if `layer` is another layer, is not built, is quantized, or uses an option that this layer
@@ -359,8 +359,8 @@ class MyMultiHeadAttention(keras.layers.Layer):
 
         Returns:
             A built layer with the same name and dtype policy; the same outputs for the same inputs. (For a query that
-            may attend to nothing Keras gives zeros on one of its paths; ours spreads evenly.) LoRA's update, if there
-            is one, is in the kernels.
+            may attend to nothing, one of Keras's paths returns zeros; this layer attends evenly.) A LoRA update is
+            merged into the kernels.
 
         Raises:
             ValueError: if this layer is not built, or is quantized.

@@ -44,7 +44,8 @@ class RelativePositionBias(keras.layers.Layer):
         **kwargs: arguments of `keras.layers.Layer`: `name`, `dtype`.
 
     Call arguments:
-        tokens: `(B, T, D)`. The last rows * columns tokens are the patches, in reading order. Only T matters.
+        tokens: `(B, T, D)`. The last rows * columns tokens are the patches, in reading order. Only their
+            number T is used.
 
     Returns:
         `(1, h, T, T)`; entry `[0, i, query, key]`.

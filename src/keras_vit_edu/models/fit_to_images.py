@@ -65,7 +65,7 @@ def overrides_for_images(
     if "num_classes" not in found and config.get("num_classes") != num_classes:
         found["num_classes"] = num_classes
     if merged.get("image_shape") != wanted and found.get("image_shape") != wanted:
-        return found  # the user wants images of another shape, and is told that these have it not
+        return found  # the user wants images of another shape, and gets an error that says so
     sides = _sides(before, is_first)
     if "patch_size" in config and "patch_size" not in found and sides is not None:
         if not any(name in found for name in STEM) or merged.get("stem") != "conv":

@@ -1,4 +1,4 @@
-"""A model in a `.keras` file that a stranger may have made: every size is checked before anything is built or read.
+"""A model in an untrusted `.keras` file: every size is checked before anything is built or read.
 
 The file is a zip of a configuration, `config.json`, and weights in HDF5, `model.weights.h5`. A few bytes of
 HDF5 can claim to be terabytes, so what it holds is compared with its length first.

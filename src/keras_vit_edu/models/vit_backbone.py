@@ -158,12 +158,12 @@ class ViTBackbone(keras.Model):
 
         patches = Patches(patch_size, data_format=data_format, dtype=policy, name="patches")
         images = keras.Input(image_shape, name="images")
-        grid_size = cast(tuple[int, int], patches.grid_size(images.shape))  # not None: the size is known
-        bias = None if position_bias_template is None else with_sizes(position_bias_template, grid_size=grid_size)
         to_patches = patches
         if stem_template is not None:
             to_patches = _stem_from(stem_template, patches, policy)
             stem_template = completed(stem_template, to_patches)
+        grid_size = cast(tuple[int, int], patches.grid_size(images.shape))  # not None: the size is known
+        bias = None if position_bias_template is None else with_sizes(position_bias_template, grid_size=grid_size)
         patch_encoder = PatchEncoder(
             grid_size[0] * grid_size[1],
             projection_dim,

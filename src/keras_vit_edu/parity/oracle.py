@@ -1,4 +1,4 @@
-"""The layers again, in float64 NumPy, straight from the equations: what every backend's numbers are measured by.
+"""The layers again, in float64 NumPy, straight from the equations: the reference for every backend's numbers.
 
 Nothing here imports Keras or our layers, and nothing here is fast. The pieces (dense layers, norms, activations) are in
 `oracle_pieces.py`. Weights come as a dictionary of arrays by variable path, `{variable.path: array}`, relative to the
@@ -66,7 +66,7 @@ __all__ = [
 def attention_weights(
     query: np.ndarray, key: np.ndarray, mask: np.ndarray | None = None, bias: np.ndarray | float = 0.0
 ) -> np.ndarray:
-    """softmax(Q K^T / sqrt(d) + bias), over the keys that the mask leaves; over all of them, evenly, if it leaves none.
+    """softmax(Q K^T / sqrt(d) + bias), over the keys that the mask allows; uniform over all keys if it allows none.
 
     Args:
         query: `(B, h, T, d)`.
@@ -93,7 +93,7 @@ def combined_mask(
     attention_mask: np.ndarray | None = None,
     use_causal_mask: bool = False,
 ) -> np.ndarray:
-    """All masks of `MyMultiHeadAttention` in one of `shape`, `(B, h, T, S)`; True where every one of them is."""
+    """All masks of `MyMultiHeadAttention` in one of `shape`, `(B, h, T, S)`; True where all are True."""
     mask = np.ones(shape, bool)
     if query_mask is not None:
         mask = mask & np.asarray(query_mask, bool)[:, None, :, None]  # (B, 1, T, 1)
@@ -161,7 +161,7 @@ def relative_position_bias(table: np.ndarray, grid: tuple[int, int], num_tokens:
     Args:
         table: `(h, (2 rows - 1) (2 columns - 1))`.
         grid: `(rows, columns)` of the patches.
-        num_tokens: T; those that are no patches come first, and have bias 0.
+        num_tokens: T; prefix tokens come first, and have bias 0.
     """
     rows, columns = grid
     by_offset = float64(table).reshape(-1, 2 * rows - 1, 2 * columns - 1)
@@ -208,7 +208,7 @@ def transformer_block(
         activation: after the first Dense of the MLP.
         output_activation: after the second one.
         epsilon: of the normalisations.
-        keep_branches: for which images the attention counts, and for which the MLP, `(B, 1, 1)` each; None for all.
+        keep_branches: which images keep the attention branch, and which the MLP, `(B, 1, 1)` each; None for all.
         stochastic_depth: the probability with which they were drawn.
         grid_size: `(rows, columns)` of the patches, if the block has a `position_bias`.
         **masks: of `multi_head_attention`.
@@ -247,7 +247,7 @@ def patches(images: np.ndarray, patch_size: int | Sequence[int]) -> np.ndarray:
 
 
 def shifted_patches(images: np.ndarray, patch_size: int | Sequence[int]) -> np.ndarray:
-    """`ShiftedPatches`: patches of the image and, as further channels, of it moved half a patch to each corner."""
+    """`ShiftedPatches`: patches of the image with four copies, shifted half a patch to the corners, as channels."""
     height, width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
     views = [images]
     for down in (-(height // 2), height // 2):
@@ -290,7 +290,7 @@ def conv_stem(
 
 
 def largest_of_squares(images: np.ndarray, side: int) -> np.ndarray:
-    """The largest of each square of `side` by `side` places; what is missing lies outside, half of it on each side."""
+    """Max pooling with window and stride `side`; the image is padded to a multiple of it, half on each side."""
     before = [-length % side // 2 for length in images.shape[1:3]]
     after = [-length % side - first for length, first in zip(images.shape[1:3], before, strict=True)]
     padding = ((0, 0), *zip(before, after, strict=True), (0, 0))

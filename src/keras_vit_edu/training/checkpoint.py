@@ -1,4 +1,4 @@
-"""Save a checkpoint at the end of each epoch, and resume a run from it.
+"""Checkpoints on disk: save one at the end of each epoch, and load the newest. `session.py` resumes a run.
 
 A checkpoint is one safetensors file with everything that the rest of the run depends on: the weights, the optimizer
 (with its moving average), the dropout counters, the number of finished epochs and their history. It is written under

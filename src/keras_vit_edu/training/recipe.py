@@ -53,7 +53,7 @@ class Recipe:
         final_learning_rate: where the schedule ends, 0 to `learning_rate`; 0 with `"constant"`, which has no end.
         weight_decay: decoupled (Loshchilov and Hutter 2019), 0 or more.
         no_weight_decay: variables whose path inside the model contains one of these are exempt from weight decay, such
-            as `("bias", "norm", "position_embedding")`. One that no variable contains is an error.
+            as `("bias", "norm", "position_embedding")`. A part that matches no variable is an error.
         label_smoothing: share of the target spread over all classes, in [0, 1) (Szegedy et al. 2016).
         global_clipnorm: longest gradient, all weights taken together; None for no clipping.
         ema: momentum of an exponential moving average of the weights, in (0, 1): the average is what is validated,
@@ -119,7 +119,8 @@ class Recipe:
             object.__setattr__(self, "augmentation", load_augmentation(self.augmentation))
         except ValueError as error:
             raise ValueError(
-                f"The recipe's `augmentation` must be one: {error} Received: augmentation={self.augmentation!r}"
+                f"The recipe's `augmentation` must be a name or its fields. {error} "
+                f"Received: augmentation={self.augmentation!r}"
             ) from None
         check(self, "The recipe's ")
         if self.final_learning_rate > self.learning_rate:
@@ -129,7 +130,7 @@ class Recipe:
             )
         if self.schedule == "constant" and self.final_learning_rate:
             raise ValueError(
-                "The recipe's `schedule` must lead to `final_learning_rate`, which a constant one does not. "
+                "The recipe's `final_learning_rate` requires `schedule='cosine'` or `'linear'`. "
                 f"Received: schedule='constant', final_learning_rate={self.final_learning_rate}"
             )
         if self.warmup_epochs >= self.epochs:

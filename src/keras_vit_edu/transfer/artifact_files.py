@@ -3,9 +3,8 @@
     artifact.json          the manifest, JSON; see `artifact.py`
     weights.safetensors    the weights; `artifact.json` holds their size and SHA-256
 
-An artifact is written in one step. When a folder is written again, the new weights get the other one of two names. They
-become valid when `artifact.json`, which is replaced in one step, names them. Every size is checked before reading, and
-nothing is unpacked to a disk.
+Writing is atomic. In a folder, new weights get the unused one of two names; then `artifact.json` is replaced in one
+step, and names them. Every size is checked before reading, and nothing is unpacked to a disk.
 """
 
 import contextlib
@@ -113,7 +112,7 @@ def _write_folder(folder: Path, manifest: Mapping[str, Any], weights: bytes) -> 
         write_atomically(folder / MANIFEST, content)
     except BaseException:
         with contextlib.suppress(OSError):
-            if _weights_name_in(folder) != name:  # else the new artifact is complete, and a later step failed
+            if _weights_name_in(folder) != name:  # if the manifest names it, the new artifact is complete
                 (folder / name).unlink(missing_ok=True)
             if is_new:
                 folder.rmdir()
@@ -194,7 +193,7 @@ def opened(path: Path) -> "Iterator[Folder | Zip]":
             begins_as_zip = stream.read(4) == b"PK\x03\x04"
         if begins_as_zip:
             raise ArtifactError(
-                f"The zip is damaged, cut off, or holds much else ({error}). Received: {path}"
+                f"The zip is damaged, cut off, or holds many other files ({error}). Received: {path}"
             ) from None
         raise ArtifactError(f"An artifact is a folder or a zip, and this file is not a zip. Received: {path}") from None
     except (NotImplementedError, RuntimeError, EOFError, OSError) as error:  # another compression, encrypted...

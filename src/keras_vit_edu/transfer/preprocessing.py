@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_vit_edu import _checks
-from keras_vit_edu import _pixels as rules
+from keras_vit_edu import _checks, _pixels
 from keras_vit_edu._types import Images
 from keras_vit_edu.transfer.given_images import array_of, arrays_of
 from keras_vit_edu.transfer.resampling import INTERPOLATIONS, resize, resize_as_pillow
@@ -41,8 +40,8 @@ class Preprocessing:
         resize_size: resize to this first, then crop `image_size` from the centre (black where the image is smaller). An
             int is the shorter side, and the longer side follows in proportion; a pair is `(height, width)`. None
             resizes to `image_size` directly. Excludes `crop_to_aspect_ratio` and `pad_to_aspect_ratio`.
-        pillow: resample integers as Pillow does, which transformers uses: antialiased, columns first, then rows, each
-            rounded to whole numbers.
+        pillow: resample integer images as Pillow does (transformers uses Pillow): with antialiasing, one side after the
+            other, rounding to whole numbers after each.
 
     Call arguments:
         images: one image `(H, W, 3)` or a batch `(B, H, W, 3)`, or a list of images `(H, W, 3)` of any sizes; any
@@ -56,7 +55,7 @@ class Preprocessing:
 
     Raises:
         ValueError: for arguments or images that are none of these, empty, or hold NaN, infinity, or anything else below
-            0 or above 255. (A thousandth beyond is rounding, and cut off.)
+            0 or above 255. (Up to 0.001 outside is treated as rounding, and clipped.)
 
     Warns:
         UserWarning: if no value is above 1, which looks like images from 0 to 1; and for images of 16 bits.
@@ -97,7 +96,7 @@ class Preprocessing:
                 raise ValueError(f"`{name}` must be True or False. Received: {name}={getattr(self, name)!r}")
         if self.crop_to_aspect_ratio and self.pad_to_aspect_ratio:
             raise ValueError(
-                "One of `crop_to_aspect_ratio` and `pad_to_aspect_ratio`, not both. "
+                "`pad_to_aspect_ratio=True` requires `crop_to_aspect_ratio=False` (the default is True). "
                 "Received: crop_to_aspect_ratio=True, pad_to_aspect_ratio=True"
             )
         self._check_resizing()
@@ -113,15 +112,14 @@ class Preprocessing:
     def _check_resizing(self) -> None:
         if self.pillow and (not self.antialias or self.pad_to_aspect_ratio):
             raise ValueError(
-                "`pillow` needs `antialias=True`, as Pillow always does it, and does not pad. Received: "
+                "`pillow=True` requires `antialias=True` and `pad_to_aspect_ratio=False`. Received: "
                 f"antialias={self.antialias}, pad_to_aspect_ratio={self.pad_to_aspect_ratio}"
             )
         if self.resize_size is None:
             return
         if self.image_size is None or self.crop_to_aspect_ratio or self.pad_to_aspect_ratio:
             raise ValueError(
-                "`resize_size` goes with an `image_size`, to be cut out of the centre, and with neither "
-                "`crop_to_aspect_ratio` nor `pad_to_aspect_ratio`. "
+                "`resize_size` requires `image_size`, `crop_to_aspect_ratio=False` and `pad_to_aspect_ratio=False`. "
                 f"Received: resize_size={self.resize_size}, image_size={self.image_size}, "
                 f"crop_to_aspect_ratio={self.crop_to_aspect_ratio}, pad_to_aspect_ratio={self.pad_to_aspect_ratio}"
             )
@@ -135,8 +133,8 @@ class Preprocessing:
         """What a keras_hub `ImageConverter` does, such as `classifier.preprocessor.image_converter`.
 
         Args:
-            image_converter: of the general kind, or of a family that adds no step of its own, as ViT, DeiT and most
-                others. Only its attributes are read.
+            image_converter: a keras_hub `ImageConverter`, or a subclass that does not override `call` (ViT, DeiT, most
+                others). Only its attributes are read.
 
         Returns:
             A `Preprocessing`.
@@ -163,13 +161,13 @@ class Preprocessing:
         missing = [name for name in names if not hasattr(image_converter, name)]
         if missing:
             raise ValueError(
-                f"An image converter has `{missing[0]}`; this has not. Received: {type(image_converter).__name__}"
+                f"An image converter must have `{missing[0]}`. Received: {type(image_converter).__name__} without it"
             )
         return cls(**{name: getattr(image_converter, name) for name in names})
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
-        """Of a converted image, `(height, width, 3)` or `(3, height, width)`; sides are None without `image_size`."""
+        """Shape of a converted image, `(height, width, 3)` or `(3, height, width)`; None for unknown sides."""
         size = self.image_size or (None, None)
         return (3, *size) if self.data_format == "channels_first" else (*size, 3)
 
@@ -252,7 +250,7 @@ class Preprocessing:
         return result[0] if is_single else result
 
     def convert(self, image: np.ndarray) -> np.ndarray:
-        """Convert one image as a call does, without the warning about a dark image: for one that is known to be dark.
+        """Convert one image without the warning about values in [0, 1], for an image that is known to be dark.
 
         Args:
             image: `(H, W, 3)`, values from 0 to 255.
@@ -268,12 +266,12 @@ class Preprocessing:
             (2, 2, 3)
         """
         array = array_of(image)
-        has_16_bits = rules.largest_of_16_bits([array]) is not None
+        has_16_bits = _pixels.largest_of_16_bits([array]) is not None
         result = self.convert_unchecked(_checked(array, self.data_format, has_16_bits))
         return np.moveaxis(result, -1, 0) if self.data_format == "channels_first" else result
 
     def convert_unchecked(self, image: np.ndarray) -> np.ndarray:
-        """As `convert`, for whoever has checked the image: `(H, W, 1 or 3)` to float32 `(height, width, 3)`.
+        """Same as `convert`, without the checks: `(H, W, 1 or 3)` to float32 `(height, width, 3)`.
 
         Channels are last, whatever `data_format` says. Without `image_size`, it may be a batch.
         """
@@ -336,17 +334,17 @@ def checked_images(several: Sequence[np.ndarray], data_format: str, stacklevel: 
     """
     if not len(several):
         raise ValueError("There must be an image. Received: none")
-    largest = rules.largest_of_16_bits(several)
+    largest = _pixels.largest_of_16_bits(several)
     checked = [_checked(image, data_format, largest is not None) for image in several]
     if 0 < max(image.max() for image in checked) <= 1:
-        warnings.warn("These look like images in [0, 1]; this takes 0 to 255.", stacklevel=stacklevel)
+        warnings.warn("The images look like values in [0, 1]. Expected: 0 to 255.", stacklevel=stacklevel)
     if largest is not None:
-        warnings.warn(f"{rules.STATED} Received: uint16 up to {largest}", stacklevel=stacklevel)
+        warnings.warn(f"{_pixels.STATED} Received: uint16 up to {largest}", stacklevel=stacklevel)
     return checked
 
 
 def _checked(image: np.ndarray, data_format: str, has_16_bits: bool) -> np.ndarray:
-    """One image as `(H, W, 1 or 3)`, from 0 to 255; a uint16 one has 16 bits or 8."""
+    """One image as `(H, W, 1 or 3)`, from 0 to 255. With `has_16_bits`, uint16 is converted from 16 bits to 8."""
     axis = -3 if data_format == "channels_first" else -1
     if image.ndim != 3 or image.size == 0 or image.shape[axis] not in (1, 3) or image.dtype.kind not in "uif":
         form = "(3, H, W) or (1, H, W)" if axis == -3 else "(H, W, 3) or (H, W, 1)"
@@ -355,7 +353,7 @@ def _checked(image: np.ndarray, data_format: str, has_16_bits: bool) -> np.ndarr
             f"Received: {image.dtype} of shape {image.shape}"
         )
     image = np.moveaxis(image, axis, -1)
-    return rules.from_16_bits(image) if has_16_bits and rules.is_uint16(image) else rules.in_range(image)
+    return _pixels.from_16_bits(image) if has_16_bits and _pixels.is_uint16(image) else _pixels.in_range(image)
 
 
 def _per_channel(name: str, value: Any) -> float | tuple[float, ...] | None:
