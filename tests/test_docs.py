@@ -30,13 +30,23 @@ ON_EACH_BACKEND = ("README.md", "layers.md", "presets.md", "saving.md")
 BLOCK = re.compile(r"```python( title=[^\n]*)?\n(.*?)```", flags=re.DOTALL)
 CONTINUES = "# continues "  # how a block begins that needs the names or files of one above
 
-# Runs the blocks of a page, given as a list of sequences; each sequence has names of its own.
+# Runs the blocks of pages, page by page, each in a folder of its own. A page is a list of sequences of blocks; each
+# sequence has names of its own. Writes what went wrong, by page.
 PASTE = """
-import json, sys
-for sequence in json.load(sys.stdin):
-    names = {"__name__": "__main__"}
-    for block in sequence:
-        exec(compile(block, block.splitlines()[0], "exec"), names)
+import json, os, sys, traceback
+pages, wrong, start = json.load(sys.stdin), {}, os.getcwd()
+for number, (page, sequences) in enumerate(pages.items()):
+    os.mkdir(os.path.join(start, str(number)))
+    os.chdir(os.path.join(start, str(number)))
+    try:
+        for sequence in sequences:
+            names = {"__name__": "__main__"}
+            for block in sequence:
+                exec(compile(block, block.splitlines()[0], "exec"), names)
+    except BaseException:
+        wrong[page] = traceback.format_exc()
+with open(os.path.join(start, "wrong.json"), "w") as file:
+    json.dump(wrong, file)
 """
 
 
@@ -46,27 +56,28 @@ def blocks(page):
 
 
 @pytest.mark.parametrize(
-    "page",
+    "pages",
     [
+        pytest.param([page for page in PAGES if page.name in ON_EACH_BACKEND], id="on each backend"),
         pytest.param(
-            page,
-            marks=[] if page.name in ON_EACH_BACKEND else [pytest.mark.any_backend],
-            id=str(page.relative_to(ROOT)),
-        )
-        for page in PAGES
+            [page for page in PAGES if page.name not in ON_EACH_BACKEND], marks=pytest.mark.any_backend, id="others"
+        ),
     ],
 )
-def test_the_examples_of_a_page_run_when_pasted(page, tmp_path):
-    sequences = []
-    for title, text in blocks(page):
-        if not title:
-            sequences.append([*sequences.pop(), text] if text.startswith(CONTINUES) else [text])
+def test_the_examples_of_pages_run_when_pasted(pages, tmp_path):
+    """In one process: to start one takes longer than most pages do."""
+    pasted = {}
+    for page in pages:
+        sequences = pasted.setdefault(str(page.relative_to(ROOT)), [])
+        for title, text in blocks(page):
+            if not title:
+                sequences.append([*sequences.pop(), text] if text.startswith(CONTINUES) else [text])
     (tmp_path / "home").mkdir()
     (tmp_path / "here").mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KERAS")}
     done = subprocess.run(
         [sys.executable, "-c", PASTE],
-        input=json.dumps(sequences),
+        input=json.dumps(pasted),
         cwd=tmp_path / "here",
         env={**kept, "HOME": str(tmp_path / "home")},
         capture_output=True,
@@ -74,6 +85,8 @@ def test_the_examples_of_a_page_run_when_pasted(page, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    wrong = json.loads((tmp_path / "here" / "wrong.json").read_text())
+    assert not wrong, "\n".join(f"{page}: {error}" for page, error in wrong.items())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

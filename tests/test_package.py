@@ -19,16 +19,18 @@ from keras_vit_edu import initializers, layers, models, transfer
 from keras_vit_edu._backend import BACKENDS, installed_backends
 
 
-def modules_after(code: str, backend: str) -> set[str]:
-    """The top-level modules that a fresh process holds after running `code`."""
+def modules_after(*codes: str, backend: str) -> list[set[str]]:
+    """The top-level modules that a fresh process holds after each of `codes`, run one after the other."""
+    note = "import json, sys; print('\\n' + json.dumps(sorted(sys.modules)))"
     process = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport json, sys; print(json.dumps(sorted(sys.modules)))"],
+        [sys.executable, "-c", "\n".join(f"{code}\n{note}" for code in codes)],
         env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
         check=True,
     )
-    return {name.partition(".")[0] for name in json.loads(process.stdout.splitlines()[-1])}
+    lines = [json.loads(line) for line in process.stdout.splitlines() if line.startswith('["')]
+    return [{name.partition(".")[0] for name in line} for line in lines]
 
 
 IMPORT = "import keras_vit_edu"
@@ -44,7 +46,7 @@ model.fit(np.zeros((2, 8, 8, 1), "float32"), np.array([0, 2]), verbose=0)
 @pytest.mark.together
 @pytest.mark.parametrize("backend", installed_backends())
 def test_a_fit_on_one_backend_leaves_the_others_out(backend):
-    loaded = modules_after(FIT, backend)
+    (loaded,) = modules_after(FIT, backend=backend)
     assert backend in loaded
     by_keras_itself = {"jax"}  # `import keras` imports it where it is installed, for Orbax's checkpoints
     assert loaded.isdisjoint(set(BACKENDS) - {backend} - by_keras_itself)
@@ -53,7 +55,8 @@ def test_a_fit_on_one_backend_leaves_the_others_out(backend):
 @pytest.mark.together
 @pytest.mark.parametrize("backend", installed_backends())
 def test_the_import_brings_the_core_dependencies_and_nothing_else(backend):
-    added = modules_after(IMPORT, backend) - modules_after("import keras, numpy", backend)
+    before, after = modules_after("import keras, numpy", IMPORT, backend=backend)
+    added = after - before
     assert added - set(sys.stdlib_module_names) == {"keras_vit_edu", "safetensors"}
 
 

@@ -121,40 +121,41 @@ import numpy as np
 from keras import ops
 from keras_vit_edu.random import set_seed
 
-(set_seed if sys.argv[1] == "ours" else keras.utils.set_random_seed)(1234)
-x = np.ones((4, 6), "float32")
-layer, dropout = keras.layers.Dense(5), keras.layers.Dropout(0.5)
-found = {
-    "weights": ops.convert_to_numpy(layer(x)).tolist(),
-    "dropout": [ops.convert_to_numpy(dropout(x, training=True)).tolist() for _ in range(2)],
-    "without a seed": [ops.convert_to_numpy(keras.random.uniform((3,))).tolist() for _ in range(2)],
-    "python": random.random(),
-    "numpy": np.random.random(),
-    "seed": keras.utils.get_random_seed() if hasattr(keras.utils, "get_random_seed") else None,
-}
 backend = keras.backend.backend()
-if backend == "torch":
-    import torch
-    found["torch"] = torch.rand(3).tolist()
-if backend == "tensorflow":
-    import tensorflow as tf
-    found["tensorflow"] = tf.random.uniform((3,)).numpy().tolist()
-    found["tf.data"] = [int(i) for i in tf.data.Dataset.range(9).shuffle(9)]
-print(json.dumps([found, "tensorflow" in sys.modules]))
+
+def draws():
+    x = np.ones((4, 6), "float32")
+    layer, dropout = keras.layers.Dense(5), keras.layers.Dropout(0.5)
+    found = {
+        "weights": ops.convert_to_numpy(layer(x)).tolist(),
+        "dropout": [ops.convert_to_numpy(dropout(x, training=True)).tolist() for _ in range(2)],
+        "without a seed": [ops.convert_to_numpy(keras.random.uniform((3,))).tolist() for _ in range(2)],
+        "python": random.random(),
+        "numpy": np.random.random(),
+        "seed": keras.utils.get_random_seed() if hasattr(keras.utils, "get_random_seed") else None,
+    }
+    if backend == "torch":
+        import torch
+        found["torch"] = torch.rand(3).tolist()
+    if backend == "tensorflow":
+        import tensorflow as tf
+        found["tensorflow"] = tf.random.uniform((3,)).numpy().tolist()
+        found["tf.data"] = [int(i) for i in tf.data.Dataset.range(9).shuffle(9)]
+    return found
+
+set_seed(1234)
+ours, has_tensorflow = draws(), "tensorflow" in sys.modules
+keras.utils.set_random_seed(1234)
+print(json.dumps([ours, has_tensorflow, draws()]))
 """
 
 
 @pytest.mark.together
 @pytest.mark.parametrize("backend", installed_backends())
 def test_set_seed_gives_the_bits_of_keras(backend):
-    def draws(whose):
-        environment = {**os.environ, "KERAS_BACKEND": backend}
-        done = subprocess.run(
-            [sys.executable, "-c", DRAWS, whose], env=environment, capture_output=True, text=True, check=True
-        )
-        return json.loads(done.stdout.splitlines()[-1])
-
-    (ours, has_tensorflow), (keras_own, _) = draws("ours"), draws("keras")
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", DRAWS], env=environment, capture_output=True, text=True, check=True)
+    ours, has_tensorflow, keras_own = json.loads(done.stdout.splitlines()[-1])
     assert ours == keras_own
     assert has_tensorflow == (backend == "tensorflow")
 

@@ -191,7 +191,6 @@ def loader():
         yield it
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux counts it")
 @pytest.mark.parametrize(
     "make",

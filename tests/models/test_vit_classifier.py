@@ -27,7 +27,6 @@ from tests.support import (
     vit_classifier,
 )
 
-pytestmark = pytest.mark.lowest
 
 SMALL = {
     "num_classes": 3,

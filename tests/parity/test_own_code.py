@@ -51,7 +51,11 @@ def test_inputs_of_whole_numbers_and_bools_go_beside_floats(build_fn, inputs):
     report = parity.check(build_fn, inputs, backends=TWO)
     assert report.passed
     assert [row.row for row in report.rows] == ["outputs", "gradients"]
-    assert parity.check_saving(build_fn, inputs, backends=TWO).passed
+
+
+def test_a_saved_model_of_named_inputs_loads():
+    inputs = {"values": (2, 4), "keep": INTS > 1}
+    assert parity.check_saving(functions.of_named_inputs, inputs, backends=TWO).passed
 
 
 @pytest.mark.parametrize("inputs", [{}, {"values": {"nested": X}}, {1: X}])

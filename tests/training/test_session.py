@@ -12,7 +12,7 @@ from keras_vit_edu.training import Recipe, RunFolderError
 from tests.support import revived, to_numpy
 from tests.training.small_runs import RECIPE, SendSignal, assert_same, everything, go, new_model
 
-pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.lowest]
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.mark.any_backend  # on the others in half precision, below, and by signals, in `test_resume.py`
