@@ -27,7 +27,6 @@ from tests.support import (
     vit_classifier,
 )
 
-
 SMALL = {
     "num_classes": 3,
     "image_shape": (8, 12, 1),
