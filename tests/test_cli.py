@@ -136,7 +136,7 @@ def test_overwrite(train, capsys):
         (["--seed", "-1"], "`seed` must be.*seed=-1"),
         (["--seed", str(2**31)], "`seed` must be.*2147483648"),
         (["--learning-rate", "0"], "`learning_rate` must be a number above 0"),
-        (["--final-learning-rate", "1e-6"], "which a constant one does not"),
+        (["--final-learning-rate", "1e-6"], "`final_learning_rate` requires"),
         (["--augmentation-final-epochs", "2"], "`--augmentation-final-\\*` requires `--augmentation`"),
         (
             ["--augmentation", "digits", "--augmentation-final-strength", "0.2"],

@@ -98,7 +98,7 @@ def test_the_lock_is_let_go_of_when_a_folder_is_refused(tmp_path):
     assert kept
 
 
-@pytest.mark.parametrize("left", ["run.json.new", "augmentation.png"])
+@pytest.mark.parametrize("left", ["run.json.0a1b2c3d.new", "augmentation.png"])
 def test_files_from_before_run_json_do_not_prevent_a_run(tmp_path, left):
     (tmp_path / left).write_text("")
     RunFolder(tmp_path).close()

@@ -18,7 +18,7 @@ import pytest
 import safetensors.numpy
 
 from keras_vit_edu._install import install_command
-from keras_vit_edu.layers import ConvStem
+from keras_vit_edu.layers import ConvStem, Patches
 from keras_vit_edu.models import ViTBackbone, ViTClassifier
 from keras_vit_edu.transfer import (
     ArtifactError,
@@ -165,9 +165,12 @@ def test_a_model_that_cannot_be_loaded_is_not_saved(tmp_path):
     with pytest.raises(ArtifactError, match=r"Save this model with Keras.* Received: .*, a Own$"):
         TransferClassifier(Own(backbone, 2), Preprocessing(16), ["a", "b"]).save(tmp_path / "own")
     sizes = {"num_layers": 1, "num_heads": 2, "key_dim": 3, "mlp_dim": 8, "num_prefix_tokens": 1}
-    backbone = ViTBackbone((16, 16, 3), 8, 6, **sizes, stem=ConvStem((4, 4, 4), activation="relu"))
-    with pytest.raises(ArtifactError, match="Its stem or position bias is not from this library"):
-        TransferClassifier(opened_vit(backbone, 2), Preprocessing(16), ["a", "b"]).save(tmp_path / "relu")
+    backbone = ViTBackbone((16, 16, 3), 8, 6, **sizes, stem=keras.Sequential([Patches(8)]))
+    with pytest.raises(ArtifactError, match="Its stem or position bias is not a layer of this library"):
+        TransferClassifier(opened_vit(backbone, 2), Preprocessing(16), ["a", "b"]).save(tmp_path / "own_stem")
+    backbone = ViTBackbone((16, 16, 3), 8, 6, **sizes, stem=ConvStem((4, 4, 4), activation=keras.activations.elu))
+    with pytest.raises(ArtifactError, match="`stem_activation` must be one of"):
+        TransferClassifier(opened_vit(backbone, 2), Preprocessing(16), ["a", "b"]).save(tmp_path / "elu")
     quantized = classifier()
     quantized.model.get_layer("logits").quantize("int8")
     with pytest.raises(ArtifactError, match="quantized"):
@@ -180,7 +183,13 @@ def test_a_model_that_cannot_be_loaded_is_not_saved(tmp_path):
     "arguments",
     [
         {"head": "flatten", "head_units": (5,), "head_activation": "relu", "locality": 0.5, "stem": "shifted"},
-        {"head": "sequence", "stem": "conv", "stem_filters": (3, 3, 3), "stem_normalization": "layer"},
+        {
+            "head": "sequence",
+            "stem": "conv",
+            "stem_filters": (3, 3, 3),
+            "stem_normalization": "layer",
+            "stem_activation": "relu",
+        },
     ],
 )
 def test_every_classifier_of_ours_is_kept(arguments, tmp_path):

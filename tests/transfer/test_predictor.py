@@ -157,7 +157,7 @@ def test_predict_each_gives_file_after_file(classifier, folder):
 def test_values_from_0_to_1_draw_one_warning(classifier):
     scaled = [photo / 255 for photo in PHOTOS]
     for call in (classifier.predict, classifier.probabilities, classifier.attention_scores):
-        with pytest.warns(UserWarning, match="look like images in \\[0, 1\\]") as caught:
+        with pytest.warns(UserWarning, match=r"look like values in \[0, 1\]") as caught:
             call(scaled)
         assert len([warning for warning in caught if warning.category is UserWarning]) == 1
     with warnings.catch_warnings():

@@ -271,7 +271,7 @@ class Preprocessing:
         return np.moveaxis(result, -1, 0) if self.data_format == "channels_first" else result
 
     def convert_unchecked(self, image: np.ndarray) -> np.ndarray:
-        """Same as `convert`, without the checks: `(H, W, 1 or 3)` to float32 `(height, width, 3)`.
+        """As `convert`, without the checks: `(H, W, 1 or 3)` to float32 `(height, width, 3)`.
 
         Channels are last, whatever `data_format` says. Without `image_size`, it may be a batch.
         """
