@@ -28,7 +28,9 @@ WITHOUT_EXAMPLE = {
         "starts processes or reads what they wrote; docs/api/parity.md has examples",
     ),
     **dict.fromkeys(
-        ["LoadedClassifier", "datasets.DigitMeasures", "parity.Report", "transfer.HubPreset", "transfer.Predictions"],
+        ["LoadedClassifier", "datasets.DigitMeasures", "datasets.SameDifferent", "explain.Explanation", "explain.Grid",
+         "explain.Inside", "explain.faithfulness.Curves", "parity.Report", "transfer.HubPreset",
+         "transfer.Predictions"],
         "a result: the example is at the function that returns it",
     ),
 }  # fmt: skip

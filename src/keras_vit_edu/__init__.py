@@ -14,12 +14,23 @@ if not _backend.ONLY_HELP:
     with _backend.explaining():
         if _backend.OUR_COMMAND:
             _tensorflow_log.settle()
-        from keras_vit_edu import datasets, initializers, layers, models, parity, random, training, transfer
+        from keras_vit_edu import (
+            datasets,
+            explain,
+            initializers,
+            layers,
+            models,
+            parity,
+            random,
+            training,
+            transfer,
+        )
         from keras_vit_edu.load_classifier import LoadedClassifier, load_classifier
 
 __all__ = [
     "LoadedClassifier",
     "datasets",
+    "explain",
     "initializers",
     "layers",
     "load_classifier",

@@ -11,6 +11,7 @@ from keras_vit_edu.datasets.image_folder import ImageFolder, scan_folder
 from keras_vit_edu.datasets.load_data import load_data
 from keras_vit_edu.datasets.load_images import image_files_fingerprint, load_images
 from keras_vit_edu.datasets.mnist import DATASETS, DIGITS, load
+from keras_vit_edu.datasets.same_different import SameDifferent, same_different, same_different_dataset
 from keras_vit_edu.datasets.split_folder import SplitFolder, find_split
 from keras_vit_edu.digits import DigitMeasures, check_digit, digit_from_photo, measure_digit
 
@@ -24,6 +25,7 @@ __all__ = [
     "DigitMeasures",
     "ImageDataset",
     "ImageFolder",
+    "SameDifferent",
     "SplitFolder",
     "check_digit",
     "class_weights",
@@ -38,6 +40,8 @@ __all__ = [
     "measure_digit",
     "read_image",
     "resized",
+    "same_different",
+    "same_different_dataset",
     "scan_csv",
     "scan_folder",
     "split",

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_vit_edu import _checks, initializers
 from keras_vit_edu._types import Activation, DataFormat, Initializer, Shape, Tensor
+from keras_vit_edu.layers.hooks import through_hook
 from keras_vit_edu.layers.layer_normalization import LayerNormalization
 from keras_vit_edu.layers.portable_dropout import PortableDropout
 
@@ -137,7 +138,7 @@ class ConvStem(keras.layers.Layer):
 
     def call(self, images: Tensor, training: bool = False) -> Tensor:
         self._channels_last(images.shape)  # complains about a wrong rank
-        x = ops.cast(images, self.compute_dtype)
+        x = ops.cast(through_hook(self, "images", images), self.compute_dtype)
         x = ops.transpose(x, (0, 2, 3, 1)) if self.data_format == "channels_first" else x  # (B, H, W, C)
         for convolution, normalization, pool, dropout in zip(
             self.convolutions, self.normalizations, self.pools, self.dropouts, strict=True

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit_edu._types import Tensor
+from keras_vit_edu.layers.hooks import through_hook
 
 
 # Keras names the weights in a file after the class, so it has the name of Keras's own.
@@ -25,6 +26,9 @@ class LayerNormalization(keras.layers.LayerNormalization):
     """
 
     def call(self, inputs: Tensor) -> Tensor:
+        return through_hook(self, "normalised", self._normalised(inputs))
+
+    def _normalised(self, inputs: Tensor) -> Tensor:
         if keras.backend.backend() != "torch":
             return super().call(inputs)
         import torch

@@ -30,6 +30,7 @@ from keras_vit_edu._types import Constraint, Initializer, Regularizer, Shape, Te
 from keras_vit_edu.layers import attention_conversion
 from keras_vit_edu.layers.attention_masks import AttentionMasks, check_broadcasts
 from keras_vit_edu.layers.fused_attention import fused_attention, has_fused_attention
+from keras_vit_edu.layers.hooks import is_hooked, through_hook
 from keras_vit_edu.layers.portable_dropout import PortableDropout
 from keras_vit_edu.layers.token_dense import TokenDense
 
@@ -237,7 +238,7 @@ class MyMultiHeadAttention(keras.layers.Layer):
         value = self._split_heads(self.v_dense(value))  # (B, S, h, dv)
 
         needs_scores = return_attention_scores or attention_bias is not None or (training and self.dropout > 0)
-        if needs_scores or self.value_dim != self.key_dim or not self._fused_is_faster():
+        if needs_scores or is_hooked() or self.value_dim != self.key_dim or not self._fused_is_faster():
             heads, scores = self._attend(query, key, value, mask, attention_bias, training)
         else:
             heads, scores = fused_attention(query, key, value, mask), None
@@ -256,8 +257,9 @@ class MyMultiHeadAttention(keras.layers.Layer):
         """The explicit path: heads `(B, T, h, dv)` and scores `(B, h, T, S)`."""
         query, key, value = (ops.swapaxes(x, 1, 2) for x in (query, key, value))  # (B, h, T or S, d or dv)
         scores = attention_weights(query, key, mask, bias)  # (B, h, T, S)
-        scores = ops.cast(scores, self.compute_dtype)
+        scores = through_hook(self, "scores", ops.cast(scores, self.compute_dtype))
         heads = ops.matmul(self.score_dropout(scores, training=training), value)  # (B, h, T, dv)
+        heads = through_hook(self, "heads", heads)
         return ops.swapaxes(heads, 1, 2), scores
 
     def _join_heads(self, x: Tensor) -> Tensor:

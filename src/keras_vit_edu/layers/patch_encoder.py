@@ -10,6 +10,7 @@ from keras import ops
 from keras_vit_edu import _checks, initializers
 from keras_vit_edu._types import Shape, Tensor
 from keras_vit_edu._weights import copy_of
+from keras_vit_edu.layers.hooks import through_hook
 from keras_vit_edu.layers.token_dense import TokenDense
 
 
@@ -108,7 +109,7 @@ class PatchEncoder(keras.layers.Layer):
         if self.num_prefix_tokens:
             prefix = ops.broadcast_to(self.prefix_tokens, (batch, self.num_prefix_tokens, self.projection_dim))
             tokens = ops.concatenate([prefix, tokens], axis=1)
-        return tokens + self.position_embedding  # (B, num_prefix_tokens + N, D)
+        return through_hook(self, "tokens", tokens + self.position_embedding)  # (B, num_prefix_tokens + N, D)
 
     def resized(self, new_grid: Sequence[int]) -> "PatchEncoder":
         """Make an encoder for images of another size, with the weights of this one.

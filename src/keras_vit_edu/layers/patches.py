@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_vit_edu import _checks
 from keras_vit_edu._types import DataFormat, Shape, Tensor
+from keras_vit_edu.layers.hooks import through_hook
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -54,6 +55,7 @@ class Patches(keras.layers.Layer):
 
     def call(self, images: Tensor) -> Tensor:
         self.compute_output_shape(images.shape)
+        images = through_hook(self, "images", images)
         patch_height, patch_width = self.patch_size
         batch, rows, columns, channels = self._grid(ops.shape(images))
         if self.data_format == "channels_first":

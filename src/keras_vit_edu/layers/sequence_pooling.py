@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_vit_edu import _checks, initializers
 from keras_vit_edu._types import Initializer, Shape, Tensor
+from keras_vit_edu.layers.hooks import through_hook
 
 
 @keras.saving.register_keras_serializable(package="keras_vit_edu")
@@ -64,6 +65,7 @@ class SequencePooling(keras.layers.Layer):
         tokens = ops.cast(tokens, self.compute_dtype)
         scores = self.score_dense(tokens)  # (B, N, 1)
         scores = ops.softmax(ops.cast(scores, keras.backend.result_type(scores.dtype, "float32")), axis=1)
+        scores = through_hook(self, "scores", ops.squeeze(scores, axis=2))[..., None]  # (B, N, 1)
         pooled = ops.sum(ops.cast(scores, tokens.dtype) * tokens, axis=1)  # (B, D)
         return (pooled, ops.squeeze(scores, axis=2)) if return_attention_scores else pooled
 

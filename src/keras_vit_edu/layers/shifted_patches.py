@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_vit_edu import _checks
 from keras_vit_edu._types import DataFormat, Shape, Tensor
+from keras_vit_edu.layers.hooks import through_hook
 from keras_vit_edu.layers.patches import Patches
 
 
@@ -64,6 +65,7 @@ class ShiftedPatches(keras.layers.Layer):
 
     def call(self, images: Tensor) -> Tensor:
         self.compute_output_shape(images.shape)
+        images = through_hook(self, "images", images)
         is_first = self.data_format == "channels_first"
         up, left = (side // 2 for side in self.patch_size)
         height, width = ops.shape(images)[2:] if is_first else ops.shape(images)[1:3]

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_vit_edu import _checks, initializers, random
 from keras_vit_edu._types import Activation, Initializer, Shape, Tensor
+from keras_vit_edu.layers.hooks import through_hook
 from keras_vit_edu.layers.layer_normalization import LayerNormalization
 from keras_vit_edu.layers.my_multi_head_attention import MyMultiHeadAttention
 from keras_vit_edu.layers.portable_dropout import PortableDropout
@@ -215,7 +216,7 @@ class TransformerBlock(keras.layers.Layer):
         hidden = self.mlp_hidden(self.mlp_norm(tokens))  # (B, N, mlp_dim)
         hidden = self.mlp_hidden_dropout(hidden, training=training)
         output = self.mlp_output_dropout(self.mlp_output(hidden), training=training)  # (B, N, D)
-        tokens = ops.add(tokens, self.mlp_branch(output, training=training))
+        tokens = through_hook(self, "tokens", ops.add(tokens, self.mlp_branch(output, training=training)))
         return (tokens, scores) if return_attention_scores else tokens
 
     def compute_output_shape(self, tokens_shape: Shape) -> tuple[int | None, ...]:
