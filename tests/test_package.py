@@ -96,7 +96,7 @@ def test_the_package_is_small_enough_for_a_wheel_of_30_megabytes():
 
 
 def test_the_subpackages_are_attributes_of_the_package():
-    rooms = {"datasets", "initializers", "layers", "models", "parity", "random", "training", "transfer"}
+    rooms = {"datasets", "explain", "initializers", "layers", "models", "parity", "random", "training", "transfer"}
     assert {*rooms, "load_classifier", "LoadedClassifier"} == set(keras_vit_edu.__all__)
     for name in rooms:
         assert getattr(keras_vit_edu, name) is importlib.import_module(f"keras_vit_edu.{name}")

@@ -1,4 +1,4 @@
-"""All figures. The only file that imports matplotlib."""
+"""Figures of training, evaluation and classification."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
