@@ -16,6 +16,7 @@ from keras_vit_edu._install import what_is_missing
 from keras_vit_edu.cli.classify import classify
 from keras_vit_edu.cli.doctor import doctor
 from keras_vit_edu.cli.evaluate import evaluate
+from keras_vit_edu.cli.explain import explain
 from keras_vit_edu.cli.fine_tune import fine_tune
 from keras_vit_edu.cli.mistakes import UsersMistake, complain
 from keras_vit_edu.cli.parity import parity_command
@@ -32,7 +33,7 @@ SETTINGS = {"help_option_names": list(_backend.HELP_OPTIONS)}
 
 app = typer.Typer(name=_backend.COMMAND, add_completion=False, context_settings=SETTINGS, rich_markup_mode=None)
 
-for verb in (train, evaluate, fine_tune, presets, classify, doctor):
+for verb in (train, evaluate, fine_tune, presets, classify, explain, doctor):
     app.command(verb.__name__.replace("_", "-"), cls=PanelledCommand)(verb)
 app.command("parity", cls=PanelledCommand)(parity_command)
 app.command("predict", hidden=True, cls=PanelledCommand)(classify)  # the word of other libraries
