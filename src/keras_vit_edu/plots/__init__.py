@@ -1,5 +1,12 @@
 """All figures. The only package that imports matplotlib."""
 
+from keras_vit_edu._install import install_command
+
+try:
+    import matplotlib  # noqa: F401
+except ImportError:
+    raise ImportError(f"Figures need matplotlib: {install_command('cli')}") from None
+
 from keras_vit_edu.plots.explanations import (
     attention_distances,
     attention_lines,

@@ -5,18 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.figure import Figure  # not pyplot: no window, no global state
+from matplotlib.font_manager import FontProperties
+from matplotlib.ticker import MaxNLocator
 
 from keras_vit_edu._files import printable
-from keras_vit_edu._install import install_command
 from keras_vit_edu.captions import Fits, between, shortened
-
-try:
-    from matplotlib.backends.backend_agg import RendererAgg
-    from matplotlib.figure import Figure  # not pyplot: no window, no global state
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.ticker import MaxNLocator
-except ImportError:
-    raise ImportError(f"Figures need matplotlib: {install_command('cli')}") from None
 
 TRAIN_COLOUR, VALIDATION_COLOUR = "tab:blue", "tab:orange"
 CAPTION = 9  # points
