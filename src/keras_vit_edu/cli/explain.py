@@ -52,7 +52,7 @@ def explain(
     fallback: FallbackOption = False,
     backend: BackendOption = None,
 ) -> None:
-    """Show where a model looks in pictures, and what speaks for its answer.
+    """Show where a model looks in pictures.
 
     Writes maps.png (the maps of all methods), heads-NN.png (each head of each block), distances.png, positions.png and
     explanation.npz. If a file cannot be read, the command reports it, explains the others, and exits with status 1.
