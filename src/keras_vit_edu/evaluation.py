@@ -207,8 +207,13 @@ def probabilities(model: keras.Model, images: np.ndarray) -> np.ndarray:
             "Logits must be finite. The weights are damaged, or training failed. "
             f"Received: {model.name}, which gives NaN or infinity"
         )
-    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return scores / scores.sum(axis=1, keepdims=True)
+    return softmax(logits)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits `(n, num_classes)`; each row sums to 1."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def write_evaluation(

@@ -13,9 +13,10 @@ from keras_vit_edu._files import check_writable, printable
 from keras_vit_edu.classify_files import check_reads_digits
 from keras_vit_edu.digits.digit_photo import checked_picture, find_in, in_mnists_form
 from keras_vit_edu.digits.looks_like_digit import check_found
-from keras_vit_edu.explain import attention_distance, explain, look_inside, position_similarity
+from keras_vit_edu.evaluation import softmax
+from keras_vit_edu.explain import attention_distance, look_inside, position_similarity
 from keras_vit_edu.explain._head import read_by_head
-from keras_vit_edu.explain.explanation import METHODS
+from keras_vit_edu.explain.explanation import METHODS, knows_classes
 from keras_vit_edu.load_classifier import LoadedClassifier
 from keras_vit_edu.transfer.photographs import as_seen, image_files
 
@@ -94,8 +95,8 @@ def explain_files(
     inside = look_inside(loaded.model, images)
     maps = {}
     for done, method in enumerate(methods, start=1):
-        of_class = {} if method in ("attention", "rollout") else classes
-        maps[method] = explain(loaded.model, images, method, **of_class).map
+        of_class = classes if knows_classes(method) else {}
+        maps[method] = METHODS[method](model=loaded.model, images=images, inside=inside, **of_class)
         if progress is not None:
             progress(done, len(methods))
     answers = _answers(loaded, inside.output)
@@ -168,10 +169,8 @@ def _read(
 
 
 def _answers(loaded: LoadedClassifier, logits: np.ndarray) -> list[tuple[str, float]]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares = powers / powers.sum(axis=1, keepdims=True)
     names = _class_names(loaded, logits.shape[1])
-    return [(printable(names[row.argmax()]), float(row.max())) for row in shares]
+    return [(printable(names[row.argmax()]), float(row.max())) for row in softmax(logits)]
 
 
 def _class_names(loaded: LoadedClassifier, count: int) -> Sequence[str]:

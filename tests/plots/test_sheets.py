@@ -11,20 +11,6 @@ from keras_vit_edu.captions import mistake
 pytestmark = [pytest.mark.any_backend, pytest.mark.lowest]
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """The axes of each figure that was saved."""
-    axes = []
-    original = plots.Figure.savefig
-
-    def keep(figure, *arguments, **keywords):
-        axes.extend(figure.axes)
-        return original(figure, *arguments, **keywords)
-
-    monkeypatch.setattr(plots.Figure, "savefig", keep)
-    return axes
-
-
 def test_a_learning_curve_shows_train_and_validation(tmp_path, drawn):
     history = {"loss": [3.0, 2.0, 1.0], "val_loss": [2.5, 2.25, 2.125]}
     plots.learning_curve(history, "loss", tmp_path / "loss.png", test_value=2.0)

@@ -29,12 +29,16 @@ def run(model: keras.Model, function: Callable[..., Any], inputs: Sequence[np.nd
     return _as_numpy(_call(model, function, inputs, key, with_gradients=False))
 
 
-def run_with_gradients(
+def outputs(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """The output of a model, without dropout."""
+    return run(model, lambda images: model(images, training=False), [images], key="outputs")
+
+
+def gradients(
     model: keras.Model, function: Callable[..., Any], inputs: Sequence[np.ndarray], key: Hashable = None
-) -> tuple[Any, list[np.ndarray]]:
-    """As `run`, of a function that returns `(number, others)`: `others`, and the number's gradient for each input."""
-    others, gradients = _call(model, function, inputs, key, with_gradients=True)
-    return _as_numpy(others), [np.asarray(_as_numpy(gradient)) for gradient in gradients]
+) -> list[np.ndarray]:
+    """As `run`, of a function that returns one number: its gradient for each input."""
+    return list(_as_numpy(_call(model, function, inputs, key, with_gradients=True)))
 
 
 def _call(
@@ -68,8 +72,8 @@ def _on_tensorflow(model: Any, function: Callable[..., Any], with_gradients: boo
             return function(*tensors)
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            number, others = function(*tensors)
-        return others, tape.gradient(number, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            number = function(*tensors)
+        return tape.gradient(number, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     return lambda arrays: compiled([tf.convert_to_tensor(x) for x in arrays])
 
@@ -84,18 +88,11 @@ def _on_torch(model: Any, function: Callable[..., Any], with_gradients: bool) ->
                 return function(*tensors)
         tensors = [tensor.clone().requires_grad_(True) for tensor in tensors]
         with torch.enable_grad():
-            number, others = function(*tensors)
+            number = function(*tensors)
         found = torch.autograd.grad(number, tensors, allow_unused=True)
-        gradients = [torch.zeros_like(x) if dx is None else dx for x, dx in zip(tensors, found, strict=True)]
-        return _detached(others), gradients
+        return [torch.zeros_like(x) if dx is None else dx for x, dx in zip(tensors, found, strict=True)]
 
     return call
-
-
-def _detached(found: Any) -> Any:
-    if isinstance(found, dict):
-        return {name: _detached(entry) for name, entry in found.items()}
-    return type(found)(map(_detached, found)) if isinstance(found, (list, tuple)) else found.detach()
 
 
 def _on_jax(model: Any, function: Callable[..., Any], with_gradients: bool) -> Callable[..., Any]:
@@ -105,10 +102,7 @@ def _on_jax(model: Any, function: Callable[..., Any], with_gradients: bool) -> C
         with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
             return function(*tensors)
 
-    compiled = jax.jit(jax.grad(pure, has_aux=True) if with_gradients else pure)
-
-    def call(arrays: list) -> Any:
-        found = compiled([ops.convert_to_tensor(x) for x in arrays], [variable.value for variable in model.variables])
-        return found[::-1] if with_gradients else found  # `jax.grad` returns the gradients first
-
-    return call
+    compiled = jax.jit(jax.grad(pure) if with_gradients else pure)
+    return lambda arrays: compiled(
+        [ops.convert_to_tensor(x) for x in arrays], [variable.value for variable in model.variables]
+    )

@@ -12,7 +12,7 @@ from keras_vit_edu import _checks
 from keras_vit_edu._types import Images
 from keras_vit_edu.explain._head import read_by_head
 from keras_vit_edu.explain.grad_cam import grad_cam
-from keras_vit_edu.explain.inside import Grid, Inside, checked_images, look_inside
+from keras_vit_edu.explain.inside import Grid, Inside, checked_images, is_channels_first, look_inside
 from keras_vit_edu.explain.integrated_gradients import integrated_gradients
 from keras_vit_edu.explain.occlusion import occlusion
 from keras_vit_edu.explain.relevance import relevance
@@ -97,12 +97,12 @@ def explain(
         if name not in known:
             raise ValueError(f"The method {method} has no option `{name}`. It has: {', '.join(known) or 'none'}.")
     inside = look_inside(model, images)
-    knows_classes = "target" in inspect.signature(act).parameters
-    if not knows_classes and (target is not None or against is not None):
+    of_a_class = knows_classes(method)
+    if not of_a_class and (target is not None or against is not None):
         raise ValueError(f"The method {method} does not know of classes: leave out `target` and `against`.")
-    of_class = {"target": target, "against": against} if knows_classes else {}
+    of_class = {"target": target, "against": against} if of_a_class else {}
     found = act(model=model, images=images, inside=inside, **of_class, **options)
-    rows = target_rows(inside.output, target, against) if knows_classes else None
+    rows = target_rows(inside.output, target, against) if of_a_class else None
     return Explanation(
         method,
         found,
@@ -112,6 +112,11 @@ def explain(
         None if rows is None or against is None else rows.argmin(axis=1),
         inside.grid,
     )
+
+
+def knows_classes(method: str) -> bool:
+    """Whether a method explains a class."""
+    return "target" in inspect.signature(METHODS[method]).parameters
 
 
 def _attention(model: Any, images: Any, inside: Inside, block: int = -1, head: int | None = None) -> np.ndarray:
@@ -146,8 +151,7 @@ def _integrated_gradients(
     steps: int = 300,
 ) -> np.ndarray:
     of_values = integrated_gradients(model, images, target, against, baseline, steps)
-    is_first = getattr(getattr(model, "backbone", model), "data_format", None) == "channels_first"
-    return of_values.sum(axis=1 if is_first else 3)
+    return of_values.sum(axis=1 if is_channels_first(model) else 3)
 
 
 METHODS: dict[str, Callable[..., np.ndarray]] = {

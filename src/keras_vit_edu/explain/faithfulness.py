@@ -20,8 +20,9 @@ import numpy as np
 
 from keras_vit_edu import _checks, random
 from keras_vit_edu._weights import copy_variables
-from keras_vit_edu.explain._run import run
-from keras_vit_edu.explain.inside import Grid, checked_images
+from keras_vit_edu.evaluation import softmax
+from keras_vit_edu.explain._run import outputs
+from keras_vit_edu.explain.inside import Grid, checked_images, is_channels_first
 from keras_vit_edu.training.saving import copy_of_model
 
 __all__ = [
@@ -162,25 +163,20 @@ def _probabilities(model: Any, image: np.ndarray, is_there: np.ndarray, label: i
         part = is_there[first : first + AT_ONCE]
         asked = np.resize(part, (min(AT_ONCE, len(is_there)), *part.shape[1:]))  # one constant size, compiled once
         changed = np.where(_as_pixels(asked, image, model), image, np.float32(value))
-        logits = run(model, lambda images: model(images, training=False), [changed], key="output")[: len(part)]
-        found.append(_softmax(logits.astype("float64"))[:, label])
+        logits = outputs(model, changed)[: len(part)].astype("float64")
+        found.append(softmax(logits)[:, label])
     return np.concatenate(found)
 
 
 def _as_pixels(is_there: np.ndarray, image: np.ndarray, model: Any) -> np.ndarray:
     """Patches `(n, rows, columns)` as pixels that broadcast against the image, `(n, H, W, 1)` or `(n, 1, H, W)`."""
-    is_first = getattr(getattr(model, "backbone", model), "data_format", None) == "channels_first"
+    is_first = is_channels_first(model)
     height, width = image.shape[1:] if is_first else image.shape[:2]
     rows, columns = is_there.shape[1:]
     if height % rows or width % columns:
         raise ValueError(f"A map of {rows} x {columns} patches does not fit images of {height} x {width} pixels.")
     pixels = is_there.repeat(height // rows, axis=1).repeat(width // columns, axis=2)
     return pixels[:, None] if is_first else pixels[..., None]
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def saco(

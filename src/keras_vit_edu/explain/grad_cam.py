@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit_edu._types import Tensor
-from keras_vit_edu.explain._run import run_with_gradients
+from keras_vit_edu.explain._run import gradients
 from keras_vit_edu.explain.inside import Inside, checked_images, look_inside
 from keras_vit_edu.explain.targets import Classes, target_rows
 from keras_vit_edu.layers import PatchEncoder, TransformerBlock
@@ -61,7 +61,7 @@ def grad_cam(
         raise ValueError(f"`block` must be 0 to {count - 1}. Received: block={block!r}")
     length = inside.grid.num_tokens
 
-    def number(images: Tensor, rows: Tensor, added: Tensor) -> tuple[Tensor, Any]:
+    def number(images: Tensor, rows: Tensor, added: Tensor) -> Tensor:
         seen = iter(range(count + 1))
 
         def add(layer: Any, name: str, tensor: Tensor) -> Tensor:
@@ -70,12 +70,11 @@ def grad_cam(
 
         with hooked(add):
             logits = model(images, training=False)
-        return ops.sum(ops.cast(logits, "float32") * rows), ()
+        return ops.sum(ops.cast(logits, "float32") * rows)
 
     rows = target_rows(inside.output, target, against)
     tokens, first = inside.tokens[block].astype("float64"), inside.grid.num_prefix_tokens
-    _, gradients = run_with_gradients(
-        model, number, [images, rows, np.zeros_like(inside.tokens[block])], key=("grad_cam", block)
-    )
-    weights = gradients[2].astype("float64")[:, first:].mean(axis=1)  # (B, D)
+    zeros = np.zeros_like(inside.tokens[block])
+    of_tokens = gradients(model, number, [images, rows, zeros], key=("grad_cam", block))[2]
+    weights = of_tokens.astype("float64")[:, first:].mean(axis=1)  # (B, D)
     return inside.grid.as_map(np.maximum(np.einsum("btd,bd->bt", tokens[:, first:], weights), 0))

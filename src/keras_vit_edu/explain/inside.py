@@ -173,10 +173,13 @@ def _grid(model: keras.Model, found: dict[str, Any]) -> Grid:
     return grids.pop()
 
 
+def is_channels_first(model: Any) -> bool:
+    """Whether a model takes images `(B, C, H, W)`. Only models of this library say so."""
+    return getattr(getattr(model, "backbone", model), "data_format", None) == "channels_first"
+
+
 def check_has_attention(model: keras.Model) -> None:
     """Raise a ValueError unless a model holds a `MyMultiHeadAttention`."""
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"The model must be a `keras.Model`. Received: {type(model).__name__}")
     if not any(isinstance(layer, MyMultiHeadAttention) for layer in layers_within(model)):
         raise ValueError(
             "Only the attention of `MyMultiHeadAttention` can be shown (in `TransformerBlock`, `ViTBackbone`, "

@@ -8,15 +8,13 @@ the image, b the baseline and y the logit:
 The integral is taken at the midpoints of `steps` equal parts. The attributions sum to y(x) - y(b), up to that.
 """
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_vit_edu import _checks
 from keras_vit_edu._types import Tensor
-from keras_vit_edu.explain._run import run, run_with_gradients
+from keras_vit_edu.explain._run import gradients, outputs
 from keras_vit_edu.explain.inside import checked_images
 from keras_vit_edu.explain.targets import Classes, target_rows
 
@@ -39,8 +37,8 @@ def integrated_gradients(
         target: index of a class, or one for each image. Defaults to the class with the largest logit.
         against: index of a class to compare with: the difference of the two logits is attributed.
         baseline: the image, or the value of all its pixels, that stands for "nothing".
-        steps: how many midpoints. The cost grows with them. For `vit_mnist_pure` the sum is off by about 5e-5 of the
-            logit with 300, and by 0.015 with 50.
+        steps: how many midpoints. The cost grows with them. For `vit_mnist_pure` and the first ten test images of the
+            sample, the sum was off by at most 0.86 with 20, 0.02 with 50, and 5e-5 with 300.
 
     Returns:
         float64, of the images' shape; positive where a pixel speaks for the class.
@@ -63,13 +61,10 @@ def integrated_gradients(
             f"`baseline` must be a number or an image {images.shape[1:]}. Received: shape {np.shape(baseline)}"
         ) from None
 
-    def logits_of(images: Tensor) -> Tensor:
-        return model(images, training=False)
+    def number(images: Tensor, rows: Tensor) -> Tensor:
+        return ops.sum(ops.cast(model(images, training=False), "float32") * rows)
 
-    def number(images: Tensor, rows: Tensor) -> tuple[Tensor, Any]:
-        return ops.sum(ops.cast(model(images, training=False), "float32") * rows), ()
-
-    rows = target_rows(run(model, logits_of, [images], key="output"), target, against)
+    rows = target_rows(outputs(model, images), target, against)
     found = np.zeros(images.shape, "float64")
     shares = (np.arange(steps, dtype="float32") + 0.5) / steps
     for place, (image, start, row) in enumerate(zip(images, base, rows, strict=True)):
@@ -79,7 +74,7 @@ def integrated_gradients(
             counts = np.zeros(len(part), "float32")
             counts[: len(shares[first : first + AT_ONCE])] = 1
             path = start + part[:, None, None, None] * (image - start)
-            _, gradients = run_with_gradients(model, number, [path, counts[:, None] * row], key="integrated_gradients")
-            found[place] += gradients[0].astype("float64").sum(axis=0)
+            of_path = gradients(model, number, [path, counts[:, None] * row], key="integrated_gradients")[0]
+            found[place] += of_path.astype("float64").sum(axis=0)
         found[place] *= (image - start).astype("float64") / steps
     return found

@@ -13,8 +13,8 @@ from keras import ops
 
 from keras_vit_edu._types import Tensor
 from keras_vit_edu.explain._head import head_model
-from keras_vit_edu.explain._run import run
-from keras_vit_edu.explain.inside import Grid, Inside, checked_images, look_inside
+from keras_vit_edu.explain._run import outputs, run
+from keras_vit_edu.explain.inside import Grid, Inside, checked_images, is_channels_first, look_inside
 from keras_vit_edu.explain.targets import Classes, target_rows
 from keras_vit_edu.layers import MyMultiHeadAttention, SequencePooling
 from keras_vit_edu.layers.hooks import hooked
@@ -78,19 +78,14 @@ def occlusion(
 def _without_pixels(model: Any, image: np.ndarray, patches: np.ndarray, grid: Grid, value: float) -> np.ndarray:
     """Logits of the image with each of `patches` replaced, `(n, num_classes)`."""
     changed = np.repeat(image[None], len(patches), axis=0)
-    is_first = _is_channels_first(model)
+    is_first = is_channels_first(model)
     height, width = image.shape[1:] if is_first else image.shape[:2]
     for i, patch in enumerate(patches):
         row, column = divmod(int(patch), grid.columns)
         down = slice(row * height // grid.rows, (row + 1) * height // grid.rows)
         across = slice(column * width // grid.columns, (column + 1) * width // grid.columns)
         changed[(i, slice(None), down, across) if is_first else (i, down, across)] = value
-    return run(model, lambda images: model(images, training=False), [changed], key="output").astype("float64")
-
-
-def _is_channels_first(model: Any) -> bool:
-    backbone = getattr(model, "backbone", model)
-    return getattr(backbone, "data_format", "channels_last") == "channels_first"
+    return outputs(model, changed).astype("float64")
 
 
 def _without_tokens(model: Any, image: np.ndarray, patches: np.ndarray, grid: Grid) -> np.ndarray:

@@ -20,7 +20,7 @@ from keras import ops
 
 from keras_vit_edu._types import Tensor
 from keras_vit_edu.explain._head import read_by_head
-from keras_vit_edu.explain._run import run_with_gradients
+from keras_vit_edu.explain._run import gradients
 from keras_vit_edu.explain.inside import Inside, checked_images, look_inside
 from keras_vit_edu.explain.targets import Classes, target_rows
 from keras_vit_edu.layers import MyMultiHeadAttention, TransformerBlock
@@ -57,9 +57,9 @@ def relevance(
     images = checked_images(model, images)
     inside = look_inside(model, images) if inside is None else inside
     rows = target_rows(inside.output, target, against)
-    gradients, of_final = score_gradients(model, images, rows, inside)
+    of_scores, of_final = score_gradients(model, images, rows, inside)
     flow = np.eye(inside.grid.num_tokens)[None]
-    for scores, gradient in zip(inside.scores, gradients, strict=True):
+    for scores, gradient in zip(inside.scores, of_scores, strict=True):
         speaks_for = np.maximum(scores.astype("float64") * gradient, 0).mean(axis=1)  # (B, T, T)
         flow = flow + speaks_for @ flow
     start = read_by_head(model, inside)  # (B, T)
@@ -83,7 +83,7 @@ def score_gradients(
     length, num_blocks = inside.grid.num_tokens, len(inside.tokens) - 1
 
     # The gradient for zeros that are added to a tensor is the one for the tensor.
-    def number(images: Tensor, rows: Tensor, *added: Tensor) -> tuple[Tensor, tuple]:
+    def number(images: Tensor, rows: Tensor, *added: Tensor) -> Tensor:
         scores, blocks = iter(added), []
 
         def add(layer: Any, name: str, tensor: Tensor) -> Tensor:
@@ -98,13 +98,13 @@ def score_gradients(
 
         with hooked(add):
             logits = model(images, training=False)
-        return ops.sum(ops.cast(logits, "float32") * rows), ()
+        return ops.sum(ops.cast(logits, "float32") * rows)
 
     zeros = [np.zeros_like(of_block) for of_block in inside.scores]
     if inside.final is not None:
         zeros.append(np.zeros_like(inside.final))
-    _, gradients = run_with_gradients(model, number, [images, rows, *zeros], key="score_gradients")
-    found = [gradient.astype("float64") for gradient in gradients[2:]]
+    of_inputs = gradients(model, number, [images, rows, *zeros], key="score_gradients")
+    found = [gradient.astype("float64") for gradient in of_inputs[2:]]
     return (found, None) if inside.final is None else (found[:-1], found[-1])
 
 

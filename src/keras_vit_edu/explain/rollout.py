@@ -1,7 +1,8 @@
 """Attention rollout: how much of each token arrives at each token after all blocks.
 
-Abnar and Zuidema, "Quantifying attention flow in transformers" (2020), arXiv 2005.00928. A block adds what attention
-mixes to what was there. So with A the attention of a block, taken over its heads, its tokens are mixed by
+Abnar and Zuidema, "Quantifying attention flow in transformers" (2020), arXiv 2005.00928. A block adds the output
+of attention to its tokens. Let A be the attention scores of a block, one matrix for all its heads. The block mixes
+tokens by
 
     M = (A + I) / 2        and, over blocks 1 to L,        R = M_L ... M_2 M_1
 

@@ -65,9 +65,9 @@ class SequencePooling(keras.layers.Layer):
         tokens = ops.cast(tokens, self.compute_dtype)
         scores = self.score_dense(tokens)  # (B, N, 1)
         scores = ops.softmax(ops.cast(scores, keras.backend.result_type(scores.dtype, "float32")), axis=1)
-        scores = through_hook(self, "scores", ops.squeeze(scores, axis=2))[..., None]  # (B, N, 1)
-        pooled = ops.sum(ops.cast(scores, tokens.dtype) * tokens, axis=1)  # (B, D)
-        return (pooled, ops.squeeze(scores, axis=2)) if return_attention_scores else pooled
+        scores = through_hook(self, "scores", ops.squeeze(scores, axis=2))  # (B, N)
+        pooled = ops.sum(ops.cast(scores, tokens.dtype)[..., None] * tokens, axis=1)  # (B, D)
+        return (pooled, scores) if return_attention_scores else pooled
 
     def compute_output_shape(self, tokens_shape: Shape) -> tuple[int | None, ...]:
         self._check_rank(tokens_shape)
